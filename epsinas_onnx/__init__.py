@@ -1,0 +1,69 @@
+"""epsinas-onnx: training-free scores for any ONNX network. See `score`, `score_many` and `Score`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epsinas_onnx.errors import (
+        EpsinasError,
+        MissingRuntime,
+        ModelError,
+        OutOfMemory,
+        RunError,
+        ShapeError,
+        UnsupportedError,
+        UsageError,
+    )
+    from epsinas_onnx.inspection import Inspection, inspect
+    from epsinas_onnx.metric import normalised_dispersion
+    from epsinas_onnx.result import Score, Status
+    from epsinas_onnx.rewriting import rewrite
+    from epsinas_onnx.scorer import score, score_many
+
+# Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
+_HOME = {
+    "EpsinasError": "errors",
+    "Inspection": "inspection",
+    "MissingRuntime": "errors",
+    "ModelError": "errors",
+    "OutOfMemory": "errors",
+    "RunError": "errors",
+    "Score": "result",
+    "ShapeError": "errors",
+    "Status": "result",
+    "UnsupportedError": "errors",
+    "UsageError": "errors",
+    "inspect": "inspection",
+    "normalised_dispersion": "metric",
+    "rewrite": "rewriting",
+    "score": "scorer",
+    "score_many": "scorer",
+}
+
+__all__ = [
+    "EpsinasError",
+    "Inspection",
+    "MissingRuntime",
+    "ModelError",
+    "OutOfMemory",
+    "RunError",
+    "Score",
+    "ShapeError",
+    "Status",
+    "UnsupportedError",
+    "UsageError",
+    "inspect",
+    "normalised_dispersion",
+    "rewrite",
+    "score",
+    "score_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

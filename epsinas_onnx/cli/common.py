@@ -1,0 +1,86 @@
+"""Reads what a user typed: paths, constants, shapes, roles; wrong words end in exit code 2."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from epsinas_onnx.errors import UsageError
+
+EXIT_FAILED = 3
+"""Some file could not be read or run."""
+
+
+def find_models(paths: Sequence[str]) -> list[str]:
+    """Return the ONNX files behind files, folders (searched through), globs and `-` (a list on standard input).
+
+    A file that is named stays in the list even when it does not exist: it becomes a row of its own. Raises UsageError
+    when a folder or a glob holds no ONNX file.
+    """
+    found: list[str] = []
+    for path in paths:
+        if path == "-":
+            found += [line.strip() for line in sys.stdin if line.strip()]
+        elif Path(path).is_dir():
+            files = sorted(str(file) for file in Path(path).rglob("*.onnx") if file.is_file())
+            if not files:
+                raise UsageError(f"the folder {path} holds no .onnx file")
+            found += files
+        elif glob.has_magic(path) and not Path(path).exists():
+            files = sorted(glob.glob(path, recursive=True))
+            if not files:
+                raise UsageError(f"no file matches {path!r}")
+            found += find_models(files)
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def parse_weights(text: str) -> tuple[float, float]:
+    """Return the two constants of `1e-7,1`."""
+    parts = text.split(",")
+    try:
+        first, second = (float(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"--weights takes two numbers with a comma between, such as 1e-7,1, not {text!r}") from None
+    return first, second
+
+
+def parse_shapes(shapes: Iterable[str], dims: Iterable[str]) -> dict[str, int | tuple[int, ...]]:
+    """Return the sizes in `--shape NAME=1,3,224,224` and `--dim NAME=128`."""
+    parsed: dict[str, int | tuple[int, ...]] = {}
+    for option, texts in (("--shape", shapes), ("--dim", dims)):
+        for text in texts:
+            name, _, value = text.rpartition("=")
+            try:
+                sizes = tuple(int(part) for part in value.split(","))
+            except ValueError:
+                sizes = ()
+            if not name or not sizes or min(sizes) < 1 or (option == "--dim" and len(sizes) != 1):
+                form = "NAME=1,3,224,224" if option == "--shape" else "NAME=128"
+                raise UsageError(f"{option} takes {form} with whole numbers from 1, not {text!r}")
+            parsed[name] = sizes[0] if option == "--dim" else sizes
+    return parsed
+
+
+def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """Return the pairs of a repeated `NAME=VALUE` option."""
+    pairs = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        if not name or not value:
+            raise UsageError(f"{option} takes NAME=VALUE, not {text!r}")
+        pairs[name] = value
+    return pairs
+
+
+def parse_inputs(texts: Sequence[str]) -> Any:
+    """Return what `--input` names: one kind, file or folder, or a file for each input (`NAME=FILE`)."""
+    if not texts:
+        return "auto"
+    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
+        return texts[0]
+    return parse_pairs("--input", texts)

@@ -1,0 +1,60 @@
+"""The `epsinas-onnx` program: its commands, its version, and how an error leaves it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from epsinas_onnx.cli import export, inspect, rewrite, score
+from epsinas_onnx.errors import EpsinasError
+
+app = typer.Typer(
+    name="epsinas-onnx",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help=(
+        "Scores neural networks **without training them**: every weight becomes one constant, then another, and the "
+        "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
+        "Exit codes: 0 every file was scored or is validly unscored; 2 the command was wrong; 3 some file could not "
+        "be read or run.\n\n"
+        "A first try: `epsinas-onnx score models/`. Why a number looks odd: `epsinas-onnx inspect FILE`."
+    ),
+)
+app.command("score")(score.score_command)
+app.command("inspect")(inspect.inspect_command)
+app.command("rewrite")(rewrite.rewrite_command)
+app.add_typer(export.app, name="export")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from epsinas_onnx.scorer import versions
+
+        for package, version in versions().items():
+            typer.echo(f"{package} {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program; an error of this package is one line on standard error and its exit code."""
+    try:
+        app()
+    except EpsinasError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe left early
+        sys.stderr.close()
+        sys.exit(0)

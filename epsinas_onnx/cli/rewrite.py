@@ -1,0 +1,42 @@
+"""`epsinas-onnx rewrite`: writes a model with all weights at one constant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epsinas_onnx.cli.common import parse_pairs, parse_shapes
+from epsinas_onnx.cli.score import NormStatsName
+
+
+def rewrite_command(
+    path: Annotated[str, typer.Argument(help="An ONNX file.")],
+    weight: Annotated[float, typer.Option("--weight", "-w", help="What every weight becomes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    norm_stats: Annotated[NormStatsName, typer.Option(help="Statistics of BatchNormalization.")] = NormStatsName.BATCH,
+    shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of embedding tables.")] = 0,
+    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, or model for the model's own float types.")] = "float32",
+) -> None:
+    """Write a standard ONNX file with every weight at one constant and every bias 0; it holds no weight bytes.
+
+    This is the graph that score runs, so that it can be looked at, or run by any other runtime.
+    """
+    from epsinas_onnx.rewriting import rewrite
+
+    rewrite(
+        path,
+        weight,
+        output=output,
+        shapes=parse_shapes(shape or [], dim or []),
+        roles=parse_pairs("--role", role or []),
+        norm_stats=norm_stats.value,
+        seed=seed,
+        dtype=dtype,
+    )
+    before, after = Path(path).stat().st_size, output.stat().st_size
+    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)

@@ -1,0 +1,189 @@
+"""`epsinas-onnx score`: scores files, folders, globs and lists, and prints or writes one row each."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from epsinas_onnx.cli.common import EXIT_FAILED, find_models, parse_inputs, parse_pairs, parse_shapes, parse_weights
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.report import ENDINGS, coverage
+from epsinas_onnx.report.markdown import to_markdown
+from epsinas_onnx.report.records import to_csv, to_json, to_json_line
+from epsinas_onnx.report.table import print_table
+from epsinas_onnx.result import Score, Status
+
+_PLAIN_WIDTH = 160  # columns of a table that goes into a file or a pipe
+
+
+class Format(StrEnum):
+    """How results are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+class ProviderName(StrEnum):
+    """Where the graph runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+class NormStatsName(StrEnum):
+    """What BatchNormalization uses."""
+
+    BATCH = "batch"
+    RESET = "reset"
+    STORED = "stored"
+
+
+def score_command(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input."),
+    ],
+    format: Annotated[
+        Format | None, typer.Option("--format", "-f", help="table, or what the ending of --output says.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the results here instead of printing them.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="auto, grey, normal, uniform or tokens; a .npy or .npz file; a folder of images; or NAME=FILE for "
+            "each input. auto: a ramp of grey images for image models, seeded normal for other floats, seeded tokens "
+            "for integers."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch.")
+    ] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    output_name: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
+    ] = None,
+    provider: Annotated[ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")] = ProviderName.AUTO,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    norm_stats: Annotated[
+        NormStatsName,
+        typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
+    ] = NormStatsName.BATCH,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PATTERN=ROLE, a glob over NODE:SLOT, node or tensor name to weight, bias, statistics, embedding or "
+            "constant; see inspect."
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 (the metric's), or model for the model's own float types.")] = "float32",
+) -> None:
+    """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
+
+    The score compares architectures of one search space; it says nothing across spaces or tasks.
+    """
+    kind = _format(format, output)
+    models = find_models(paths)
+    if not models:
+        raise UsageError("no files were named")
+    from epsinas_onnx.scorer import score_many
+
+    results = score_many(
+        models,
+        jobs=jobs,
+        weights=parse_weights(weights),
+        inputs=parse_inputs(input or []),
+        batch=batch,
+        shapes=parse_shapes(shape or [], dim or []),
+        outputs=tuple(output_name or ()),
+        roles=parse_pairs("--role", role or []),
+        norm_stats=norm_stats.value,
+        providers=provider.value,
+        seed=seed,
+        dtype=dtype,
+    )
+    target = _open(output)
+    scores: list[Score] = []
+    try:
+        for result in _with_bar(results, len(models)):
+            scores.append(result)
+            if kind is Format.JSONL:
+                target.write(to_json_line(result))
+                target.flush()
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files were not tried.", err=True)
+        raise typer.Exit(130) from None
+    finally:  # what was computed is never lost
+        _write(scores, kind, target)
+        if output is not None:
+            target.close()
+    if output is not None:
+        typer.echo(f"{coverage(scores)}, written to {output}", err=True)
+    if any(result.status is Status.ERROR for result in scores):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _format(chosen: Format | None, output: Path | None) -> Format:
+    if chosen is not None:
+        return chosen
+    return Format(ENDINGS.get(output.suffix.lower(), "table")) if output is not None else Format.TABLE
+
+
+def _open(output: Path | None) -> TextIO:
+    if output is None:
+        return sys.stdout
+    try:
+        return output.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
+
+
+def _with_bar(results: Iterator[Score], total: int) -> Iterator[Score]:
+    """Yield the results, with a bar on standard error where that is a terminal and there is something to wait for."""
+    console = Console(stderr=True)
+    if total < 2 or not console.is_terminal:
+        yield from results
+        return
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("scoring", total=total)
+        for result in results:
+            progress.advance(task)
+            yield result
+
+
+def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
+    match kind:
+        case Format.TABLE:
+            is_terminal = target.isatty()
+            text = io.StringIO()
+            console = Console(file=target if is_terminal else text, width=None if is_terminal else _PLAIN_WIDTH)
+            print_table(scores, console)
+            target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
+        case Format.JSON:
+            target.write(to_json(scores))
+        case Format.CSV:
+            target.write(to_csv(scores))
+        case Format.MARKDOWN:
+            target.write(to_markdown(scores))
+        case Format.JSONL:
+            pass
+    target.flush()

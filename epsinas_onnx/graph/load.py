@@ -1,0 +1,198 @@
+"""Reads a model into onnx-ir without touching weight bytes, and refuses what is not a sound ONNX graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
+
+from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
+
+ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+OLDEST_OPSET = 7  # the oldest that ONNX Runtime promises to run
+STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its functions inlined and every node and value named.
+
+    name: for messages and reports. nodes: how many, bodies of If, Loop and Scan included.
+    """
+
+    model: ir.Model
+    name: str
+    nodes: int
+
+
+def source_name(source: object) -> str:
+    """Return how a model is called in messages: its path, or its kind where it has none."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    kinds = {bytes: "<bytes>", onnx.ModelProto: "<ModelProto>", ir.Model: "<ir.Model>"}
+    return next((name for kind, name in kinds.items() if isinstance(source, kind)), f"<{type(source).__name__}>")
+
+
+def load_model(source: ModelSource) -> LoadedModel:
+    """Return the model behind `source`, which is never modified.
+
+    External data is not opened: a kept constant that lives there is read when the graph is rewritten.
+
+    Raises ModelError when the file is missing, empty, cut off or not ONNX, or when an external-data path leaves
+    the model's folder; UnsupportedError for an opset below 7 and for sparse initializers; UsageError when `source`
+    is none of the accepted kinds.
+    """
+    name = source_name(source)
+    if isinstance(source, ir.Model):
+        model = source.clone()
+    elif isinstance(source, onnx.ModelProto):
+        model = _from_proto(source, name)
+    elif isinstance(source, bytes):
+        model = _from_proto(_parse(source, name), name)
+    elif isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        model = _from_proto(_parse(_read(path), name), name)
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        _check_external_paths(model, path.parent, name)
+    else:
+        raise UsageError(
+            f"a model is a path, bytes, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}"
+        )
+    _check_opset(model, name)
+    if model.functions:
+        model = _inline(model, name)
+    RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
+    _name_everything(model)
+    return LoadedModel(model, name, sum(1 for _ in model.graph.all_nodes()))
+
+
+def check_standard(model: ir.Model, name: str) -> None:
+    """Raise UnsupportedError for the first operator from a domain that ONNX Runtime does not know."""
+    for node in model.graph.all_nodes():
+        if node.domain not in STANDARD_DOMAINS:
+            raise UnsupportedError(
+                f"{name}: node {node.name!r} is {node.domain}::{node.op_type}, an operator that ONNX Runtime does not "
+                f"know; export the model without custom operators, or define it as a model-local function"
+            )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path}: is a folder; name the ONNX files in it") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise ModelError(f"{path}: the file is empty; export the model again")
+    return data
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(
+            f"{name}: is not an ONNX file, or was cut off ({len(data):,} bytes); export or copy it again"
+        ) from None
+    return proto
+
+
+def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
+    if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
+        raise ModelError(f"{name}: holds no ONNX graph; it is another kind of file, or was cut off")
+    if any(_sparse_names(proto.graph)):
+        tensor = next(_sparse_names(proto.graph))
+        raise UnsupportedError(
+            f"{name}: initializer {tensor!r} is sparse, which is not supported yet; store it as a dense initializer"
+        )
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves
+        raise ModelError(f"{name}: the ONNX graph contradicts itself: {_first_line(error)}") from error
+
+
+def _sparse_names(graph: onnx.GraphProto) -> Iterator[str]:
+    for tensor in graph.sparse_initializer:
+        yield tensor.values.name
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _sparse_names(body)
+
+
+def _check_opset(model: ir.Model, name: str) -> None:
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
+    if opset is None:
+        if any(node.domain == "" for node in model.graph.all_nodes()):
+            raise ModelError(f"{name}: uses standard operators but imports no operator set; export it again")
+    elif opset < OLDEST_OPSET:
+        raise UnsupportedError(
+            f"{name}: uses operator set {opset}, and the oldest that can be run is {OLDEST_OPSET}; "
+            f"convert it with onnx.version_converter"
+        )
+
+
+def _check_external_paths(model: ir.Model, folder: Path, name: str) -> None:
+    root = folder.resolve()
+    for tensor in _external_tensors(model):
+        location = Path(os.fspath(tensor.location))
+        if location.is_absolute() or not (root / location).resolve().is_relative_to(root):
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} keeps its data in {str(location)!r}, which is outside the model's "
+                f"folder; this is refused, so move the data file beside the model"
+            )
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if not attribute.is_ref() and isinstance(attribute.value, ir.ExternalTensor):
+                    yield attribute.value
+
+
+def _inline(model: ir.Model, name: str) -> ir.Model:
+    try:
+        return InlinePass()(model).model
+    except Exception as error:
+        raise ModelError(f"{name}: its functions cannot be inlined: {_first_line(error)}") from error
+
+
+def _name_everything(model: ir.Model) -> None:
+    """Give unnamed nodes and values a name, so that every message and pattern can refer to them."""
+    taken = {value.name for graph in model.graphs() for node in graph for value in node.outputs}
+    for node in model.graph.all_nodes():
+        for index, value in enumerate(node.outputs):
+            if not value.name and value.uses():
+                value.name = _fresh(f"{node.op_type}_out{index}", taken)
+        if not node.name:
+            first = next((value.name for value in node.outputs if value.name), "")
+            node.name = f"{node.op_type}({first})"
+
+
+def _fresh(stem: str, taken: set[str | None]) -> str:
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    taken.add(name)
+    return name
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,78 @@
+"""Turns float16, bfloat16 and double graphs into float32 graphs, the arithmetic that the metric is defined in."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+NARROWED = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+FLOATS = NARROWED | {ir.DataType.FLOAT}
+
+# Attributes that name an element type: the outputs of these operators follow it.
+_TYPE_ATTRIBUTES = {
+    "Cast": "to",
+    "EyeLike": "dtype",
+    "RandomNormal": "dtype",
+    "RandomNormalLike": "dtype",
+    "RandomUniform": "dtype",
+    "RandomUniformLike": "dtype",
+    "Bernoulli": "dtype",
+    "SequenceEmpty": "dtype",
+    "DequantizeLinear": "output_dtype",
+    "BlackmanWindow": "output_datatype",
+    "HammingWindow": "output_datatype",
+    "HannWindow": "output_datatype",
+    "MelWeightMatrix": "output_datatype",
+}
+
+
+def to_float32(model: ir.Model) -> bool:
+    """Make every float of `model` a float32, in place, bodies included; return whether anything changed.
+
+    Tensors are converted when they are read, so weights that nobody reads cost nothing. Values beyond the float32
+    range (mask constants of double models) become the largest finite float32 of their sign.
+    """
+    changed = False
+    for graph in model.graphs():
+        for value in (*graph.inputs, *graph.initializers.values()):
+            changed |= _retype(value)
+            if value.const_value is not None and value.const_value.dtype in NARROWED:
+                value.const_value = _as_float32(value.const_value)
+        for node in graph:
+            for output in node.outputs:
+                changed |= _retype(output)
+            changed |= _convert_attributes(node)
+    return changed
+
+
+def _retype(value: ir.Value) -> bool:
+    if value.dtype not in NARROWED:
+        return False
+    value.dtype = ir.DataType.FLOAT
+    return True
+
+
+def _convert_attributes(node: ir.Node) -> bool:
+    changed = False
+    key = _TYPE_ATTRIBUTES.get(node.op_type)
+    for name, attribute in list(node.attributes.items()):
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in NARROWED:
+            node.attributes[name] = ir.AttrTensor(name, _as_float32(attribute.value))
+            for output in node.outputs:
+                output.const_value = None
+            changed = True
+        elif name == key and attribute.value in {int(dtype) for dtype in NARROWED}:
+            node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
+            changed = True
+    return changed
+
+
+def _as_float32(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+    def read() -> ir.Tensor:
+        limit = np.finfo(np.float32).max
+        wide = tensor.numpy().astype(np.float64)
+        return ir.tensor(np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide).astype(np.float32))
+
+    return ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape), name=tensor.name, cache=False)

@@ -1,0 +1,327 @@
+"""Rewrites a graph so that all its weights are one scalar input, and no weight bytes are left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+
+from epsinas_onnx.errors import ModelError, ShapeError
+from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
+from epsinas_onnx.graph.static import all_graphs
+from epsinas_onnx.graph.table import uniform_table_nodes
+
+NormStats: TypeAlias = Literal["batch", "reset", "stored"]
+NORM_STATS: tuple[NormStats, ...] = ("batch", "reset", "stored")
+
+WEIGHT_INPUT = "epsinas_weight"
+"""Name of the scalar float32 input that every weight of a rewritten graph is made of."""
+PREFIX = "epsinas."
+"""Every value that the rewriter adds is called so; none of them is part of the user's graph."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A graph whose only free weights are the scalar input `WEIGHT_INPUT`.
+
+    statistics: minibatch mean and variance (one entry a channel) of each batch normalisation of the main graph.
+    """
+
+    model: ir.Model
+    statistics: tuple[tuple[ir.Value, ir.Value], ...]
+
+
+class Emitter:
+    """Collects the nodes that a rewrite puts in front of a node, with names that cannot clash."""
+
+    def __init__(self, opset: int, prefix: str = PREFIX) -> None:
+        self.opset = opset
+        self._prefix = prefix
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+        self._count = 0
+
+    def op(self, op_type: str, inputs: Sequence[ir.Value | None], name: str = "", **attributes: object) -> ir.Value:
+        """Append a node and return its output; `name` makes the output the user's own."""
+        label = name or self._fresh(op_type)
+        node = ir.Node(
+            "", op_type, inputs, ir.convenience.convert_attributes(attributes),  # type: ignore[arg-type]
+            name=label, outputs=[ir.Value(name=label)],
+        )  # fmt: skip
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        """Return a Constant node's output that holds `array`."""
+        return self.op("Constant", [], value=ir.tensor(array))
+
+    def reduce_mean(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Append a ReduceMean that keeps its dimensions; the axes became an input with operator set 18."""
+        if self.opset >= 18:
+            return self.op("ReduceMean", [value, self.constant(np.asarray(axes, np.int64))])
+        return self.op("ReduceMean", [value], axes=list(axes))
+
+    def fill(self, scalar: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """Append a tensor of `shape` full of `scalar`; Expand came with operator set 8, Tile serves the older one."""
+        target = self.constant(np.asarray(shape, np.int64))
+        if self.opset >= 8:
+            full = self.op("Expand", [scalar, target])
+        else:
+            ones = self.constant(np.ones(len(shape), np.int64))
+            full = self.op("Tile", [self.op("Reshape", [scalar, ones]), target])
+        full.type, full.shape = scalar.type, ir.Shape(shape)
+        return full
+
+    def take(self) -> list[ir.Node]:
+        """Return the nodes collected so far and start anew."""
+        nodes, self.nodes = self.nodes, []
+        return nodes
+
+    def _fresh(self, op_type: str) -> str:
+        self._count += 1
+        return f"{self._prefix}{op_type}.{self._count}"
+
+
+def rewrite_weights(
+    model: ir.Model, decisions: RoleDecisions, name: str, *, norm_stats: NormStats = "batch", seed: int = 0
+) -> Rewritten:
+    """Make every weight of `model` the scalar input `epsinas_weight`, in place, and drop what nobody uses any more.
+
+    weight uses read a tensor of the right shape full of the scalar; bias uses lose their operand, or read zeros where
+    the operator needs one; embeddings read a table drawn from U(0, 1) with `seed` by a formula in the graph, so that
+    no bytes are stored and every runtime draws the same; BatchNormalization in inference form takes minibatch
+    statistics (`batch`), mean 0 and variance 1 (`reset`), or its own (`stored`).
+
+    Raises ShapeError when a weight has no known shape, and ModelError when a kept constant's data file is missing.
+    """
+    emitter = Emitter(model.opset_imports.get("", 1))
+    scalar = ir.Value(name=WEIGHT_INPUT, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
+    fills = _Fills(emitter, scalar, seed, name)
+    by_node: dict[ir.Node, list[Use]] = {}
+    for use in decisions.uses:
+        by_node.setdefault(use.node, []).append(use)
+    statistics: list[tuple[ir.Value, ir.Value]] = []
+    for graph in list(all_graphs(model.graph)):
+        for node in list(graph):
+            uses = by_node.get(node, [])
+            if not uses:
+                continue
+            if _is_inference_batch_norm(node, uses) and norm_stats != "stored":
+                pair = _decompose_batch_norm(graph, node, uses, emitter, scalar, fills, norm_stats, name)
+                if pair and graph is model.graph:
+                    statistics.append(pair)
+            else:
+                for use in uses:
+                    _replace_operand(use, fills)
+    first = next(iter(model.graph), None)
+    if fills.nodes and first is not None:
+        model.graph.insert_before(first, fills.nodes)
+    model.graph.inputs.append(scalar)
+    RemoveUnusedNodesPass()(model)
+    ClearMetadataAndDocStringPass()(model)  # exporters write stack traces there, by the megabyte
+    check_kept_data(model, name)
+    alive = set(model.graph)
+    return Rewritten(model, tuple(pair for pair in statistics if pair[1].producer() in alive))
+
+
+class _Fills:
+    """The tensors full of c or 0 and the tables, one for each shape, at the start of the main graph."""
+
+    def __init__(self, emitter: Emitter, scalar: ir.Value, seed: int, name: str) -> None:
+        self.nodes: list[ir.Node] = []
+        self._scalar = {ir.DataType.FLOAT: scalar}
+        self._emitter = emitter
+        self._seed = seed
+        self._name = name
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._zero: dict[ir.DataType, ir.Value] = {}
+        self._tables = 0
+
+    def of_role(self, use: Use) -> ir.Value:
+        """Return the tensor that a weight, bias or embedding use reads from now on."""
+        if use.shape is None:
+            raise ShapeError(_no_shape(use, self._name))
+        dtype = use.value.dtype or ir.DataType.FLOAT
+        key: tuple[object, ...] = (use.role, use.shape, dtype)
+        if use.role is Role.EMBEDDING:
+            key = (*key, *use.stored)
+        if key not in self._made:
+            self._made[key] = self._collect(lambda: self._make(use.role, use.shape or (), dtype))
+        return self._made[key]
+
+    def scalar(self, dtype: ir.DataType) -> ir.Value:
+        """Return the weight scalar in the element type that the graph computes in."""
+        if dtype not in self._scalar:
+            cast = self._collect(lambda: self._emitter.op("Cast", [self._scalar[ir.DataType.FLOAT]], to=int(dtype)))
+            cast.type = ir.TensorType(dtype)
+            self._scalar[dtype] = cast
+        return self._scalar[dtype]
+
+    def _make(self, role: Role, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
+        if role is Role.WEIGHT:
+            return self._emitter.fill(self.scalar(dtype), shape)
+        if role is Role.BIAS:
+            if dtype not in self._zero:
+                self._zero[dtype] = self._emitter.constant(np.zeros([], dtype.numpy()))
+                self._zero[dtype].type = ir.TensorType(dtype)
+            return self._emitter.fill(self._zero[dtype], shape)
+        self._tables += 1
+        table = uniform_table_nodes(self._emitter, shape, self._seed + self._tables - 1)
+        return table if dtype == ir.DataType.FLOAT else self._emitter.op("Cast", [table], to=int(dtype))
+
+    def _collect(self, make: object) -> ir.Value:
+        pending = self._emitter.take()
+        value: ir.Value = make()  # type: ignore[operator]
+        self.nodes += self._emitter.take()
+        self._emitter.nodes = pending
+        return value
+
+
+def _no_shape(use: Use, name: str) -> str:
+    producer = use.value.producer()
+    because = f"because it is computed at run time by node {producer.name!r}" if producer else "in the file"
+    return (
+        f"{name}: node {use.node.name!r} ({use.node.op_type}), input {use.slot}: the {use.role} has no known shape, "
+        f"{because}; keep it as it is with --role '{use.place}=constant' to go on"
+    )
+
+
+# Operators that do without the operand in these slots; trailing empty inputs are cut off.
+_OPTIONAL = {"Conv": {2}, "ConvTranspose": {2}, "Gemm": {2}, "RNN": {3}, "GRU": {3}, "LSTM": {3, 7}, "LayerNormalization": {2}}
+
+
+def _replace_operand(use: Use, fills: _Fills) -> None:
+    if use.role in (Role.CONSTANT, Role.STATISTICS):
+        return
+    optional = use.role is Role.BIAS and use.slot in _OPTIONAL.get(use.node.op_type, ()) and use.node.domain == ""
+    # Before operator set 11 Gemm has no optional bias.
+    if optional and not (use.node.op_type == "Gemm" and fills._emitter.opset < 11):
+        use.node.replace_input_with(use.slot, None)
+        while use.node.inputs and use.node.inputs[-1] is None:
+            use.node.resize_inputs(len(use.node.inputs) - 1)
+        return
+    use.node.replace_input_with(use.slot, fills.of_role(use))
+
+
+def _is_inference_batch_norm(node: ir.Node, uses: Sequence[Use]) -> bool:
+    if node.op_type != "BatchNormalization" or node.domain != "":
+        return False
+    training = node.attributes.get_int("training_mode", 0) == 1
+    return training or sum(use.role is Role.STATISTICS for use in uses) == 2
+
+
+def _decompose_batch_norm(
+    graph: ir.Graph,
+    node: ir.Node,
+    uses: Sequence[Use],
+    emitter: Emitter,
+    weight: ir.Value,
+    fills: _Fills,
+    norm_stats: NormStats,
+    name: str,
+) -> tuple[ir.Value, ir.Value] | None:
+    """Replace a BatchNormalization by elementary operators, which run on every provider.
+
+    y = (x - mean) * (scale / sqrt(variance + epsilon)) + shift, with mean and variance over all axes but 1; the
+    variance is that of the centred signal, because E[x^2] - E[x]^2 loses a small variation beside a large mean.
+    """
+    x, output = node.inputs[0], node.outputs[0]
+    rank = rank_of(x) or rank_of(output)
+    if x is None or rank is None:
+        raise ShapeError(
+            f"{name}: node {node.name!r} (BatchNormalization): its input has no known rank; "
+            f"give the model's input shapes with --shape"
+        )
+    dtype = x.dtype or ir.DataType.FLOAT
+    roles = {use.slot: use for use in uses}
+    epsilon = emitter.constant(np.asarray(node.attributes.get_float("epsilon", 1e-5), dtype.numpy()))
+    axes = [0, *range(2, rank)]
+    pair: tuple[ir.Value, ir.Value] | None = None
+    if norm_stats == "batch":
+        mean = emitter.reduce_mean(x, axes)
+        centred = emitter.op("Sub", [x, mean])
+        squared = emitter.op("Mul", [centred, centred])
+        for value in (centred, squared):  # the estimate of memory counts what has a shape
+            value.type, value.shape = ir.TensorType(dtype), x.shape
+        variance = emitter.reduce_mean(squared, axes)
+        pair = (mean, variance)
+        for value in pair:
+            value.type = ir.TensorType(dtype)
+    else:
+        centred = x
+        variance = emitter.constant(np.ones([], dtype.numpy()))
+    deviation = emitter.op("Sqrt", [emitter.op("Add", [variance, epsilon])])
+    spread = emitter.constant(np.asarray([1, -1] + [1] * (rank - 2), np.int64))
+    scale = fills.scalar(dtype)
+    if roles[1].role is not Role.WEIGHT if 1 in roles else True:
+        scale = emitter.op("Reshape", [node.inputs[1], spread])
+    result = emitter.op("Mul", [centred, emitter.op("Div", [scale, deviation])])
+    if 2 not in roles or roles[2].role is not Role.BIAS:
+        kept = fills.of_role(roles[2]) if 2 in roles and roles[2].role is Role.WEIGHT else node.inputs[2]
+        result = emitter.op("Add", [result, emitter.op("Reshape", [kept, spread])])
+    # The last node takes over the user's names, so that messages and --output-name still find them.
+    last = result.producer()
+    assert last is not None
+    last.name, result.name, result.shape, result.type = node.name, output.name, output.shape, output.type
+    graph.insert_before(node, emitter.take())
+    output.name = f"{PREFIX}replaced"
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return pair
+
+
+# The first operand of these gives the output its rank, where inference lost it.
+_KEEPS_RANK = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus",
+     "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "InstanceNormalization", "Dropout", "Cast",
+     "Identity", "Pad", "Resize", "Upsample", "Concat", "Softmax"}
+)  # fmt: skip
+
+
+def rank_of(value: ir.Value | None) -> int | None:
+    """Return how many axes a value has: as inferred, or as the convolution in front of it tells; None if unknown."""
+    while value is not None:
+        if value.shape is not None:
+            return len(value.shape)
+        node = value.producer()
+        if node is None or not node.inputs:
+            return None
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
+            value = node.inputs[1]
+        elif node.op_type in ("Add", "Sub", "Mul", "Div"):
+            ranks = [rank_of(operand) for operand in node.inputs]
+            known = [rank for rank in ranks if rank is not None]
+            return max(known) if known and (len(known) == len(ranks) or max(known) > 2) else None
+        elif node.op_type in _KEEPS_RANK:
+            value = node.inputs[0]
+        else:
+            return None
+    return None
+
+
+def check_kept_data(model: ir.Model, name: str) -> None:
+    """Raise ModelError when a tensor that stays constant keeps its data in a file that is not there."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.LazyTensor):
+                tensor = getattr(tensor, "source", tensor)
+            if tensor is None:
+                raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
+            if isinstance(tensor, ir.ExternalTensor):
+                _check_external(tensor, value, name)
+
+
+def _check_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> None:
+    try:
+        tensor.numpy()
+    except Exception as error:
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stays constant, and its data file {str(tensor.location)!r} cannot be read "
+            f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
+        ) from error
+

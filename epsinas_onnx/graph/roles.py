@@ -1,0 +1,335 @@
+"""Decides, for every use of a stored tensor, whether it is a weight, a bias, statistics, an embedding or a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.graph.precision import FLOATS
+from epsinas_onnx.graph.shapes import known_shape
+from epsinas_onnx.graph.static import StaticValues, all_graphs
+
+
+class Role(StrEnum):
+    """What a stored tensor is at one place of use (DESIGN section 3)."""
+
+    WEIGHT = "weight"
+    """Becomes the constant c."""
+    BIAS = "bias"
+    """Becomes 0."""
+    STATISTICS = "statistics"
+    """Running mean or variance: replaced by the minibatch's own, or reset."""
+    EMBEDDING = "embedding"
+    """Becomes a seeded table drawn from U(0, 1)."""
+    CONSTANT = "constant"
+    """Stays what it is."""
+
+
+METADATA_PREFIX = "epsinas.role"
+"""An exporter decides roles with metadata: `epsinas.role.SLOT` on a node, `epsinas.role:PATTERN` on the model."""
+
+_W, _B, _S, _E = Role.WEIGHT, Role.BIAS, Role.STATISTICS, Role.EMBEDDING
+
+_SLOTS: dict[tuple[str, str], dict[int, Role]] = {
+    ("", "Conv"): {1: _W, 2: _B},
+    ("", "ConvTranspose"): {1: _W, 2: _B},
+    ("", "DeformConv"): {1: _W, 3: _B},
+    ("", "Gemm"): {0: _W, 1: _W, 2: _B},
+    ("", "MatMul"): {0: _W, 1: _W},
+    ("", "Einsum"): dict.fromkeys(range(8), _W),
+    ("", "RNN"): {1: _W, 2: _W, 3: _B},
+    ("", "GRU"): {1: _W, 2: _W, 3: _B},
+    ("", "LSTM"): {1: _W, 2: _W, 3: _B, 7: _W},
+    ("", "BatchNormalization"): {1: _W, 2: _B, 3: _S, 4: _S},
+    ("", "InstanceNormalization"): {1: _W, 2: _B},
+    ("", "LayerNormalization"): {1: _W, 2: _B},
+    ("", "GroupNormalization"): {1: _W, 2: _B},
+    ("", "RMSNormalization"): {1: _W},
+    ("", "SimplifiedLayerNormalization"): {1: _W},
+    ("", "PRelu"): {1: _W},
+    ("com.microsoft", "FusedConv"): {1: _W, 2: _B},
+    ("com.microsoft", "FusedGemm"): {0: _W, 1: _W, 2: _B},
+    ("com.microsoft", "FusedMatMul"): {0: _W, 1: _W},
+    ("com.microsoft", "TransposeMatMul"): {0: _W, 1: _W},
+    ("com.microsoft", "Attention"): {1: _W, 2: _B},
+    ("com.microsoft", "MultiHeadAttention"): {3: _B},
+    ("com.microsoft", "LayerNormalization"): {1: _W, 2: _B},
+    ("com.microsoft", "SkipLayerNormalization"): {2: _W, 3: _B, 4: _B},
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): {2: _W, 3: _B},
+    ("com.microsoft", "GroupNorm"): {1: _W, 2: _B},
+    ("com.microsoft", "BiasGelu"): {1: _B},
+    ("com.microsoft", "FastGelu"): {1: _B},
+    ("com.microsoft", "EmbedLayerNormalization"): {2: _E, 3: _E, 4: _E, 5: _W, 6: _B},
+}
+LINEAR = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "FusedMatMul", "FusedConv", "FusedGemm"})
+NORMALISATIONS = frozenset(
+    {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization",
+     "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",
+     "MeanVarianceNormalization", "LpNormalization", "EmbedLayerNormalization"}
+)  # fmt: skip
+_BETWEEN = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a static value: node, input slot, and what was decided there.
+
+    shape: of the operand as the node sees it; None where inference does not find it. rule: what decided, in words.
+    stored: the stored tensors that the operand is made of; empty for a formula.
+    """
+
+    node: ir.Node
+    slot: int
+    value: ir.Value
+    shape: tuple[int, ...] | None
+    role: Role
+    rule: str
+    stored: tuple[ir.Value, ...]
+
+    @property
+    def place(self) -> str:
+        """Return `NODE:SLOT`, which is how `--role` names this use."""
+        return f"{self.node.name}:{self.slot}"
+
+
+@dataclass(frozen=True)
+class RoleDecisions:
+    """All uses of static float values by nodes that also see the signal, and the patterns that matched nothing."""
+
+    uses: tuple[Use, ...]
+    unused_patterns: tuple[str, ...]
+
+    def with_role(self, *roles: Role) -> list[Use]:
+        """Return the uses that have one of `roles`, in graph order."""
+        return [use for use in self.uses if use.role in roles]
+
+    def parameters(self) -> int:
+        """Return how many elements all learned tensors hold; a tensor with several uses counts once."""
+        learned = self.with_role(Role.WEIGHT, Role.BIAS, Role.EMBEDDING)
+        tensors = {value: None for use in learned for value in (use.stored or (use.value,))}
+        return sum(_size(value) for value in tensors)
+
+
+def decide_roles(
+    model: ir.Model, name: str, explicit: Mapping[str, str] | None = None, static: StaticValues | None = None
+) -> RoleDecisions:
+    """Decide the role of every static operand of `model`, bodies of If, Loop and Scan included.
+
+    The order of decision: `explicit` (pattern to role, the first that matches wins), metadata that an exporter wrote
+    into the node or the model, the operator and its neighbourhood, and `constant` for everything else. A pattern is
+    a shell glob over `NODE:SLOT`, the node's name, or the tensor's name.
+
+    Raises UsageError for a role that does not exist, and ModelError where an explicit role is put on an operand that
+    is computed from the input at run time.
+    """
+    static = static or StaticValues.of(model)
+    patterns = [(pattern, _role(role), f"given: {pattern}={role}") for pattern, role in (explicit or {}).items()]
+    patterns += [
+        (key.partition(":")[2], _role(role), f"metadata of the model: {key}={role}")
+        for key, role in model.metadata_props.items()
+        if key.startswith(f"{METADATA_PREFIX}:")
+    ]
+    decider = _Decider(static, patterns, name)
+    uses = tuple(decider.decide(model.graph))
+    unused = tuple(pattern for pattern, _, _ in patterns if pattern not in decider.matched)
+    return RoleDecisions(uses, unused)
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError:
+        raise UsageError(f"there is no role {text!r}; the roles are {', '.join(Role)}") from None
+
+
+class _Decider:
+    """Walks the graphs in order and remembers which scales and sums it has already judged to be learned."""
+
+    def __init__(self, static: StaticValues, patterns: list[tuple[str, Role, str]], name: str) -> None:
+        self.static = static
+        self.patterns = patterns
+        self.name = name
+        self.matched: set[str] = set()
+        self.scaled: set[ir.Node] = set()  # Mul nodes whose static operand turned out to be a weight
+
+    def decide(self, graph: ir.Graph) -> Iterator[Use]:
+        for body in all_graphs(graph):
+            for node in body:
+                yield from self._node(node)
+
+    def _node(self, node: ir.Node) -> Iterator[Use]:
+        for slot, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            told = self._explicit(node, slot, value)
+            if value not in self.static:
+                if told is not None and told[0] is not Role.CONSTANT:
+                    self._refuse_computed(node, slot, value)
+                continue
+            if value.dtype not in FLOATS or (told is None and not self._sees_signal(node)):
+                continue
+            stored = self.static.stored(value)
+            role, rule = told or self._by_operator(node, slot, value, stored)
+            if role is Role.WEIGHT and node.op_type == "Mul":
+                self.scaled.add(node)
+            yield Use(node, slot, value, known_shape(value), role, rule, tuple(stored or ()))
+
+    def _sees_signal(self, node: ir.Node) -> bool:
+        """Whether a use counts here: a node of static operands alone is decided where its result is used."""
+        return any(output not in self.static for output in node.outputs) or _is_lookup(node)
+
+    def _explicit(self, node: ir.Node, slot: int, value: ir.Value) -> tuple[Role, str] | None:
+        for pattern, role, rule in self.patterns:
+            names = (f"{node.name}:{slot}", str(node.name), str(value.name))
+            if any(fnmatchcase(candidate, pattern) for candidate in names if candidate):
+                self.matched.add(pattern)
+                return role, rule
+        written = node.metadata_props.get(f"{METADATA_PREFIX}.{slot}")
+        return None if written is None else (_role(written), f"metadata of the node: {written}")
+
+    def _refuse_computed(self, node: ir.Node, slot: int, value: ir.Value) -> None:
+        producer = value.producer()
+        by = f"by node {producer.name!r}" if producer is not None else "outside the model: it is an input"
+        raise ModelError(
+            f"{self.name}: node {node.name!r} ({node.op_type}), input {slot}: a role was given for an operand that is "
+            f"computed at run time {by}; roles are for tensors that are stored in the model"
+        )
+
+    def _by_operator(
+        self, node: ir.Node, slot: int, value: ir.Value, stored: list[ir.Value] | None
+    ) -> tuple[Role, str]:
+        if stored is None:
+            return Role.CONSTANT, "computed by a formula, not stored"
+        role = _SLOTS.get((node.domain, node.op_type), {}).get(slot)
+        if role is Role.STATISTICS and not all(v in self.static for v in node.inputs[3:5] if v is not None):
+            return Role.CONSTANT, "the other statistics are computed in the graph"
+        if role is not None:
+            return role, f"operator: {node.op_type} input {slot}"
+        if _is_lookup(node) and slot == 0 and _rank(value) == 2:
+            return Role.EMBEDDING, "operator: Gather from a float table"
+        neighbour = {"Mul": self._scale, "Add": self._shift, "Sub": self._shift}.get(node.op_type)
+        if neighbour is not None and node.domain == "" and len(node.inputs) == 2:
+            other = node.inputs[1 - slot]
+            if other is not None and other not in self.static:
+                return neighbour(node, slot, value, other)
+        return Role.CONSTANT, f"operator: {node.op_type} has no weight in input {slot}"
+
+    def _scale(self, node: ir.Node, slot: int, value: ir.Value, other: ir.Value) -> tuple[Role, str]:
+        origin = _origin(other)
+        if not _is_vector(value, node.outputs[0]) or origin is None:
+            return Role.CONSTANT, "Mul by a scalar or by no vector"
+        if origin.op_type in NORMALISATIONS or _normalises(origin):
+            return Role.WEIGHT, f"scale behind the normalisation {origin.name!r}"
+        if self._is_linear(origin):
+            return Role.WEIGHT, f"scale behind {origin.op_type} {origin.name!r}"
+        return Role.CONSTANT, "Mul by a vector behind no weight and no normalisation"
+
+    def _shift(self, node: ir.Node, slot: int, value: ir.Value, other: ir.Value) -> tuple[Role, str]:
+        origin = _origin(other)
+        if not _is_vector(value, node.outputs[0]) or origin is None:
+            return Role.CONSTANT, f"{node.op_type} of a scalar or of no vector"
+        if self._is_linear(origin):
+            return Role.BIAS, f"{node.op_type} behind {origin.op_type} {origin.name!r}"
+        if origin in self.scaled or origin.op_type in NORMALISATIONS or self._is_scaled_mean(origin):
+            return Role.BIAS, f"shift behind the scale {origin.name!r}"
+        return Role.CONSTANT, f"{node.op_type} of a vector behind no weight"
+
+    def _is_linear(self, node: ir.Node) -> bool:
+        """Whether a node is a linear layer with a stored weight, or the bias Add of one."""
+        if node.op_type in LINEAR:
+            return any(value in self.static for value in node.inputs[:2] if value is not None)
+        if node.op_type == "Add":
+            behind = [value for value in node.inputs if value is not None and value not in self.static]
+            origin = _origin(behind[0]) if len(behind) == 1 else None
+            return origin is not None and origin.op_type in LINEAR and self._is_linear(origin)
+        return False
+
+    def _is_scaled_mean(self, node: ir.Node) -> bool:
+        """Whether a node is `mean * (inverse deviation * scale)`, which TensorFlow subtracts from the shift."""
+        return node.op_type == "Mul" and any(
+            value is not None and (origin := _origin(value)) is not None and origin in self.scaled
+            for value in node.inputs
+        )
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    """Whether a node gathers rows of a float table by a list of integers, rather than one entry of a shape."""
+    if node.op_type != "Gather" or node.domain != "" or len(node.inputs) < 2:
+        return False
+    table, indices = node.inputs[0], node.inputs[1]
+    return (
+        table is not None and indices is not None
+        and table.dtype in FLOATS and _rank(table) == 2 and _rank(indices) != 0
+        and node.attributes.get_int("axis", 0) == 0
+    )  # fmt: skip
+
+
+def _origin(value: ir.Value) -> ir.Node | None:
+    """Return the node that computed `value`, looking through operators that only change its layout or type."""
+    node = value.producer()
+    while node is not None and node.op_type in _BETWEEN and node.inputs and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
+
+
+def _normalises(node: ir.Node) -> bool:
+    """Whether a node divides by a standard deviation, or is its reciprocal: the tail of a decomposed normalisation."""
+    if node.op_type == "Div":
+        return len(node.inputs) == 2 and node.inputs[1] is not None and _is_deviation(node.inputs[1])
+    if node.op_type == "Mul":
+        return any(value is not None and _is_inverse_deviation(value) for value in node.inputs)
+    return any(_is_inverse_deviation(output) for output in node.outputs)
+
+
+def _is_deviation(value: ir.Value) -> bool:
+    node = _origin(value)
+    return node is not None and node.op_type == "Sqrt"
+
+
+def _is_inverse_deviation(value: ir.Value) -> bool:
+    node = _origin(value)
+    if node is None or not node.inputs or node.inputs[0] is None:
+        return False
+    if node.op_type == "Reciprocal":
+        return _is_deviation(node.inputs[0])
+    return node.op_type == "Pow" and _scalar_value(node.inputs[1]) == -0.5
+
+
+def _scalar_value(value: ir.Value | None) -> float | None:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return float(tensor.numpy().reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
+
+
+def _is_vector(value: ir.Value, output: ir.Value) -> bool:
+    """Whether a stored operand has one entry per feature: one axis longer than 1, or as many as the features are."""
+    shape = known_shape(value)
+    if not shape:
+        return False
+    if sum(dim > 1 for dim in shape) == 1:
+        return True
+    target = known_shape(output)
+    if target is None or max(shape) > 1:
+        return False
+    # A single entry is a vector only where the layer in front of it has a single feature; else it is a scalar.
+    return len(target) >= len(shape) and all(
+        dim == 1 for dim in target[1:2] if len(target) == 4
+    ) and (len(target) == 4 or target[-1] == 1)  # fmt: skip
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _size(value: ir.Value) -> int:
+    shape = known_shape(value)
+    if shape is None and value.const_value is not None:
+        shape = tuple(int(dim) for dim in value.const_value.shape)  # type: ignore[arg-type]
+    size = 1
+    for dim in shape or (0,):
+        size *= dim
+    return size

@@ -1,0 +1,234 @@
+"""Makes the free dimensions of a model concrete, finds its batch axes, and infers every shape that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from epsinas_onnx.errors import ShapeError, UnsupportedError
+
+Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
+"""What a user says of shapes: a free dimension's name and its size, or an input's name and its whole shape."""
+
+IMAGE_CHANNELS = (1, 3, 4)
+IMAGE_SIZES = (224, 48, 32, 64, 320, 640)
+"""Heights and widths tried in turn for images whose size the model leaves open."""
+OTHER_SIZES = (128, 512, 576, 1024, 16_000, 64, 32, 16)
+"""Sizes tried in turn for every other free dimension that is not the batch."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the graph: what the file declares, and what will be fed.
+
+    declared: a size, a free dimension's name, or None, per axis. shape: the concrete sizes.
+    batch_axis: the axis along which samples lie; None when all samples share this input.
+    """
+
+    name: str
+    dtype: ir.DataType
+    declared: tuple[int | str | None, ...]
+    shape: tuple[int, ...]
+    batch_axis: int | None
+
+    @property
+    def layout(self) -> str | None:
+        """`NCHW` or `NHWC` where the input looks like images, else None (the batch axis must come first)."""
+        return image_layout(self.declared, self.dtype) if self.batch_axis in (0, None) else None
+
+    def with_batch(self, batch: int) -> InputSpec:
+        """Return the same input for `batch` samples."""
+        if self.batch_axis is None:
+            return self
+        shape = list(self.shape)
+        shape[self.batch_axis] = batch
+        return InputSpec(self.name, self.dtype, self.declared, tuple(shape), self.batch_axis)
+
+
+def image_layout(declared: Sequence[int | str | None], dtype: ir.DataType) -> str | None:
+    """Return `NCHW` or `NHWC` for a rank-4 input of 1, 3 or 4 channels, else None.
+
+    Where every axis behind the batch is free, NCHW is assumed: it is what most exporters write.
+    """
+    if len(declared) != 4 or not (dtype.is_floating_point() or dtype == ir.DataType.UINT8):
+        return None
+    if declared[1] in IMAGE_CHANNELS:
+        return "NCHW"
+    if declared[3] in IMAGE_CHANNELS:
+        return "NHWC"
+    return "NCHW" if not any(isinstance(dim, int) for dim in declared[1:]) else None
+
+
+def model_inputs(model: ir.Model) -> list[ir.Value]:
+    """Return the inputs that must be fed; an initializer that is listed as an input too is not one of them."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
+    """Return an input's dimensions as the file gives them; sizes below 1 count as free.
+
+    Raises ShapeError when the rank is unknown and UnsupportedError when the input is no tensor.
+    """
+    if value.type is not None and not isinstance(value.type, ir.TensorType):
+        raise UnsupportedError(
+            f"{name}: input {value.name!r} is a {type(value.type).__name__}, and only tensors can be fed"
+        )
+    if value.shape is None:
+        raise ShapeError(f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224")
+    dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
+    return tuple(None if isinstance(dim, int) and dim < 1 else dim for dim in dims)
+
+
+def free_dimensions(model: ir.Model, name: str) -> bool:
+    """Return whether any input leaves a dimension behind the batch open, so that its size is a guess."""
+    specs = input_specs(model, name, 1, {})
+    return any(
+        not isinstance(dim, int) and axis != spec.batch_axis for spec in specs for axis, dim in enumerate(spec.declared)
+    )
+
+
+def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt: int = 0) -> list[InputSpec]:
+    """Decide the concrete shape of every input.
+
+    batch: samples per minibatch; it replaces whatever the batch axis declares, a given shape included.
+    shapes: free dimensions by name and whole shapes by input name; they win over every default.
+    attempt: which of `IMAGE_SIZES` and `OTHER_SIZES` to take for dimensions that nobody named.
+
+    The batch axis is the axis with the name of the first free axis 0, else axis 0 where it is free; where no input has
+    a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states. Raises ShapeError when a given shape does not fit what the file declares, or names nothing.
+    """
+    values = model_inputs(model)
+    declared = {str(value.name): declared_dims(value, name) if str(value.name) not in shapes or value.shape is not None
+                else _given(shapes, str(value.name), name) for value in values}
+    _check_names(shapes, declared, name)
+    symbol = _batch_symbol(declared.values())
+    free = any(dims and not isinstance(dims[0], int) for dims in declared.values())
+    specs = []
+    for value in values:
+        dims = declared[str(value.name)]
+        dtype = value.dtype or ir.DataType.FLOAT
+        axis = _batch_axis(dims, symbol, free)
+        chosen = _given(shapes, str(value.name), name) if str(value.name) in shapes else None
+        if chosen is not None:
+            _check_fit(chosen, dims, axis, str(value.name), name)
+        default = _default_size(dims, dtype, attempt)
+        sizes = []
+        for position, dim in enumerate(dims):
+            if position == axis:
+                sizes.append(batch)
+            elif chosen is not None:
+                sizes.append(chosen[position])
+            elif isinstance(dim, int):
+                sizes.append(dim)
+            elif dim is not None and dim in shapes:
+                sizes.append(_size(shapes[dim], dim, name))
+            elif image_layout(dims, dtype) and position == _channel_axis(dims, dtype):
+                sizes.append(3)
+            else:
+                sizes.append(default)
+        specs.append(InputSpec(str(value.name), dtype, dims, tuple(sizes), axis))
+    return specs
+
+
+def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec]) -> None:
+    """Write concrete shapes onto the inputs, forget every shape that followed from the old ones, infer anew."""
+    by_name = {spec.name: spec for spec in specs}
+    for graph in model.graphs():
+        for node in graph:
+            for output in node.outputs:
+                output.shape = None
+    for value in model_inputs(model):
+        value.shape = ir.Shape(by_name[str(value.name)].shape)
+    infer_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def known_shape(value: ir.Value) -> tuple[int, ...] | None:
+    """Return the concrete shape of a value, or None where any dimension is unknown."""
+    if value.shape is None:
+        return None
+    dims = tuple(value.shape)
+    if not all(isinstance(dim, int) for dim in dims):
+        return None
+    return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
+
+
+def _batch_symbol(declared: object) -> str | None:
+    for dims in declared:  # type: ignore[attr-defined]
+        if dims and isinstance(dims[0], str):
+            return str(dims[0])
+    return None
+
+
+def _batch_axis(dims: Sequence[int | str | None], symbol: str | None, free: bool) -> int | None:
+    """Return the batch axis of one input; `free` says whether some input leaves axis 0 open."""
+    if symbol is not None and symbol in dims:
+        return list(dims).index(symbol)
+    if not dims:
+        return None
+    if not isinstance(dims[0], int):
+        return 0
+    # A fixed 1 is the batch only where no input has a free one. Recurrent states are [layers, batch, hidden].
+    if not free and dims[0] == 1 and len(dims) > 1:
+        return 0
+    recurrent = len(dims) == 3 and isinstance(dims[2], int) and dims[0] in (1, 2, 4)
+    return 1 if recurrent and (dims[1] is None if free else dims[1] == 1) else None
+
+
+def _channel_axis(dims: Sequence[int | str | None], dtype: ir.DataType) -> int:
+    return 1 if image_layout(dims, dtype) == "NCHW" else 3
+
+
+def _default_size(dims: Sequence[int | str | None], dtype: ir.DataType, attempt: int) -> int:
+    sizes = IMAGE_SIZES if image_layout(dims, dtype) else OTHER_SIZES
+    return sizes[min(attempt, len(sizes) - 1)]
+
+
+def attempts() -> int:
+    """Return how many sizes there are to try for dimensions that the model leaves open."""
+    return max(len(IMAGE_SIZES), len(OTHER_SIZES))
+
+
+def _given(shapes: Shapes, key: str, name: str) -> tuple[int, ...]:
+    given = shapes[key]
+    sizes = (given,) if isinstance(given, int) else tuple(given)
+    return tuple(_size(size, key, name) for size in sizes)
+
+
+def _size(size: object, key: str, name: str) -> int:
+    if not isinstance(size, int) or size < 1:
+        raise ShapeError(f"{name}: the size given for {key!r} is {size!r}; sizes are whole numbers from 1")
+    return size
+
+
+def _check_names(shapes: Shapes, declared: Mapping[str, Sequence[int | str | None]], name: str) -> None:
+    symbols = {dim for dims in declared.values() for dim in dims if isinstance(dim, str)}
+    for key in shapes:
+        if key not in declared and key not in symbols:
+            have = ", ".join(sorted(declared)) or "none"
+            free = ", ".join(sorted(symbols)) or "none"
+            raise ShapeError(
+                f"{name}: a size was given for {key!r}, which is neither an input ({have}) nor a free dimension ({free})"
+            )
+
+
+def _check_fit(
+    chosen: Sequence[int], dims: Sequence[int | str | None], axis: int | None, value: str, name: str
+) -> None:
+    wrong = len(chosen) != len(dims) or any(
+        isinstance(dim, int) and dim != size for i, (dim, size) in enumerate(zip(dims, chosen, strict=False)) if i != axis
+    )
+    if wrong:
+        text = ",".join("?" if dim is None else str(dim) for dim in dims)
+        raise ShapeError(
+            f"{name}: the shape {','.join(map(str, chosen))} does not fit input {value!r}, which is declared as [{text}]"
+        )
+

@@ -1,0 +1,119 @@
+"""Tells which values of a graph do not depend on its inputs, and which stored tensors they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+LAYOUT = frozenset(
+    {"Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile",
+     "Slice", "Gather", "Split", "Pad", "DequantizeLinear", "Dropout"}
+)  # fmt: skip
+"""Operators that move the entries of input 0 about; their other inputs say how."""
+
+ARITHMETIC = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Abs", "Exp", "Concat", "Sum", "Where", "MatMul",
+     "ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Softplus", "Tanh", "Clip", "Relu"}
+)  # fmt: skip
+"""Operators that make one weight out of others (weight normalisation, scale folding, packed gates)."""
+
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+
+@dataclass
+class StaticValues:
+    """The values of a model that are the same for every input.
+
+    A value is static when it is stored, or computed from static values alone; shapes count as static, because the
+    scorer makes them concrete. Values inside If, Loop and Scan bodies take part; what a loop feeds its body does not
+    count as static.
+    """
+
+    values: set[ir.Value] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> StaticValues:
+        """Find the static values of `model`, bodies included."""
+        found = cls()
+        found._visit(model.graph)
+        return found
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values
+
+    def _visit(self, graph: ir.Graph) -> None:
+        self.values.update(graph.initializers.values())
+        for node in graph:
+            bodies = list(node_bodies(node))
+            for body in bodies:
+                self._visit(body)
+            if self._is_static(node, bodies):
+                self.values.update(node.outputs)
+
+    def _is_static(self, node: ir.Node, bodies: list[ir.Graph]) -> bool:
+        if node.op_type in ("Shape", "Size") and node.domain == "":
+            return True
+        if node.op_type in _RANDOM or (bodies and node.op_type != "If"):
+            return False
+        operands = [value for value in node.inputs if value is not None]
+        operands += [output for body in bodies for output in body.outputs]
+        return all(value in self.values for value in operands)
+
+    def stored(self, value: ir.Value) -> list[ir.Value] | None:
+        """Return the stored tensors that a static value is made of, or None where a formula made it.
+
+        Stored means: an initializer, a Constant or a ConstantOfShape. The chain may lay them out anew or do
+        arithmetic on them; anything else (a cosine, a range, a shape) is a formula, and no training changes it.
+        """
+        roots: dict[ir.Value, None] = {}
+        pending, seen = [value], {value}
+        while pending:
+            current = pending.pop()
+            producer = current.producer()
+            if producer is None:
+                roots[current] = None
+                continue
+            if producer.op_type in ("Constant", "ConstantOfShape"):
+                roots[current] = None
+                continue
+            operands = _data_operands(producer)
+            if operands is None:
+                return None
+            new = [operand for operand in operands if operand not in seen]
+            seen.update(new)
+            pending += new
+        return list(roots)
+
+
+def node_bodies(node: ir.Node) -> Iterable[ir.Graph]:
+    """Yield the graphs that a node holds in its attributes (If, Loop, Scan, SequenceMap)."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def all_graphs(graph: ir.Graph) -> Iterable[ir.Graph]:
+    """Yield `graph` and every body below it, outermost first."""
+    yield graph
+    for node in graph:
+        for body in node_bodies(node):
+            yield from all_graphs(body)
+
+
+def _data_operands(node: ir.Node) -> list[ir.Value] | None:
+    if node.domain not in ("", "com.microsoft"):
+        return None
+    if node.op_type in LAYOUT:
+        first = node.inputs[0]
+        return None if first is None else [first]
+    if node.op_type in ARITHMETIC:
+        return [value for value in node.inputs if value is not None]
+    return None

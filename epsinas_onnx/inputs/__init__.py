@@ -1,0 +1,1 @@
+"""Minibatches: the ones made from nothing, and the ones that a user gives."""

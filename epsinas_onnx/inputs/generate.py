@@ -1,0 +1,117 @@
+"""Makes minibatches from nothing: the grey ramp, seeded noise, seeded tokens, and sensible values for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from epsinas_onnx.errors import UnsupportedError, UsageError
+from epsinas_onnx.graph.shapes import InputSpec
+
+Array = npt.NDArray[Any]
+KINDS = ("auto", "grey", "normal", "uniform", "tokens")
+
+UNBOUNDED_TOKENS = 100
+"""Tokens are drawn below this where nothing in the graph tells how large a vocabulary is."""
+SAMPLE_RATE = 16_000
+UPPER_BOUND = 1e6
+_SAMPLE_RATES = frozenset({"sr", "sample_rate", "sampling_rate", "samplerate", "sample_rate_hz"})
+
+
+def kind_for(spec: InputSpec, kind: str) -> str:
+    """Return what `make_input` will feed, in a word: the kind asked for, or what `auto` chooses for this input.
+
+    Beside the kinds that can be asked for there are `ones` (masks, booleans), `zeros` (segment ids), `positions`,
+    `length`, `sample rate`, and for float scalars `lower bound` and `upper bound` (so wide that they exclude nothing)
+    and `one`.
+    Raises UsageError when the kind asked for does not go with the input.
+    """
+    dtype, name = spec.dtype, spec.name.lower()
+    if dtype == ir.DataType.STRING:
+        return "strings"
+    if dtype == ir.DataType.BOOL or "mask" in name:
+        return "ones"
+    if dtype.is_floating_point():
+        if kind == "tokens":
+            kind = "auto"
+        if not spec.shape:
+            return "lower bound" if "min" in name else "upper bound" if "max" in name else "one"
+        if kind == "grey" or (kind == "auto" and spec.layout):
+            return "grey" if spec.batch_axis is not None or kind == "grey" else "normal"
+        return "normal" if kind == "auto" else kind
+    if dtype == ir.DataType.UINT8 and spec.layout and kind in ("auto", "grey"):
+        return "grey"
+    return _integer_kind(spec, name.replace(".", "_").rsplit("/", 1)[-1])
+
+
+def _integer_kind(spec: InputSpec, name: str) -> str:
+    if name in _SAMPLE_RATES:
+        return "sample rate"
+    if "length" in name or name.endswith("_len") or name.endswith("_lens"):
+        return "length"
+    if "position" in name:
+        return "positions"
+    if "token_type" in name or "segment" in name:
+        return "zeros"
+    return "tokens" if spec.shape else "one"
+
+
+def make_input(spec: InputSpec, kind: str, seed: int, bound: int | None = None, index: int = 0) -> Array:
+    """Return one input of `spec.shape` and `spec.dtype`.
+
+    kind: one of `KINDS`. bound: tokens are drawn from [0, bound); None where the graph gives no vocabulary.
+    index: the input's place in the model, so that two inputs of one seed differ.
+
+    The grey ramp fills sample i of B with i / B (DESIGN section 2), times 255 for uint8.
+    Raises UnsupportedError for string inputs and element types that NumPy lacks.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"there is no input {kind!r}; choose one of {', '.join(KINDS)}, or give a file or a folder")
+    what = kind_for(spec, kind)
+    rng = np.random.default_rng([seed, index])
+    if what == "strings":
+        raise UnsupportedError(f"input {spec.name!r} takes strings, which have no signal to score")
+    dtype = spec.dtype.numpy()
+    match what:
+        case "ones" | "one":
+            return np.ones(spec.shape, dtype)
+        case "zeros" | "lower bound":
+            return np.zeros(spec.shape, dtype)
+        case "upper bound":
+            return np.full(spec.shape, UPPER_BOUND, dtype)
+        case "sample rate":
+            return np.full(spec.shape, SAMPLE_RATE, dtype)
+        case "length":
+            return np.full(spec.shape, max(spec.shape, default=1), dtype)
+        case "positions":
+            return np.broadcast_to(np.arange(spec.shape[-1] if spec.shape else 1), spec.shape).astype(dtype)
+        case "grey":
+            return grey_ramp(spec.shape, spec.batch_axis or 0, dtype)
+        case "normal":
+            return rng.standard_normal(spec.shape, np.float32).astype(dtype)
+        case "uniform":
+            return rng.random(spec.shape, np.float32).astype(dtype)
+        case _:
+            return rng.integers(0, bound or UNBOUNDED_TOKENS, spec.shape).astype(dtype)
+
+
+def grey_ramp(shape: tuple[int, ...], batch_axis: int, dtype: npt.DTypeLike = np.float32) -> Array:
+    """Return plain grey images: sample i of B is filled with i / B; uint8 images with round(255 i / B)."""
+    batch = shape[batch_axis]
+    levels = np.arange(batch) / batch
+    if np.dtype(dtype) == np.uint8:
+        levels = np.round(255 * levels)
+    axes = [1] * len(shape)
+    axes[batch_axis] = batch
+    return np.ascontiguousarray(np.broadcast_to(levels.reshape(axes), shape).astype(dtype))
+
+
+def perturb(array: Array, seed: int = 0) -> Array:
+    """Return a float array whose entries moved up or down by one unit in the last place, or the array itself."""
+    if array.dtype.kind != "f":
+        return array
+    up = np.random.default_rng(seed).random(array.shape) < 0.5
+    return np.where(up, np.nextafter(array, np.inf, dtype=array.dtype), np.nextafter(array, -np.inf, dtype=array.dtype))

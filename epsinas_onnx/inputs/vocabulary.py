@@ -1,0 +1,45 @@
+"""Finds how large a vocabulary an integer input indexes, by following it to the table it looks up."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from epsinas_onnx.graph.shapes import known_shape
+from epsinas_onnx.graph.static import node_bodies
+
+_PASSES_ON = frozenset(
+    {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Concat",
+     "Split", "Clip", "Where", "Loop", "Scan", "If"}
+)  # fmt: skip
+_TABLE_SLOT = {"Gather": (0, 1), "GatherElements": (0, 1), "EmbedLayerNormalization": (2, 0)}
+
+
+def token_bound(value: ir.Value) -> int | None:
+    """Return the smallest table that `value`'s entries index, None where they index none of known size."""
+    bounds: list[int] = []
+    seen: set[ir.Value] = {value}
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        for use in current.uses():
+            node = use.node
+            bound = _bound(node, use.idx)
+            if bound is not None:
+                bounds.append(bound)
+            elif node.op_type in _PASSES_ON:
+                reached = [*node.outputs, *(i for body in node_bodies(node) for i in body.inputs)]
+                pending += [output for output in reached if output not in seen]
+                seen.update(reached)
+    return min(bounds, default=None)
+
+
+def _bound(node: ir.Node, slot: int) -> int | None:
+    if node.op_type == "OneHot" and slot == 0:
+        depth = None if node.inputs[1] is None else ir.convenience.get_const_tensor(node.inputs[1])
+        return None if depth is None else int(depth.numpy().reshape(-1)[0])
+    table_slot, index_slot = _TABLE_SLOT.get(node.op_type, (0, -1))
+    table = node.inputs[table_slot] if slot == index_slot else None
+    shape = None if table is None else known_shape(table)
+    if not shape:
+        return None
+    return shape[int(node.attributes.get_int("axis", 0))]

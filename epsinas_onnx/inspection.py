@@ -1,0 +1,117 @@
+"""Describes what scoring will do with a model: roles and their rules, what will be fed, and what is odd about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
+from epsinas_onnx.graph.rebatch import fixed_batch
+from epsinas_onnx.graph.roles import Role
+from epsinas_onnx.graph.shapes import Shapes, model_inputs
+from epsinas_onnx.inputs.generate import kind_for
+from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.notes import custom_operators, folded_batch_norms
+from epsinas_onnx.prepare import GraphOptions, decide
+
+
+@dataclass(frozen=True)
+class InspectedUse:
+    """One use of a stored tensor. place: `NODE:SLOT`, as `--role` takes it. shape: None where unknown."""
+
+    place: str
+    operator: str
+    tensor: str
+    shape: tuple[int, ...] | None
+    role: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class InspectedInput:
+    """One input. declared: sizes, names of free dimensions, or None. fed: the shape and the kind of values."""
+
+    name: str
+    dtype: str
+    declared: tuple[int | str | None, ...]
+    shape: tuple[int, ...]
+    batch_axis: int | None
+    kind: str
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `score` will do with a model; nothing was run.
+
+    uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
+    """
+
+    model: str
+    producer: str
+    opset: Mapping[str, int]
+    nodes: int
+    parameters: int
+    inputs: tuple[InspectedInput, ...]
+    outputs: tuple[str, ...]
+    uses: tuple[InspectedUse, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types only."""
+        record = dataclasses.asdict(self)
+        record["opset"] = dict(self.opset)
+        return record
+
+
+def inspect(
+    model: ModelSource,
+    *,
+    shapes: Shapes | None = None,
+    roles: Mapping[str, str] | None = None,
+    batch: int = 256,
+    inputs: str = "auto",
+) -> Inspection:
+    """Decide roles and inputs of `model` as `score` would, and return them with the reasons.
+
+    The arguments are those of `score`. Custom operators are a warning here, where `score` refuses them.
+    Raises ModelError when the file cannot be read, UsageError for a role that does not exist.
+    """
+    loaded = load_model(model)
+    graph = loaded.model.graph
+    producer = f"{loaded.model.producer_name or 'unknown'} {loaded.model.producer_version or ''}".strip()
+    opset = {domain or "ai.onnx": version for domain, version in loaded.model.opset_imports.items()}
+    outputs = tuple(str(value.name) for value in graph.outputs)
+    custom = custom_operators(loaded.model, STANDARD_DOMAINS)
+    options = GraphOptions(dict(shapes or {}), (), dict(roles or {}))
+    specs, decisions = decide(loaded, batch, options, allow_custom=True)
+    by_name = {str(value.name): value for value in model_inputs(loaded.model)}
+    described = []
+    for spec in specs:
+        bound = token_bound(by_name[spec.name])
+        described.append(
+            InspectedInput(
+                spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, kind_for(spec, inputs), bound
+            )
+        )
+    uses = tuple(
+        InspectedUse(use.place, use.node.op_type, str(use.value.name), use.shape, str(use.role), use.rule)
+        for use in decisions.uses
+    )
+    warnings = [f"custom operator {key} ({count} times): ONNX Runtime cannot run it" for key, count in custom.items()]
+    if fixed_batch(specs):
+        warnings.append("the file fixes the batch to 1: scoring re-batches it, or runs it sample by sample if that fails")
+    if not decisions.with_role(Role.WEIGHT):
+        warnings.append("no weights were found")
+    if folded := folded_batch_norms(decisions):
+        warnings.append(
+            f"no normalisation, and {folded} convolutions with a bias: BatchNormalization was probably folded into them"
+        )
+    warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
+    return Inspection(
+        loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,
+        tuple(warnings),
+    )  # fmt: skip
+

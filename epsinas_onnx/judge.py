@@ -1,0 +1,203 @@
+"""Decides the status of a score from the two outputs, running again only where there is reason to doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from epsinas_onnx.metric import amplification, normalised_dispersion, varies
+from epsinas_onnx.result import Status
+from epsinas_onnx.trace import Loss
+
+Array = npt.NDArray[Any]
+
+EPSILON = float(np.finfo(np.float32).eps)
+"""Spacing of float32 numbers next to 1."""
+
+RELATIVE_VARIATION = 2.0**-10
+"""Doubt an output that varies by less than this share of its size: 13 bits of the 23 have cancelled by then."""
+
+NORM_DEVIATION = 16 * EPSILON
+"""Doubt a batch normalisation whose channel deviates by less than this share of its mean: only rounding may be left."""
+
+NOISY = 0.25
+"""An output is noise when its last-bit dispersion reaches this: it changes about as much as it varies. Every real
+signal of the benchmark spaces stays below 1e-4 and every LayerNorm over equal features above 0.5."""
+
+RESOLUTION = 4.0
+"""A score counts when it is more than this many times the dispersion that the last bits alone cause."""
+
+PROBES = (1.0, 0.1, 0.01)
+"""Constants tried to see whether an output can vary at all. It is a piecewise analytic function of the constant, so
+where it varies for one of them it varies in exact arithmetic for almost every other."""
+
+
+class Runner(Protocol):
+    """What the judge may ask for; the scorer gives it."""
+
+    def again(self, constant: float) -> Array:
+        """Return the output for `constant` with the inputs (or else the constant) changed in their last bits."""
+
+    def probe(self, constant: float) -> tuple[Array, Array]:
+        """Return the output for a few samples and another constant: as they are, and changed in their last bits."""
+
+    def find_loss(self, constant: float) -> Loss | None:
+        """Return where the signal ends for `constant`."""
+
+    def find_explosion(self, constant: float) -> Loss | None:
+        """Return where infinities or NaN begin for `constant`."""
+
+    def advice(self, loss: Loss) -> str:
+        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a first pass over both constants showed.
+
+    outputs: one array a constant. deviations: per constant and batch normalisation, mean and variance by channel.
+    depth: nodes on the longest path. sample_norms: names of normalisations within samples (LayerNorm and its kin).
+    cut_off: why no path leads from input to output, None where one does.
+    """
+
+    weights: tuple[float, float]
+    outputs: tuple[Array, Array]
+    deviations: Sequence[tuple[Array, Array]]
+    depth: int
+    sample_norms: Sequence[str]
+    cut_off: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A status with its reason (None for ok) and the number that the formula gives (None where it gives none)."""
+
+    status: Status
+    reason: str | None
+    raw_score: float | None
+
+
+def judge(evidence: Evidence, runner: Runner) -> Verdict:
+    """Return the verdict on one model (DESIGN section 2).
+
+    The order: a graph without a path is `constant`; infinities are `overflow`; an output that is the same for all
+    samples is `underflow` where another constant makes it vary, else `constant`; what varies by rounding alone is
+    `noise`; the rest is `ok`.
+    """
+    first, second = evidence.outputs
+    raw = normalised_dispersion(first, second)
+    raw_score = raw if math.isfinite(raw) else None
+    if evidence.cut_off is not None:
+        return Verdict(Status.CONSTANT, f"the output does not depend on the input: {evidence.cut_off}", raw_score)
+    for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
+        if not np.isfinite(output).all():
+            return Verdict(Status.OVERFLOW, _overflow(constant, runner), raw_score)
+    still = [c for c, output in zip(evidence.weights, evidence.outputs, strict=True) if not varies(output)]
+    if still:
+        return _without_signal(evidence, still, runner, raw_score)
+    if not _doubtful(evidence, raw):
+        return Verdict(Status.OK, None, raw_score)
+    return _measured(evidence, raw_score, runner)
+
+
+def _doubtful(evidence: Evidence, raw: float) -> bool:
+    """Screen cheaply for a reason to measure rounding: it costs a pass for each constant."""
+    if evidence.sample_norms or not math.isfinite(raw):
+        return True
+    enlarged = [amplification(output) for output in evidence.outputs]
+    if max(enlarged) * RELATIVE_VARIATION > 1:
+        return True
+    # A signal is rounded once a node, and normalising enlarges what has gathered by then.
+    if raw < RESOLUTION * evidence.depth * EPSILON * sum(enlarged):
+        return True
+    return any(
+        bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
+        for mean, variance in evidence.deviations
+    )
+
+
+def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
+    floors = [_last_bits(output, runner.again(c)) for c, output in zip(evidence.weights, evidence.outputs, strict=True)]
+    worst = max(floors)
+    if worst >= NOISY:
+        constant = evidence.weights[floors.index(worst)]
+        return Verdict(Status.NOISE, _noise(constant, worst, runner), raw)
+    if raw is None:
+        return Verdict(Status.NOISE, "no entry of the two outputs can be compared: too few of them vary", raw)
+    if raw <= RESOLUTION * sum(floors):
+        return Verdict(
+            Status.NOISE,
+            f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and changing the last "
+            f"bits of the input alone gives {sum(floors):.2g}",
+            raw,
+        )
+    return Verdict(Status.OK, None, raw)
+
+
+def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
+    moving = [(c, o) for c, o in zip(evidence.weights, evidence.outputs, strict=True) if c not in still]
+    floors = [_last_bits(output, runner.again(constant)) for constant, output in moving]
+    varying = any(floor < NOISY for floor in floors)
+    noisy = bool(floors) and not varying
+    if not varying:
+        for constant in PROBES:
+            if constant in evidence.weights:
+                continue
+            plain, nudged = runner.probe(constant)
+            if np.isfinite(plain).all() and varies(plain):
+                varying = _last_bits(plain, nudged) < NOISY
+                noisy = noisy or not varying
+                if varying:
+                    break
+    constant = still[0]
+    if not varying and noisy:
+        return Verdict(Status.NOISE, _noise(moving[0][0] if moving else PROBES[0], 1.0, runner), raw)
+    if not varying:
+        constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
+    loss = runner.find_loss(constant)
+    if not varying:
+        where = f": {loss.place} gives every sample the same values{runner.advice(loss)}" if loss else ""
+        return Verdict(Status.CONSTANT, f"the output does not depend on the input{where}", raw)
+    return Verdict(Status.UNDERFLOW, _underflow(constant, loss, runner), raw)
+
+
+def _underflow(constant: float, loss: Loss | None, runner: Runner) -> str:
+    if loss is None:
+        return f"with weights {constant:g} the signal leaves the float32 range: the output is the same for every sample"
+    if loss.largest_out < np.finfo(np.float32).tiny:
+        return (
+            f"with weights {constant:g} the signal underflows to {loss.largest_out:.2g} in {loss.place}; the largest "
+            f"magnitude in front of it is {loss.largest_in:.2g}"
+        )
+    return (
+        f"with weights {constant:g} the signal becomes smaller than float32 resolves beside {loss.largest_out:.3g} in "
+        f"{loss.place}{runner.advice(loss)}"
+    )
+
+
+def _overflow(constant: float, runner: Runner) -> str:
+    loss = runner.find_explosion(constant)
+    where = f" first in {loss.place}, whose largest operand is {loss.largest_in:.2g}" if loss else " in the output"
+    return f"with weights {constant:g} the signal becomes infinite or NaN{where}"
+
+
+def _noise(constant: float, share: float, runner: Runner) -> str:
+    loss = runner.find_loss(constant)
+    where = f"; behind {loss.place} nothing but rounding is left{runner.advice(loss)}" if loss else ""
+    return (
+        f"with weights {constant:g} the output varies by no more than rounding does: changing the last bits of the "
+        f"input changes it by {share:.0%} of its variation{where}"
+    )
+
+
+def _last_bits(output: Array, again: Array) -> float:
+    """Return the dispersion between an output and its repetition with other last bits (infinite if undefined)."""
+    value = normalised_dispersion(output, again)
+    return value if math.isfinite(value) else math.inf
+
+

@@ -1,0 +1,62 @@
+"""The normalised dispersion of two output vectors: pure NumPy, knows nothing of ONNX."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+
+
+def normalise(values: Floats) -> Floats:
+    """Scale `values` to [0, 1] over all entries; entries that come out as exactly 0 become NaN.
+
+    `values`: any shape, flattened; float32 as the network gave them. Returns `[n]` of the same dtype, because the
+    subtraction of the minimum in float32 decides which entries count as missing. NaN entries are ignored and stay
+    NaN. Where all entries are equal the result is all NaN.
+
+    Source: the epsinas paper's published code; DESIGN section 1.
+    """
+    flat = values.reshape(-1)
+    finite = flat[~np.isnan(flat)]
+    if finite.size == 0:
+        return np.full(flat.shape, np.nan, flat.dtype)
+    low, high = finite.min(), finite.max()
+    with np.errstate(all="ignore"):
+        scaled: Floats = (flat - low) / (high - low)
+    scaled[scaled == 0] = np.nan
+    return scaled
+
+
+def normalised_dispersion(first: Floats, second: Floats) -> float:
+    """Return mean(|n1 - n2|) / mean(n1 and n2 together), where n is `normalise` of each output.
+
+    `first`, `second`: outputs of the same size for the two constants. Both means skip missing entries and
+    accumulate in float64. Returns NaN when no entry is present in both outputs. Raises ValueError when the
+    sizes differ.
+
+    >>> import numpy as np
+    >>> normalised_dispersion(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0]))
+    0.0
+    """
+    if first.size != second.size:
+        raise ValueError(f"the two outputs have {first.size} and {second.size} entries; they must have equally many")
+    n1, n2 = normalise(first), normalise(second)
+    difference = np.abs(n1 - n2)
+    compared = ~np.isnan(difference)
+    if not compared.any():
+        return float("nan")
+    together = np.concatenate([n1, n2])
+    mean = together[~np.isnan(together)].mean(dtype=np.float64)
+    return float(difference[compared].mean(dtype=np.float64) / mean)
+
+
+def varies(values: Floats) -> bool:
+    """Return whether any two entries differ."""
+    return bool(values.size) and bool(values.max() != values.min())
+
+
+def amplification(values: Floats) -> float:
+    """Return max|v| / (max v - min v): by how much normalising enlarges a relative rounding error (inf if constant)."""
+    spread = float(values.max()) - float(values.min())
+    return float(np.abs(values).max()) / spread if spread > 0 else float("inf")

@@ -1,0 +1,66 @@
+"""Scores models in worker processes; a worker that dies costs the model it held, and no other."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+from collections.abc import Iterable, Iterator
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.graph.load import ModelSource, source_name
+from epsinas_onnx.result import Score
+from epsinas_onnx.scorer import ScoreOptions, error_score, score_or_error
+
+_TASKS_PER_WORKER = 200  # a worker is replaced after so many models, and gives its memory back
+_AHEAD = 4  # models handed out per worker before their results are taken
+
+
+def score_in_processes(models: Iterable[ModelSource], options: ScoreOptions) -> Iterator[Score]:
+    """Yield the Score of each model in order, computed by `options.jobs` spawned processes.
+
+    Paths are handed to the workers as they are, models in memory as their serialised form.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting: collections.deque[tuple[str, ProcessFuture]] = collections.deque()
+    with ProcessPool(max_workers=options.jobs, max_tasks=_TASKS_PER_WORKER, context=context) as pool:
+        try:
+            for model in models:
+                future = pool.schedule(_score_named, args=(_portable(model), source_name(model), options))
+                waiting.append((source_name(model), future))
+                if len(waiting) >= _AHEAD * options.jobs:
+                    yield _result(*waiting.popleft(), options)
+            while waiting:
+                yield _result(*waiting.popleft(), options)
+        finally:
+            pool.stop()
+
+
+def _result(name: str, future: ProcessFuture, options: ScoreOptions) -> Score:
+    try:
+        result: Score = future.result()
+    except UsageError:
+        raise
+    except ProcessExpired as error:
+        reason = (
+            f"{name}: its worker process died (exit code {error.exitcode}), most likely for lack of memory or by a "
+            f"fault in ONNX Runtime; try a smaller --batch or fewer --jobs"
+        )
+        return error_score(name, options, reason, 0.0)
+    return result
+
+
+def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score:
+    import dataclasses
+
+    return dataclasses.replace(score_or_error(model, options), model=name)
+
+
+def _portable(model: ModelSource) -> ModelSource:
+    import onnx
+    import onnx_ir as ir
+
+    if isinstance(model, ir.Model):
+        model = ir.to_proto(model)
+    return model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

@@ -1,0 +1,146 @@
+"""Takes a loaded model to a rewritten graph for one minibatch size: outputs, shapes, roles, weights, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.load import LoadedModel, check_standard
+from epsinas_onnx.graph.precision import FLOATS, to_float32
+from epsinas_onnx.graph.rebatch import loosen_batch
+from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
+from epsinas_onnx.graph.roles import RoleDecisions, decide_roles
+from epsinas_onnx.graph.shapes import (
+    InputSpec,
+    Shapes,
+    input_specs,
+    model_inputs,
+    set_input_shapes,
+)
+from epsinas_onnx.inputs.vocabulary import token_bound
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What decides the rewritten graph, the minibatch size aside.
+
+    attempt: which default size to take for dimensions that nobody named. loosen: whether a batch fixed to 1 is
+    loosened. native_types: whether the graph keeps its own float types instead of float32.
+    """
+
+    shapes: Shapes = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    norm_stats: NormStats = "batch"
+    seed: int = 0
+    attempt: int = 0
+    loosen: bool = False
+    native_types: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A rewritten graph for one minibatch size, and what was found on the way.
+
+    specs: the inputs, in order. bounds: by input name, how many tokens there are. outputs: names that are compared.
+    statistics: names of the minibatch mean and variance of each batch normalisation; they are graph outputs too.
+    skipped: the softmax at the end whose input is compared instead, None where there is none.
+    """
+
+    model: ir.Model
+    name: str
+    decisions: RoleDecisions
+    specs: tuple[InputSpec, ...]
+    bounds: Mapping[str, int | None]
+    outputs: tuple[str, ...]
+    statistics: tuple[tuple[str, str], ...]
+    skipped: str | None
+
+
+def prepare(loaded: LoadedModel, batch: int, options: GraphOptions) -> Prepared:
+    """Rewrite `loaded` for `batch` samples; `loaded.model` is used up.
+
+    Raises ModelError and its kinds for whatever keeps the graph from being scored.
+    """
+    model, name = loaded.model, loaded.name
+    specs, decisions = decide(loaded, batch, options)
+    skipped = select_outputs(model, options.outputs, name)
+    bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
+    rewritten = rewrite_weights(model, decisions, name, norm_stats=options.norm_stats, seed=options.seed)
+    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    statistics = tuple((str(mean.name), str(variance.name)) for mean, variance in rewritten.statistics)
+    model.graph.outputs.extend([value for pair in rewritten.statistics for value in pair])
+    return Prepared(model, name, decisions, specs, bounds, outputs, statistics, skipped)
+
+
+def decide(
+    loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
+) -> tuple[tuple[InputSpec, ...], RoleDecisions]:
+    """Make the shapes of `loaded` concrete in place and decide all roles; nothing is rewritten yet."""
+    model, name = loaded.model, loaded.name
+    if not allow_custom:
+        check_standard(model, name)
+    if not options.native_types:
+        to_float32(model)
+    specs = input_specs(model, name, batch, options.shapes, options.attempt)
+    if options.loosen:
+        set_input_shapes(model, [spec.with_batch(1) for spec in specs])
+        loosen_batch(model, batch)
+    set_input_shapes(model, specs)
+    decisions = decide_roles(model, name, options.roles)
+    return tuple(specs), decisions
+
+
+def select_outputs(model: ir.Model, wanted: Sequence[str], name: str) -> str | None:
+    """Leave only the outputs that are compared: those named, else the first float output.
+
+    A softmax at the end of an output that nobody named is skipped: all classes are identical under constant weights,
+    so every probability is one over their number, whatever the network; its name is returned. Any value of the main
+    graph can be named. Raises ModelError when a name is unknown or holds no floats, or when
+    the model has no float output.
+    """
+    graph = model.graph
+    if not wanted:
+        floats = [value for value in graph.outputs if _is_float_tensor(value)]
+        if not floats:
+            kinds = ", ".join(f"{value.name!r} ({value.type})" for value in graph.outputs) or "none"
+            raise ModelError(
+                f"{name}: the model has no float output (outputs: {kinds}); name a float value inside it with "
+                f"--output-name, for instance {_suggestion(model)!r}"
+            )
+        softmax = _softmax_behind(floats[0])
+        graph.outputs[:] = floats[:1] if softmax is None else [softmax.inputs[0]]
+        return None if softmax is None else str(softmax.name)
+    values = {str(output.name): output for node in graph for output in node.outputs if output.name}
+    chosen = []
+    for key in wanted:
+        if key not in values:
+            have = ", ".join(str(value.name) for value in graph.outputs)
+            raise ModelError(f"{name}: there is no value {key!r} in the main graph; the outputs are {have}")
+        if not _is_float_tensor(values[key]):
+            raise ModelError(f"{name}: value {key!r} holds {values[key].type}, and only floats can be compared")
+        chosen.append(values[key])
+    graph.outputs[:] = chosen
+    return None
+
+
+def _softmax_behind(value: ir.Value) -> ir.Node | None:
+    node = value.producer()
+    while node is not None and node.op_type in ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    is_head = node is not None and node.op_type in ("Softmax", "LogSoftmax") and _is_float_tensor(node.inputs[0])
+    return node if is_head else None
+
+
+def _is_float_tensor(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype in FLOATS and not isinstance(value.type, (ir.SequenceType, ir.OptionalType))
+
+
+def _suggestion(model: ir.Model) -> str:
+    floats = [output for node in model.graph for output in node.outputs if _is_float_tensor(output) and output.name]
+    return str(floats[-1].name) if floats else "NAME"
+
+

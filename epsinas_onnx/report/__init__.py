@@ -1,0 +1,32 @@
+"""Finished results as text: one file a format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from epsinas_onnx.result import Score, Status
+
+FORMATS = ("table", "json", "jsonl", "csv", "markdown")
+ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
+
+
+def ranked(scores: Sequence[Score]) -> list[Score]:
+    """Return the scored models, best first, then the unscored and then the failed ones, each in their order."""
+    scored = sorted((s for s in scores if s.score is not None), key=lambda s: -(s.score or 0.0))
+    unscored = [s for s in scores if s.score is None and s.status is not Status.ERROR]
+    return [*scored, *unscored, *(s for s in scores if s.status is Status.ERROR)]
+
+
+def explanation(score: Score) -> str:
+    """Return a score's reason and warnings as one text; the file's name, which stands beside it, is left out."""
+    parts = [] if score.reason is None else [score.reason.removeprefix(f"{score.model}: ")]
+    return "; ".join([*parts, *(f"note: {warning}" for warning in score.warnings)])
+
+
+def coverage(scores: Sequence[Score]) -> str:
+    """Return how many models were scored, and how many not for which reason, as a sentence."""
+    counts: dict[Status, int] = {}
+    for score in scores:
+        counts[score.status] = counts.get(score.status, 0) + 1
+    rest = ", ".join(f"{count} {status}" for status, count in counts.items() if status is not Status.OK)
+    return f"{counts.get(Status.OK, 0)} of {len(scores)} scored" + (f" ({rest})" if rest else "")

@@ -1,0 +1,25 @@
+"""Scores as a Markdown table, ranked, to paste into an issue or a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from epsinas_onnx.report import coverage, explanation, ranked
+from epsinas_onnx.result import Score
+
+
+def to_markdown(scores: Sequence[Score]) -> str:
+    """Return the ranked table and a line of coverage."""
+    lines = ["| # | model | score | status | parameters | seconds | why |", "| -: | :- | -: | :- | -: | -: | :- |"]
+    for rank, score in enumerate(ranked(scores), start=1):
+        cells = [
+            str(rank) if score.score is not None else "",
+            f"`{score.model}`",
+            "" if score.score is None else f"{score.score:.6f}",
+            str(score.status),
+            "" if score.parameters is None else f"{score.parameters:,}",
+            f"{sum(score.seconds.values()):.2f}",
+            explanation(score),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join([*lines, "", coverage(scores), ""])

@@ -1,0 +1,80 @@
+"""The record of one scored model: status, score, reason, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """Why there is a score, or why there is none (DESIGN section 2)."""
+
+    OK = "ok"
+    """Both outputs vary over the minibatch, well above rounding."""
+    UNDERFLOW = "underflow"
+    """A signal that varies in exact arithmetic left the float32 range downwards."""
+    OVERFLOW = "overflow"
+    """Infinities or NaN in an output."""
+    CONSTANT = "constant"
+    """The output does not depend on the input."""
+    NOISE = "noise"
+    """The outputs vary, or differ, by no more than rounding does."""
+    ERROR = "error"
+    """The file could not be read or run; only `score_many` and the command line give this."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model's result. Frozen; `to_dict()` is its JSON record.
+
+    model: where it came from: a path, or `<bytes>`, `<ModelProto>`, `<ir.Model>`.
+    score: the normalised dispersion (no unit, >= 0), None unless `status` is `ok`.
+    raw_score: what the formula gives whatever the status; None where it is not a number.
+    reason: one sentence that says why the status is not `ok`, with the node; None when it is.
+    weights: the two constants. input: what was fed. batch: how many samples.
+    provider: the execution provider that ran the graph; None when nothing was run.
+    parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
+    nodes: nodes of the graph as loaded, functions inlined, bodies included.
+    seconds: wall-clock seconds of `load`, `rewrite`, `session` and `run`.
+    output: names of the outputs that were compared. warnings: what a careful reader should know.
+    versions: of this package, onnx, onnx-ir and onnxruntime.
+    """
+
+    model: str
+    score: float | None
+    raw_score: float | None
+    status: Status
+    reason: str | None
+    weights: tuple[float, float]
+    input: str
+    batch: int
+    provider: str | None
+    parameters: int | None
+    nodes: int | None
+    seconds: Mapping[str, float]
+    output: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    norm_stats: str = "batch"
+    seed: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.status is Status.OK):
+            raise ValueError(f"a score goes with the status ok and no other, got {self.score} with {self.status}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types only: numbers that JSON cannot hold (NaN, infinities) become None."""
+        record = dataclasses.asdict(self)
+        record["status"] = str(self.status)
+        for key in ("score", "raw_score"):
+            value = record[key]
+            record[key] = value if value is not None and math.isfinite(value) else None
+        for key in ("weights", "output", "warnings"):
+            record[key] = list(record[key])
+        for key in ("seconds", "versions"):
+            record[key] = dict(record[key])
+        return record

@@ -1,0 +1,69 @@
+"""Writes a model whose weights are one constant, as a standard ONNX file that any runtime runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.graph.load import ModelSource, load_model
+from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats, rewrite_weights
+from epsinas_onnx.graph.shapes import Shapes, model_inputs
+from epsinas_onnx.prepare import GraphOptions, decide
+from epsinas_onnx.runtime.session import bind_constant
+
+
+def rewrite(
+    model: ModelSource,
+    weight: float,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    shapes: Shapes | None = None,
+    roles: Mapping[str, str] | None = None,
+    norm_stats: NormStats = "batch",
+    seed: int = 0,
+    dtype: str = "float32",
+) -> onnx.ModelProto:
+    """Return `model` with every weight equal to `weight`, every bias 0, and no weight bytes.
+
+    The inputs and outputs keep their names, and free dimensions stay free. weight: any finite number. output: also
+    written to this path. The other arguments are those of `score`. The result is what `score` runs for this constant.
+
+    Raises ModelError when the model cannot be read or rewritten, or the file not written; UsageError for a weight
+    that is not finite.
+    """
+    if not -float("inf") < weight < float("inf"):
+        raise UsageError(f"the weight {weight:g} is not finite")
+    if norm_stats not in NORM_STATS:
+        raise UsageError(f"there are no {norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
+    loaded = load_model(model)
+    declared = {str(value.name): value.shape for value in model_inputs(loaded.model)}
+    options = GraphOptions(
+        dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
+    )  # fmt: skip
+    _, decisions = decide(loaded, 2, options)
+    rewritten = rewrite_weights(loaded.model, decisions, loaded.name, norm_stats=norm_stats, seed=seed)
+    _forget_shapes(rewritten.model, declared)
+    proto = bind_constant(ir.to_proto(rewritten.model), weight)
+    proto.producer_name = "epsinas-onnx"
+    if output is not None:
+        try:
+            Path(output).write_bytes(proto.SerializeToString())
+        except OSError as error:
+            raise ModelError(f"{os.fspath(output)}: cannot be written: {error.strerror or error}") from None
+    return proto
+
+
+def _forget_shapes(model: ir.Model, declared: Mapping[str, ir.Shape | None]) -> None:
+    """Give the inputs their declared shapes back, and drop the shapes that followed from concrete ones."""
+    for value in model.graph.inputs:
+        if value.name in declared:
+            value.shape = declared[value.name]
+    for graph in model.graphs():
+        for node in graph:
+            for output in node.outputs:
+                output.shape = None

@@ -1,0 +1,81 @@
+"""Estimates what a run will need, and refuses before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import onnx_ir as ir
+import psutil
+
+from epsinas_onnx.errors import OutOfMemory
+from epsinas_onnx.graph.shapes import known_shape
+
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUP_USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+
+
+def available_bytes() -> int:
+    """Return how much memory can still be allocated, the limit of a container included."""
+    free = int(psutil.virtual_memory().available)
+    for limit, used in zip(_CGROUP_LIMITS, _CGROUP_USED, strict=True):
+        try:
+            free = min(free, int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def peak_bytes(model: ir.Model) -> tuple[int, str]:
+    """Return an estimate of the bytes that a run of the main graph holds at its peak, and the largest value's name.
+
+    Weights live from start to end, twice, because ONNX Runtime keeps a packed copy beside them; every other value
+    lives from its producer to its last use. Values whose shape inference does not know count as nothing, so this is a
+    lower bound.
+    """
+    order = {node: index for index, node in enumerate(model.graph)}
+    end = len(order)
+    change = [0] * (end + 2)
+    largest, name = 0, ""
+    for value in (*model.graph.inputs, *(output for node in order for output in node.outputs)):
+        size = _bytes(value)
+        if size > largest:
+            largest, name = size, str(value.name)
+        producer = value.producer()
+        first = 0 if producer is None else order[producer]
+        uses = [order.get(use.node, end) for use in value.uses()]
+        change[first] += size
+        change[max([first, *uses]) + 1 if not value.is_graph_output() else end + 1] -= size
+    peak = current = 0
+    for delta in change:
+        current += delta
+        peak = max(peak, current)
+    weights = sum(_bytes(output) for node in order if node.op_type in ("Expand", "Tile") for output in node.outputs)
+    return peak + weights, name
+
+
+def refuse_if_too_large(model: ir.Model, name: str, jobs: int = 1) -> None:
+    """Raise OutOfMemory when the estimate for `jobs` such runs at a time is beyond the memory that is left."""
+    needed, largest = peak_bytes(model)
+    free = available_bytes()
+    if needed * jobs > free:
+        raise OutOfMemory(
+            f"{name}: needs about {_readable(needed)} of memory (largest tensor: {largest!r}) and {_readable(free)} is "
+            f"left for {jobs} job(s); lower --batch, give smaller shapes with --shape or --dim, or use fewer --jobs"
+        )
+
+
+def _bytes(value: ir.Value) -> int:
+    shape = known_shape(value)
+    if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+        return 0
+    return math.ceil(math.prod(shape) * value.dtype.itemsize)
+
+
+def _readable(size: int) -> str:
+    number = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} PiB"

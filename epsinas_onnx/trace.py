@@ -1,0 +1,238 @@
+"""Finds the node in which a signal is lost, by running a few samples with every value of the graph as an output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from epsinas_onnx.graph.rewrite import PREFIX, WEIGHT_INPUT
+from epsinas_onnx.graph.shapes import known_shape
+from epsinas_onnx.graph.static import StaticValues, node_bodies
+
+Array = npt.NDArray[Any]
+Run = Callable[[Sequence[str], Mapping[str, Array]], Mapping[str, Array]]
+
+_CHUNK_BYTES = 2**29  # fetched at a time, so that the activations of a deep network never lie in memory together
+_UNKNOWN_BYTES = 2**24  # counted for a value whose shape inference does not know
+_SMALL = 4096  # constants up to this size are read to see whether they are 0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Where a signal ends: the node, its operator, the largest magnitude that goes in and that comes out."""
+
+    node: ir.Node
+    largest_in: float
+    largest_out: float
+
+    @property
+    def place(self) -> str:
+        """Return how a sentence refers to the node."""
+        return f"node {self.node.name!r} ({self.node.op_type})"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One value over the traced samples: whether it carries the signal, is finite, and how large it is."""
+
+    depends: bool
+    finite: bool
+    largest: float
+
+
+class Tracer:
+    """Traces a rewritten graph; all its named float values must have been made graph outputs (`expose`)."""
+
+    def __init__(self, model: ir.Model, outputs: Sequence[str], exposed: Sequence[str]) -> None:
+        self._graph = model.graph
+        self._outputs = list(outputs)
+        self._exposed = list(exposed)
+        self._values = {str(v.name): v for node in model.graph for v in node.outputs if v.name}
+
+    def lost(self, run: Run, feeds: Mapping[str, Array], nudged: Mapping[str, Array], axes: Mapping[str, int]) -> Loss | None:
+        """Return the node behind which nothing that reaches the output depends on the input any more.
+
+        feeds: a few samples. nudged: the same with their last bits changed. axes: batch axis by input name.
+        A value depends on the input when it changes with the order of the samples by more than with the last bits.
+        None where the output still depends on the input, as it may with fewer samples than were scored.
+        """
+        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
+        seen = {}
+        for names in self._chunks():
+            plain, bits, other = run(names, feeds), run(names, nudged), run(names, rolled)
+            for name in names:
+                seen[name] = _compare(plain[name], bits[name], other[name])
+        for name, array in feeds.items():
+            seen[name] = _Seen(True, True, float(np.abs(array).max(initial=0)) if array.dtype.kind in "fiu" else 0.0)
+        return self._cut(lambda value: not self._carries(value, seen), lambda value: self._carries(value, seen), seen)
+
+    def exploded(self, run: Run, feeds: Mapping[str, Array]) -> Loss | None:
+        """Return the first node whose operands are all finite and whose output is not; None where there is none."""
+        seen = {}
+        for names in self._chunks():
+            for name, array in run(names, feeds).items():
+                seen[name] = _Seen(True, bool(np.isfinite(array).all()), _largest(array))
+        for node in self._graph:
+            bad = [v for v in node.outputs if v.name in seen and not seen[str(v.name)].finite]
+            if bad and all(seen[str(v.name)].finite for v in _operands(node) if v.name in seen):
+                return Loss(node, _largest_of(_operands(node), seen), seen[str(bad[0].name)].largest)
+        return None
+
+    def _chunks(self) -> Iterable[list[str]]:
+        chunk: list[str] = []
+        size = 0
+        for name in self._exposed:
+            size += _bytes(self._values.get(name))
+            chunk.append(name)
+            if size > _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk
+
+    def _carries(self, value: ir.Value, seen: Mapping[str, _Seen]) -> bool:
+        """Whether a value depends on the input; one that was not fetched does when something before it does."""
+        pending, visited = [value], {value}
+        while pending:
+            current = pending.pop()
+            if current.name in seen:
+                if seen[str(current.name)].depends:
+                    return True
+                continue
+            producer = current.producer()
+            operands = [] if producer is None else [v for v in _operands(producer) if v not in visited]
+            visited.update(operands)
+            pending += operands
+        return False
+
+    def _cut(
+        self, dead: Callable[[ir.Value], bool], alive: Callable[[ir.Value], bool], seen: Mapping[str, _Seen]
+    ) -> Loss | None:
+        """Walk back from the outputs through dead values, and return the first node that is fed by a live one."""
+        pending = [self._values[name] for name in self._outputs if name in self._values]
+        if any(not dead(value) for value in pending):
+            return None
+        visited = set(pending)
+        frontier: list[ir.Node] = []
+        while pending:
+            producer = pending.pop().producer()
+            if producer is None:
+                continue
+            operands = list(_operands(producer))
+            if any(alive(value) for value in operands):
+                frontier.append(producer)
+            for value in operands:
+                if value not in visited and dead(value):
+                    visited.add(value)
+                    pending.append(value)
+        order = {node: index for index, node in enumerate(self._graph)}
+        frontier.sort(key=lambda node: (multiplies_by_zero(node), order.get(node, -1)))
+        if not frontier:
+            return None
+        node = frontier[0]
+        return Loss(_named(node), _largest_of(_operands(node), seen), _largest_of(node.outputs, seen))
+
+
+def expose(model: ir.Model, outputs: Sequence[str]) -> list[str]:
+    """Make every float value of the main graph that depends on the input an output, in place; return their names."""
+    static = StaticValues.of(model)
+    values = [
+        value
+        for node in model.graph
+        for value in node.outputs
+        if value.name and not value.name.startswith(PREFIX) and value not in static and _is_float(value)
+    ]
+    present = {value.name for value in model.graph.outputs}
+    model.graph.outputs.extend([value for value in values if value.name not in present])
+    return list(dict.fromkeys([*outputs, *(str(value.name) for value in values)]))
+
+
+def unreachable(model: ir.Model, outputs: Sequence[str]) -> str | None:
+    """Return what cuts the outputs off from the inputs, as part of a sentence; None where a path leads there.
+
+    A path ends at an operator that gives no signal on (a shape) and at a multiplication by a stored 0.
+    """
+    reached: set[ir.Value] = {value for value in model.graph.inputs if value.name != WEIGHT_INPUT}
+    last_zero: ir.Node | None = None
+    for node in model.graph:
+        if not any(value in reached for value in _operands(node)):
+            continue
+        if multiplies_by_zero(node):
+            last_zero = node
+        elif node.op_type not in ("Shape", "Size"):
+            reached.update(node.outputs)
+    if any(value.name in outputs for value in reached):
+        return None
+    if last_zero is not None:
+        return f"every path from the input ends in a multiplication by 0, the last one in node {last_zero.name!r}"
+    return "no path leads from an input to the output"
+
+
+def multiplies_by_zero(node: ir.Node) -> bool:
+    """Return whether a node is a Mul with a stored operand that is 0 everywhere."""
+    if node.op_type != "Mul" or node.domain != "":
+        return False
+    for value in node.inputs:
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        if tensor is not None and 0 < tensor.size <= _SMALL and not np.any(tensor.numpy()):
+            return True
+    return False
+
+
+def longest_path(model: ir.Model, outputs: Sequence[str]) -> int:
+    """Return how many nodes lie on the longest path to the outputs: how often a signal is rounded."""
+    depth: dict[ir.Value, int] = {}
+    for node in model.graph:
+        level = 1 + max((depth.get(value, 0) for value in _operands(node)), default=0)
+        for output in node.outputs:
+            depth[output] = level
+    return max((level for value, level in depth.items() if value.name in outputs), default=0)
+
+
+def _operands(node: ir.Node) -> Iterable[ir.Value]:
+    """Yield what a node reads, what its bodies capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in node_bodies(node):
+        for inner in body.all_nodes():
+            yield from (value for value in inner.inputs if value is not None and value.graph is not body)
+
+
+def _named(node: ir.Node) -> ir.Node:
+    """Return the user's node behind one that the rewriter added."""
+    while node.name and node.name.startswith(PREFIX):
+        uses = [use.node for output in node.outputs for use in output.uses()]
+        if not uses:
+            break
+        node = uses[0]
+    return node
+
+
+def _compare(plain: Array, bits: Array, other: Array) -> _Seen:
+    finite = bool(np.isfinite(plain).all())
+    with np.errstate(all="ignore"):
+        moved = float(np.nanmax(np.abs(plain - other), initial=0)) if plain.size else 0.0
+        rounding = float(np.nanmax(np.abs(plain - bits), initial=0)) if plain.size else 0.0
+    return _Seen(moved > 4 * rounding, finite, _largest(plain))
+
+
+def _largest(array: Array) -> float:
+    return float(np.nanmax(np.abs(array), initial=0)) if array.size else 0.0
+
+
+def _largest_of(values: Iterable[ir.Value], seen: Mapping[str, _Seen]) -> float:
+    return max((seen[str(value.name)].largest for value in values if value.name in seen), default=0.0)
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_floating_point() and isinstance(value.type, ir.TensorType)
+
+
+def _bytes(value: ir.Value | None) -> int:
+    shape = None if value is None else known_shape(value)
+    return _UNKNOWN_BYTES if shape is None else 4 * math.prod(shape)

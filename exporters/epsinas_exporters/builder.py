@@ -1,0 +1,132 @@
+"""Writes ONNX graphs node by node: named nodes, weightless parameters, one place for opset and IR version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+OPSET = 18
+"""Operator set of every graph that this package writes."""
+IR_VERSION = 8
+"""The oldest IR version that goes with `OPSET`, for the widest choice of runtimes."""
+
+
+class GraphBuilder:
+    """Collects nodes in topological order; every parameter is a `ConstantOfShape`, so no weight bytes are stored.
+
+    Shape vectors are shared by all parameters of one shape, parameters never are: each keeps a name and a node
+    of its own. The running statistics of BatchNormalization are shared by width, because at initialisation all
+    of them hold the same values and none is a parameter.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self._filled: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        /,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: object,
+    ) -> ir.Value:
+        """Append a node called `name` and return its first output, which carries the same name."""
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),  # type: ignore[arg-type]
+            name=name,
+            outputs=[ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(outputs)],
+        )
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def int64s(self, values: Sequence[int]) -> ir.Value:
+        """Return the int64 vector `values` as an initializer, one per distinct vector."""
+        name = "shape_" + "x".join(str(v) for v in values)
+        if name not in self.initializers:
+            self.initializers[name] = _initializer(name, np.asarray(values, np.int64))
+        return self.initializers[name]
+
+    def scalar(self, value: float, name: str) -> ir.Value:
+        """Return a float32 scalar initializer."""
+        if name not in self.initializers:
+            self.initializers[name] = _initializer(name, np.asarray(value, np.float32))
+        return self.initializers[name]
+
+    def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:
+        """Return a float32 parameter of `shape` without bytes: a ConstantOfShape that gives `value`."""
+        fill = {} if value == 0.0 else {"value": ir.tensor(np.asarray([value], np.float32))}
+        return self.op("ConstantOfShape", [self.int64s(shape)], name, **fill)
+
+    def statistics(self, kind: str, value: float, width: int) -> ir.Value:
+        """Return the initial running mean or variance of all BatchNormalizations of `width` channels."""
+        key = (kind, (width,))
+        if key not in self._filled:
+            self._filled[key] = self.parameter(f"{kind}_{width}", [width], value)
+        return self._filled[key]
+
+    def conv(
+        self, x: ir.Value, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> ir.Value:
+        """Append a square Conv without bias, zero-padded by `kernel // 2` on every side."""
+        return self.op(
+            "Conv",
+            [x, self.parameter(f"{name}.weight", [outputs, inputs // groups, kernel, kernel])],
+            name,
+            kernel_shape=[kernel, kernel],
+            pads=[kernel // 2] * 4,
+            strides=[stride, stride],
+            group=groups,
+        )
+
+    def batch_norm(self, x: ir.Value, name: str, width: int) -> ir.Value:
+        """Append a BatchNormalization (inference form, epsilon 1e-5) over `width` channels."""
+        scale = self.parameter(f"{name}.weight", [width])
+        shift = self.parameter(f"{name}.bias", [width], 0.0)
+        mean = self.statistics("running_mean", 0.0, width)
+        variance = self.statistics("running_var", 1.0, width)
+        return self.op("BatchNormalization", [x, scale, shift, mean, variance], name, epsilon=1e-5)
+
+    def linear(self, x: ir.Value, name: str, inputs: int, outputs: int) -> ir.Value:
+        """Append a Gemm with a `[outputs, inputs]` weight and a bias."""
+        weight = self.parameter(f"{name}.weight", [outputs, inputs])
+        bias = self.parameter(f"{name}.bias", [outputs], 0.0)
+        return self.op("Gemm", [x, weight, bias], name, transB=1)
+
+    def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], **metadata: str) -> ir.Model:
+        """Return the finished model; `metadata` goes into the model's metadata properties."""
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self.nodes,
+            initializers=list(self.initializers.values()),
+            opset_imports={"": OPSET},
+            name=self.name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="epsinas-onnx", metadata_props=metadata)
+
+
+def tensor_input(name: str, shape: Sequence[int | str], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    """Return a graph input; a string in `shape` names a free dimension."""
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def typed_output(value: ir.Value, shape: Sequence[int | str]) -> ir.Value:
+    """Give `value` the float32 type and the shape that a graph output must declare."""
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    value.shape = ir.Shape(shape)
+    return value
+
+
+def _initializer(name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)

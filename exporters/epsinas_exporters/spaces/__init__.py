@@ -1,0 +1,1 @@
+"""Search spaces of NAS benchmarks, each written directly as ONNX graphs."""
