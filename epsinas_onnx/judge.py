@@ -29,6 +29,9 @@ NOISY = 0.25
 """An output is noise when its last-bit dispersion reaches this: it changes about as much as it varies. Every real
 signal of the benchmark spaces stays below 1e-4 and every LayerNorm over equal features above 0.5."""
 
+SMALL_SCORE = 2.0**-10
+"""Doubt a score below this: long sums with cancellation lose so much, however short the graph is."""
+
 RESOLUTION = 4.0
 """A score counts when it is more than this many times the dispersion that the last bits alone cause."""
 
@@ -41,7 +44,7 @@ class Runner(Protocol):
     """What the judge may ask for; the scorer gives it."""
 
     def again(self, constant: float) -> Array:
-        """Return the output for `constant` with the inputs (or else the constant) changed in their last bits."""
+        """Return the output for `constant` with the inputs and the constant changed in their last bits."""
 
     def probe(self, constant: float) -> tuple[Array, Array]:
         """Return the output for a few samples and another constant: as they are, and changed in their last bits."""
@@ -61,7 +64,7 @@ class Evidence:
     """What a first pass over both constants showed.
 
     outputs: one array a constant. deviations: per constant and batch normalisation, mean and variance by channel.
-    depth: nodes on the longest path. sample_norms: names of normalisations within samples (LayerNorm and its kin).
+    depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of normalisations within samples (LayerNorm and its kin).
     cut_off: why no path leads from input to output, None where one does.
     """
 
@@ -69,6 +72,7 @@ class Evidence:
     outputs: tuple[Array, Array]
     deviations: Sequence[tuple[Array, Array]]
     depth: int
+    longest_sum: int
     sample_norms: Sequence[str]
     cut_off: str | None
 
@@ -113,7 +117,7 @@ def _doubtful(evidence: Evidence, raw: float) -> bool:
     if max(enlarged) * RELATIVE_VARIATION > 1:
         return True
     # A signal is rounded once a node, and normalising enlarges what has gathered by then.
-    if raw < RESOLUTION * evidence.depth * EPSILON * sum(enlarged):
+    if raw < max(SMALL_SCORE, RESOLUTION * evidence.depth * EPSILON * sum(enlarged)):
         return True
     return any(
         bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
@@ -129,11 +133,14 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
         return Verdict(Status.NOISE, _noise(constant, worst, runner), raw)
     if raw is None:
         return Verdict(Status.NOISE, "no entry of the two outputs can be compared: too few of them vary", raw)
-    if raw <= RESOLUTION * sum(floors):
+    # A sum of n terms that cancel is off by about sqrt(n) roundings. Most of them are the same again when the last
+    # bits of its terms change, because those lie below the last bit of the sum, so measuring alone would miss them.
+    floor = max(sum(floors), EPSILON * math.sqrt(evidence.longest_sum))
+    if raw <= RESOLUTION * floor:
         return Verdict(
             Status.NOISE,
-            f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and changing the last "
-            f"bits of the input alone gives {sum(floors):.2g}",
+            f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and rounding alone "
+            f"can give {floor:.2g}",
             raw,
         )
     return Verdict(Status.OK, None, raw)
@@ -176,8 +183,12 @@ def _underflow(constant: float, loss: Loss | None, runner: Runner) -> str:
         )
     return (
         f"with weights {constant:g} the signal becomes smaller than float32 resolves beside {loss.largest_out:.3g} in "
-        f"{loss.place}{runner.advice(loss)}"
+        f"{loss.place}{runner.advice(loss) or _smaller(constant)}"
     )
+
+
+def _smaller(constant: float) -> str:
+    return "; smaller constants keep it in range, such as --weights 1e-5,1e-3" if abs(constant) > 1e-3 else ""
 
 
 def _overflow(constant: float, runner: Runner) -> str:

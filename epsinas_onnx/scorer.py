@@ -230,7 +230,7 @@ class _Scoring:
         refuse_if_too_large(self.prepared.model, self.name, options.jobs)
         self.feeds = self._feeds(self.prepared)
         self.engine = Engine(self.prepared.model, self.name, providers, self._threads)
-        self._few: tuple[Engine, Tracer, list[str]] | None = None
+        self._few: tuple[Engine, Tracer] | None = None
 
     @property
     def _threads(self) -> int:
@@ -251,7 +251,7 @@ class _Scoring:
             outputs = [np.zeros(1, np.float32)] * 2
         evidence = Evidence(
             options.weights, (outputs[0], outputs[1]), deviations,
-            longest_path(prepared.model, prepared.outputs), sample_norms(prepared.model), cut_off,
+            longest_path(prepared.model, prepared.outputs), prepared.decisions.longest_sum(), sample_norms(prepared.model), cut_off,
         )  # fmt: skip
         verdict = judge(evidence, self)
         ran = cut_off is None
@@ -279,42 +279,49 @@ class _Scoring:
     # What the judge may ask for (judge.Runner).
 
     def again(self, constant: float) -> Array:
-        """Run once more with the last bits changed: of the float inputs, or of the constant where there are none."""
-        feeds = {name: perturb(array, self.options.seed) for name, array in self.feeds.items()}
-        if all(array.dtype.kind != "f" for array in feeds.values()):
-            constant = float(np.nextafter(np.float32(constant), np.float32(np.inf)))
-        return self._flat(self._run(self.engine, constant, feeds, self.prepared.outputs))
+        """Run once more with other last bits."""
+        nudged, feeds = self._nudge(constant, self.feeds)
+        return self._flat(self._run(self.engine, nudged, feeds, self.prepared.outputs))
 
     def probe(self, constant: float) -> tuple[Array, Array]:
-        """Run a few samples with another constant, plain and with the last bits changed."""
-        engine, _, _ = self._traced()
-        feeds = self._few_feeds()
-        nudged = {name: perturb(array, self.options.seed) for name, array in feeds.items()}
-        other = float(np.nextafter(np.float32(constant), np.float32(np.inf)))
-        outputs = self.prepared.outputs
+        """Run a few samples with another constant, plain and with other last bits."""
+        engine, _ = self._traced()
+        feeds, outputs = self._few_feeds(), self.prepared.outputs
         plain = self._flat(self._run(engine, constant, feeds, outputs))
-        if all(array.dtype.kind != "f" for array in feeds.values()):
-            return plain, self._flat(self._run(engine, other, feeds, outputs))
-        return plain, self._flat(self._run(engine, constant, nudged, outputs))
+        nudged, changed = self._nudge(constant, feeds)
+        return plain, self._flat(self._run(engine, nudged, changed, outputs))
 
     def find_loss(self, constant: float) -> Loss | None:
         """Trace a few samples to the node behind which the output no longer depends on them."""
-        engine, tracer, _ = self._traced()
+        engine, tracer = self._traced()
         feeds = self._few_feeds()
-        nudged = {name: perturb(array, self.options.seed) for name, array in feeds.items()}
-        axes = {spec.name: spec.batch_axis for spec in self.prepared.specs if spec.batch_axis is not None}
+        nudged, changed = self._nudge(constant, feeds)
+        axes = self._batch_axes()
+        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
+        largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
         try:
-            return tracer.lost(lambda names, fed: self._run(engine, constant, fed, names), feeds, nudged, axes)
+            return tracer.lost(
+                lambda names: self._run(engine, constant, feeds, names),
+                lambda names: self._run(engine, nudged, changed, names),
+                lambda names: self._run(engine, constant, rolled, names),
+                largest,
+            )
         except RunError:  # the verdict stands without the node
             return None
 
     def find_explosion(self, constant: float) -> Loss | None:
         """Trace a few samples to the node in which infinities or NaN begin."""
-        engine, tracer, _ = self._traced()
+        engine, tracer = self._traced()
+        feeds = self._few_feeds()
         try:
-            return tracer.exploded(lambda names, fed: self._run(engine, constant, fed, names), self._few_feeds())
+            return tracer.exploded(lambda names: self._run(engine, constant, feeds, names))
         except RunError:
             return None
+
+    def _nudge(self, constant: float, feeds: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
+        """Change the last bits of the float inputs and of the constant: all that follows is rounded anew."""
+        changed = {name: perturb(array, self.options.seed) for name, array in feeds.items()}
+        return float(np.nextafter(np.float32(constant), np.float32(np.inf))), changed
 
     def advice(self, loss: Loss) -> str:
         """Name the value in front of a softmax or another head that is the same for identical classes."""
@@ -415,14 +422,14 @@ class _Scoring:
                 feeds[spec.name] = make_input(spec, kind, self.options.seed, prepared.bounds[spec.name], index)
         return feeds
 
-    def _traced(self) -> tuple[Engine, Tracer, list[str]]:
+    def _traced(self) -> tuple[Engine, Tracer]:
         """Prepare the graph anew for a few samples, with every value as an output."""
         if self._few is None:
             batch = 1 if self.each else min(self.batch, TRACED_SAMPLES)
             few = prepare(load_model(self.source), batch, self.graph_options)
             exposed = expose(few.model, few.outputs)
             engine = Engine(few.model, self.name, self.providers, self._threads)
-            self._few = engine, Tracer(few.model, few.outputs, exposed), exposed
+            self._few = engine, Tracer(few.model, few.outputs, exposed)
         return self._few
 
     def _few_feeds(self) -> dict[str, Array]:
@@ -433,8 +440,10 @@ class _Scoring:
     def _run(
         self, engine: Engine, constant: float, feeds: Mapping[str, Array], outputs: Sequence[str]
     ) -> dict[str, Array]:
-        axes = {spec.name: spec.batch_axis for spec in self.prepared.specs if spec.batch_axis is not None}
-        return engine.run(constant, feeds, outputs, axes if self.each else None)
+        return engine.run(constant, feeds, outputs, self._batch_axes() if self.each else None)
+
+    def _batch_axes(self) -> dict[str, int]:
+        return {spec.name: spec.batch_axis for spec in self.prepared.specs if spec.batch_axis is not None}
 
     def _flat(self, outputs: Mapping[str, Array]) -> Array:
         return np.concatenate([outputs[name].reshape(-1) for name in self.prepared.outputs])

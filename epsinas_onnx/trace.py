@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import PREFIX, WEIGHT_INPUT
+from epsinas_onnx.graph.rewrite import PREFIX, REPLACES, WEIGHT_INPUT
 from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import StaticValues, node_bodies
 
 Array = npt.NDArray[Any]
-Run = Callable[[Sequence[str], Mapping[str, Array]], Mapping[str, Array]]
+Run = Callable[[Sequence[str]], Mapping[str, Array]]
+"""Runs the traced graph on samples of its own and returns the values that are named."""
 
 _CHUNK_BYTES = 2**29  # fetched at a time, so that the activations of a deep network never lie in memory together
 _UNKNOWN_BYTES = 2**24  # counted for a value whose shape inference does not know
@@ -34,7 +35,7 @@ class Loss:
     @property
     def place(self) -> str:
         """Return how a sentence refers to the node."""
-        return f"node {self.node.name!r} ({self.node.op_type})"
+        return f"node {self.node.name!r} ({self.node.meta.get(REPLACES, self.node.op_type)})"
 
 
 @dataclass(frozen=True)
@@ -55,33 +56,31 @@ class Tracer:
         self._exposed = list(exposed)
         self._values = {str(v.name): v for node in model.graph for v in node.outputs if v.name}
 
-    def lost(self, run: Run, feeds: Mapping[str, Array], nudged: Mapping[str, Array], axes: Mapping[str, int]) -> Loss | None:
+    def lost(self, plain: Run, nudged: Run, rolled: Run, inputs: Mapping[str, float]) -> Loss | None:
         """Return the node behind which nothing that reaches the output depends on the input any more.
 
-        feeds: a few samples. nudged: the same with their last bits changed. axes: batch axis by input name.
-        A value depends on the input when it changes with the order of the samples by more than with the last bits.
-        None where the output still depends on the input, as it may with fewer samples than were scored.
+        plain: runs a few samples. nudged: the same with other last bits. rolled: the same samples in another order.
+        inputs: the largest magnitude of each graph input. A value depends on the input when it changes with the order
+        of the samples by more than with the last bits. None where the output still depends on the input, as it may
+        with fewer samples than were scored.
         """
-        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
-        seen = {}
+        seen = {name: _Seen(True, True, largest) for name, largest in inputs.items()}
         for names in self._chunks():
-            plain, bits, other = run(names, feeds), run(names, nudged), run(names, rolled)
+            first, bits, other = plain(names), nudged(names), rolled(names)
             for name in names:
-                seen[name] = _compare(plain[name], bits[name], other[name])
-        for name, array in feeds.items():
-            seen[name] = _Seen(True, True, float(np.abs(array).max(initial=0)) if array.dtype.kind in "fiu" else 0.0)
+                seen[name] = _compare(first[name], bits[name], other[name])
         return self._cut(lambda value: not self._carries(value, seen), lambda value: self._carries(value, seen), seen)
 
-    def exploded(self, run: Run, feeds: Mapping[str, Array]) -> Loss | None:
+    def exploded(self, run: Run) -> Loss | None:
         """Return the first node whose operands are all finite and whose output is not; None where there is none."""
         seen = {}
         for names in self._chunks():
-            for name, array in run(names, feeds).items():
+            for name, array in run(names).items():
                 seen[name] = _Seen(True, bool(np.isfinite(array).all()), _largest(array))
         for node in self._graph:
             bad = [v for v in node.outputs if v.name in seen and not seen[str(v.name)].finite]
             if bad and all(seen[str(v.name)].finite for v in _operands(node) if v.name in seen):
-                return Loss(node, _largest_of(_operands(node), seen), seen[str(bad[0].name)].largest)
+                return Loss(_named(node), _largest_before(node, seen), seen[str(bad[0].name)].largest)
         return None
 
     def _chunks(self) -> Iterable[list[str]]:
@@ -136,7 +135,7 @@ class Tracer:
         if not frontier:
             return None
         node = frontier[0]
-        return Loss(_named(node), _largest_of(_operands(node), seen), _largest_of(node.outputs, seen))
+        return Loss(_named(node), _largest_before(node, seen), _largest_of(node.outputs, seen))
 
 
 def expose(model: ir.Model, outputs: Sequence[str]) -> list[str]:
@@ -223,6 +222,22 @@ def _compare(plain: Array, bits: Array, other: Array) -> _Seen:
 
 def _largest(array: Array) -> float:
     return float(np.nanmax(np.abs(array), initial=0)) if array.size else 0.0
+
+
+def _largest_before(node: ir.Node, seen: Mapping[str, _Seen]) -> float:
+    """Return the largest magnitude among the user's values in front of a node, past nodes that the rewriter added."""
+    largest = 0.0
+    pending, visited = list(_operands(node)), set(_operands(node))
+    while pending:
+        value = pending.pop()
+        producer = value.producer()
+        if value.name in seen:
+            largest = max(largest, seen[str(value.name)].largest)
+        elif producer is not None:
+            new = [operand for operand in _operands(producer) if operand not in visited]
+            visited.update(new)
+            pending += new
+    return largest
 
 
 def _largest_of(values: Iterable[ir.Value], seen: Mapping[str, _Seen]) -> float:

@@ -22,6 +22,8 @@ WEIGHT_INPUT = "epsinas_weight"
 """Name of the scalar float32 input that every weight of a rewritten graph is made of."""
 PREFIX = "epsinas."
 """Every value that the rewriter adds is called so; none of them is part of the user's graph."""
+REPLACES = "epsinas.replaces"
+"""Key in the `meta` of the last node of a decomposition: the operator that it stands for."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ def _decompose_batch_norm(
     last = result.producer()
     assert last is not None
     last.name, result.name, result.shape, result.type = node.name, output.name, output.shape, output.type
+    last.meta[REPLACES] = node.op_type
     graph.insert_before(node, emitter.take())
     output.name = f"{PREFIX}replaced"
     output.replace_all_uses_with(result, replace_graph_outputs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,6 +108,10 @@ class RoleDecisions:
     def with_role(self, *roles: Role) -> list[Use]:
         """Return the uses that have one of `roles`, in graph order."""
         return [use for use in self.uses if use.role in roles]
+
+    def longest_sum(self) -> int:
+        """Return the most products that any layer adds up for one entry of its output (its fan-in), at least 1."""
+        return max((_fan_in(use) for use in self.with_role(Role.WEIGHT)), default=1)
 
     def parameters(self) -> int:
         """Return how many elements all learned tensors hold; a tensor with several uses counts once."""
@@ -319,6 +324,19 @@ def _is_vector(value: ir.Value, output: ir.Value) -> bool:
     return len(target) >= len(shape) and all(
         dim == 1 for dim in target[1:2] if len(target) == 4
     ) and (len(target) == 4 or target[-1] == 1)  # fmt: skip
+
+
+def _fan_in(use: Use) -> int:
+    shape = use.shape or ()
+    if len(shape) < 2:
+        return 1
+    if use.node.op_type == "Conv":
+        return math.prod(shape[1:])
+    if use.node.op_type in ("MatMul", "FusedMatMul"):
+        return shape[-2] if use.slot else shape[-1]
+    if use.node.op_type == "Gemm":
+        return shape[use.slot ^ 1 ^ use.node.attributes.get_int("transB" if use.slot else "transA", 0)]
+    return shape[-1]
 
 
 def _rank(value: ir.Value) -> int | None:

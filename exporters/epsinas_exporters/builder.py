@@ -56,6 +56,13 @@ class GraphBuilder:
             self.initializers[name] = _initializer(name, np.asarray(values, np.int64))
         return self.initializers[name]
 
+    def int64_scalar(self, value: int) -> ir.Value:
+        """Return an int64 scalar initializer, one per distinct value."""
+        name = f"index_{value}"
+        if name not in self.initializers:
+            self.initializers[name] = _initializer(name, np.asarray(value, np.int64))
+        return self.initializers[name]
+
     def scalar(self, value: float, name: str) -> ir.Value:
         """Return a float32 scalar initializer."""
         if name not in self.initializers:
@@ -65,7 +72,9 @@ class GraphBuilder:
     def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:
         """Return a float32 parameter of `shape` without bytes: a ConstantOfShape that gives `value`."""
         fill = {} if value == 0.0 else {"value": ir.tensor(np.asarray([value], np.float32))}
-        return self.op("ConstantOfShape", [self.int64s(shape)], name, **fill)
+        result = self.op("ConstantOfShape", [self.int64s(shape)], name, **fill)
+        self.nodes[-1].name = ""  # the tensor carries the name; twice would be a third of the file
+        return result
 
     def statistics(self, kind: str, value: float, width: int) -> ir.Value:
         """Return the initial running mean or variance of all BatchNormalizations of `width` channels."""
