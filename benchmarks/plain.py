@@ -15,11 +15,11 @@ import time
 import numpy as np
 import onnx_ir as ir
 import torch
-from epsinas_exporters.spaces import nasbench201
-from torch_nasbench201 import Network, set_weights
 
+from epsinas_exporters.spaces import nasbench201
 from epsinas_onnx import normalised_dispersion, score
 from epsinas_onnx.inputs.generate import grey_ramp
+from torch_nasbench201 import Network, set_weights
 
 WEIGHTS = (1e-7, 1.0)
 

@@ -102,7 +102,9 @@ def inspect(
     )
     warnings = [f"custom operator {key} ({count} times): ONNX Runtime cannot run it" for key, count in custom.items()]
     if fixed_batch(specs):
-        warnings.append("the file fixes the batch to 1: scoring re-batches it, or runs it sample by sample if that fails")
+        warnings.append(
+            "the file fixes the batch to 1: scoring re-batches it, or runs it sample by sample if that fails"
+        )
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
     if folded := folded_batch_norms(decisions):
@@ -114,4 +116,3 @@ def inspect(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,
         tuple(warnings),
     )  # fmt: skip
-

@@ -64,8 +64,8 @@ class Evidence:
     """What a first pass over both constants showed.
 
     outputs: one array a constant. deviations: per constant and batch normalisation, mean and variance by channel.
-    depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of normalisations within samples (LayerNorm and its kin).
-    cut_off: why no path leads from input to output, None where one does.
+    depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
+    normalisations within samples (LayerNorm and its kin). cut_off: why no path leads from input to output, None where one does.
     """
 
     weights: tuple[float, float]
@@ -210,5 +210,3 @@ def _last_bits(output: Array, again: Array) -> float:
     """Return the dispersion between an output and its repetition with other last bits (infinite if undefined)."""
     value = normalised_dispersion(output, again)
     return value if math.isfinite(value) else math.inf
-
-

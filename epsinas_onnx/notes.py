@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.roles import NORMALISATIONS, Role, RoleDecisions
 from epsinas_onnx.graph.rewrite import PREFIX
+from epsinas_onnx.graph.roles import NORMALISATIONS, Role, RoleDecisions
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.prepare import Prepared
 
@@ -85,4 +85,3 @@ def custom_operators(model: ir.Model, known: frozenset[str]) -> Mapping[str, int
             key = f"{node.domain}::{node.op_type}"
             counts[key] = counts.get(key, 0) + 1
     return counts
-

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import multiprocessing
 from collections.abc import Iterable, Iterator
 
+import onnx
+import onnx_ir as ir
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.load import ModelSource, source_name
+from epsinas_onnx.options import ScoreOptions
 from epsinas_onnx.result import Score
-from epsinas_onnx.scorer import ScoreOptions, error_score, score_or_error
+from epsinas_onnx.scorer import error_score, score_or_error
 
 _TASKS_PER_WORKER = 200  # a worker is replaced after so many models, and gives its memory back
 _AHEAD = 4  # models handed out per worker before their results are taken
@@ -23,7 +26,7 @@ def score_in_processes(models: Iterable[ModelSource], options: ScoreOptions) -> 
     Paths are handed to the workers as they are, models in memory as their serialised form.
     """
     context = multiprocessing.get_context("spawn")
-    waiting: collections.deque[tuple[str, ProcessFuture]] = collections.deque()
+    waiting: collections.deque[tuple[str, ProcessFuture[Score]]] = collections.deque()
     with ProcessPool(max_workers=options.jobs, max_tasks=_TASKS_PER_WORKER, context=context) as pool:
         try:
             for model in models:
@@ -34,33 +37,25 @@ def score_in_processes(models: Iterable[ModelSource], options: ScoreOptions) -> 
             while waiting:
                 yield _result(*waiting.popleft(), options)
         finally:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
 
 
-def _result(name: str, future: ProcessFuture, options: ScoreOptions) -> Score:
+def _result(name: str, future: ProcessFuture[Score], options: ScoreOptions) -> Score:
     try:
-        result: Score = future.result()
-    except UsageError:
-        raise
+        return future.result()
     except ProcessExpired as error:
         reason = (
             f"{name}: its worker process died (exit code {error.exitcode}), most likely for lack of memory or by a "
             f"fault in ONNX Runtime; try a smaller --batch or fewer --jobs"
         )
         return error_score(name, options, reason, 0.0)
-    return result
 
 
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score:
-    import dataclasses
-
     return dataclasses.replace(score_or_error(model, options), model=name)
 
 
 def _portable(model: ModelSource) -> ModelSource:
-    import onnx
-    import onnx_ir as ir
-
     if isinstance(model, ir.Model):
         model = ir.to_proto(model)
     return model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

@@ -112,7 +112,7 @@ def select_outputs(model: ir.Model, wanted: Sequence[str], name: str) -> str | N
                 f"--output-name, for instance {_suggestion(model)!r}"
             )
         softmax = _softmax_behind(floats[0])
-        graph.outputs[:] = floats[:1] if softmax is None else [softmax.inputs[0]]
+        graph.outputs[:] = [floats[0] if softmax is None else _input(softmax)]
         return None if softmax is None else str(softmax.name)
     values = {str(output.name): output for node in graph for output in node.outputs if output.name}
     chosen = []
@@ -135,12 +135,18 @@ def _softmax_behind(value: ir.Value) -> ir.Node | None:
     return node if is_head else None
 
 
+def _input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
 def _is_float_tensor(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype in FLOATS and not isinstance(value.type, (ir.SequenceType, ir.OptionalType))
+    return (
+        value is not None and value.dtype in FLOATS and not isinstance(value.type, (ir.SequenceType, ir.OptionalType))
+    )
 
 
 def _suggestion(model: ir.Model) -> str:
     floats = [output for node in model.graph for output in node.outputs if _is_float_tensor(output) and output.name]
     return str(floats[-1].name) if floats else "NAME"
-
-

@@ -61,8 +61,8 @@ def rewrite(
 def _forget_shapes(model: ir.Model, declared: Mapping[str, ir.Shape | None]) -> None:
     """Give the inputs their declared shapes back, and drop the shapes that followed from concrete ones."""
     for value in model.graph.inputs:
-        if value.name in declared:
-            value.shape = declared[value.name]
+        if str(value.name) in declared:
+            value.shape = declared[str(value.name)]
     for graph in model.graphs():
         for node in graph:
             for output in node.outputs:

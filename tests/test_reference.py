@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from epsinas_exporters.spaces import nasbench201
 
+from epsinas_exporters.spaces import nasbench201
 from epsinas_onnx import Score, Status, score
 from epsinas_onnx.inputs.generate import grey_ramp
 

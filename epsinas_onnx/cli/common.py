@@ -30,7 +30,7 @@ def find_models(paths: Sequence[str]) -> list[str]:
                 raise UsageError(f"the folder {path} holds no .onnx file")
             found += files
         elif glob.has_magic(path) and not Path(path).exists():
-            files = sorted(glob.glob(path, recursive=True))
+            files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path.glob refuses absolute patterns)
             if not files:
                 raise UsageError(f"no file matches {path!r}")
             found += find_models(files)

@@ -19,7 +19,9 @@ def _group() -> None:
 
 @app.command("nasbench201")
 def nasbench201_command(
-    archs: Annotated[list[str] | None, typer.Argument(help="Architecture strings, or indices in the benchmark.")] = None,
+    archs: Annotated[
+        list[str] | None, typer.Argument(help="Architecture strings, or indices in the benchmark.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write into.")] = Path(),
     random: Annotated[int, typer.Option("--random", min=0, help="Add this many architectures, drawn at random.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,

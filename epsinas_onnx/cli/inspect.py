@@ -54,7 +54,9 @@ def inspect_command(
 def _print(found: Inspection, console: Console) -> None:
     opset = ", ".join(f"{domain} {version}" for domain, version in found.opset.items())
     console.print(f"[bold]{escape(found.model)}[/]: written by {escape(found.producer)}, opset {opset}")
-    console.print(f"{found.nodes:,} nodes, {found.parameters:,} parameters, outputs: {escape(', '.join(found.outputs))}")
+    console.print(
+        f"{found.nodes:,} nodes, {found.parameters:,} parameters, outputs: {escape(', '.join(found.outputs))}"
+    )
     console.print()
     _print_inputs(found, console)
     console.print()

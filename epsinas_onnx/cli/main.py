@@ -32,7 +32,7 @@ app.add_typer(export.app, name="export")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from epsinas_onnx.scorer import versions
+        from epsinas_onnx.attempt import versions
 
         for package, version in versions().items():
             typer.echo(f"{package} {version}")

@@ -80,7 +80,9 @@ def score_command(
         list[str] | None,
         typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
     ] = None,
-    provider: Annotated[ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")] = ProviderName.AUTO,
+    provider: Annotated[
+        ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
+    ] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
     norm_stats: Annotated[
@@ -94,7 +96,9 @@ def score_command(
             "constant; see inspect."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32 (the metric's), or model for the model's own float types.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32 (the metric's), or model for the model's own float types.")
+    ] = "float32",
 ) -> None:
     """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
 

@@ -70,9 +70,10 @@ def _convert_attributes(node: ir.Node) -> bool:
 
 
 def _as_float32(tensor: ir.TensorProtocol) -> ir.LazyTensor:
-    def read() -> ir.Tensor:
+    def read() -> ir.TensorProtocol:
         limit = np.finfo(np.float32).max
         wide = tensor.numpy().astype(np.float64)
         return ir.tensor(np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide).astype(np.float32))
 
-    return ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape), name=tensor.name, cache=False)
+    shape = ir.Shape([int(dim) for dim in tensor.shape])  # type: ignore[arg-type]
+    return ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=shape, name=tensor.name, cache=False)

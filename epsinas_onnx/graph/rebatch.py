@@ -1,4 +1,4 @@
-"""Loosens what a model exported with batch 1 has fixed: Reshape targets, initial states, tokens joined to a sequence."""
+"""Loosens what a model exported with batch 1 has fixed: Reshape targets, initial states, joined tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def loosen_batch(model: ir.Model, batch: int) -> None:
 def _loosen_reshape(node: ir.Node, emitter: Emitter) -> None:
     operand, target = node.inputs[0], node.inputs[1]
     tensor = None if target is None else ir.convenience.get_const_tensor(target)
-    if operand is None or tensor is None or node.attributes.get_int("allowzero", 0):
+    if operand is None or tensor is None or node.attributes.get_int("allowzero", 0) == 1:
         return
     sizes = [int(size) for size in tensor.numpy().reshape(-1)]
     if len(sizes) < 1 or sizes[0] in (0, -1):

@@ -193,7 +193,15 @@ def _no_shape(use: Use, name: str) -> str:
 
 
 # Operators that do without the operand in these slots; trailing empty inputs are cut off.
-_OPTIONAL = {"Conv": {2}, "ConvTranspose": {2}, "Gemm": {2}, "RNN": {3}, "GRU": {3}, "LSTM": {3, 7}, "LayerNormalization": {2}}
+_OPTIONAL = {
+    "Conv": {2},
+    "ConvTranspose": {2},
+    "Gemm": {2},
+    "RNN": {3},
+    "GRU": {3},
+    "LSTM": {3, 7},
+    "LayerNormalization": {2},
+}
 
 
 def _replace_operand(use: Use, fills: _Fills) -> None:
@@ -327,4 +335,3 @@ def _check_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> No
             f"{name}: tensor {value.name!r} stays constant, and its data file {str(tensor.location)!r} cannot be read "
             f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
         ) from error
-

@@ -67,7 +67,9 @@ _SLOTS: dict[tuple[str, str], dict[int, Role]] = {
     ("com.microsoft", "FastGelu"): {1: _B},
     ("com.microsoft", "EmbedLayerNormalization"): {2: _E, 3: _E, 4: _E, 5: _W, 6: _B},
 }
-LINEAR = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "FusedMatMul", "FusedConv", "FusedGemm"})
+LINEAR = frozenset(
+    {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "FusedMatMul", "FusedConv", "FusedGemm"}
+)
 NORMALISATIONS = frozenset(
     {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization",
      "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",

@@ -78,7 +78,9 @@ def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
             f"{name}: input {value.name!r} is a {type(value.type).__name__}, and only tensors can be fed"
         )
     if value.shape is None:
-        raise ShapeError(f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224")
+        raise ShapeError(
+            f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224"
+        )
     dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
     return tuple(None if isinstance(dim, int) and dim < 1 else dim for dim in dims)
 
@@ -99,11 +101,17 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     attempt: which of `IMAGE_SIZES` and `OTHER_SIZES` to take for dimensions that nobody named.
 
     The batch axis is the axis with the name of the first free axis 0, else axis 0 where it is free; where no input has
-    a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states. Raises ShapeError when a given shape does not fit what the file declares, or names nothing.
+    a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states.
+
+    Raises ShapeError when a given shape does not fit what the file declares, or names nothing.
     """
     values = model_inputs(model)
-    declared = {str(value.name): declared_dims(value, name) if str(value.name) not in shapes or value.shape is not None
-                else _given(shapes, str(value.name), name) for value in values}
+    declared = {
+        str(value.name): declared_dims(value, name)
+        if str(value.name) not in shapes or value.shape is not None
+        else _given(shapes, str(value.name), name)
+        for value in values
+    }
     _check_names(shapes, declared, name)
     symbol = _batch_symbol(declared.values())
     free = any(dims and not isinstance(dims[0], int) for dims in declared.values())
@@ -216,7 +224,8 @@ def _check_names(shapes: Shapes, declared: Mapping[str, Sequence[int | str | Non
             have = ", ".join(sorted(declared)) or "none"
             free = ", ".join(sorted(symbols)) or "none"
             raise ShapeError(
-                f"{name}: a size was given for {key!r}, which is neither an input ({have}) nor a free dimension ({free})"
+                f"{name}: a size was given for {key!r}, which is neither an input ({have}) nor a free dimension "
+                f"({free}) of this model"
             )
 
 
@@ -224,11 +233,11 @@ def _check_fit(
     chosen: Sequence[int], dims: Sequence[int | str | None], axis: int | None, value: str, name: str
 ) -> None:
     wrong = len(chosen) != len(dims) or any(
-        isinstance(dim, int) and dim != size for i, (dim, size) in enumerate(zip(dims, chosen, strict=False)) if i != axis
+        isinstance(dim, int) and dim != size
+        for i, (dim, size) in enumerate(zip(dims, chosen, strict=False))
+        if i != axis
     )
     if wrong:
         text = ",".join("?" if dim is None else str(dim) for dim in dims)
-        raise ShapeError(
-            f"{name}: the shape {','.join(map(str, chosen))} does not fit input {value!r}, which is declared as [{text}]"
-        )
-
+        given = ",".join(map(str, chosen))
+        raise ShapeError(f"{name}: the shape {given} does not fit input {value!r}, which is declared as [{text}]")

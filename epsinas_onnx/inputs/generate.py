@@ -50,7 +50,7 @@ def kind_for(spec: InputSpec, kind: str) -> str:
 def _integer_kind(spec: InputSpec, name: str) -> str:
     if name in _SAMPLE_RATES:
         return "sample rate"
-    if "length" in name or name.endswith("_len") or name.endswith("_lens"):
+    if "length" in name or name.endswith(("_len", "_lens")):
         return "length"
     if "position" in name:
         return "positions"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 from epsinas_onnx.errors import MissingRuntime, UsageError
 
@@ -16,7 +16,7 @@ _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 Provider = str | tuple[str, dict[str, str]]
 
 
-def runtime() -> ModuleType:
+def runtime() -> Any:
     """Return the onnxruntime module; raises MissingRuntime that names the command to run when there is none."""
     try:
         import onnxruntime

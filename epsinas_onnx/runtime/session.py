@@ -28,9 +28,7 @@ class Engine:
     seconds: wall-clock `session` and `run` so far.
     """
 
-    def __init__(
-        self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0
-    ) -> None:
+    def __init__(self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0) -> None:
         self._proto = without_shapes(ir.to_proto(model))
         self._name = name
         self._providers = list(providers)
@@ -46,7 +44,11 @@ class Engine:
         return provider_name(self._providers[0])
 
     def run(
-        self, constant: float, feeds: Mapping[str, Array], outputs: Sequence[str], batch_axes: Mapping[str, int] | None = None
+        self,
+        constant: float,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str],
+        batch_axes: Mapping[str, int] | None = None,
     ) -> dict[str, Array]:
         """Return `outputs` by name for weights equal to `constant`.
 

@@ -71,8 +71,11 @@ class GraphBuilder:
 
     def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:
         """Return a float32 parameter of `shape` without bytes: a ConstantOfShape that gives `value`."""
-        fill = {} if value == 0.0 else {"value": ir.tensor(np.asarray([value], np.float32))}
-        result = self.op("ConstantOfShape", [self.int64s(shape)], name, **fill)
+        if value == 0.0:
+            result = self.op("ConstantOfShape", [self.int64s(shape)], name)
+        else:
+            filling = ir.tensor(np.asarray([value], np.float32))
+            result = self.op("ConstantOfShape", [self.int64s(shape)], name, value=filling)
         self.nodes[-1].name = ""  # the tensor carries the name; twice would be a third of the file
         return result
 
@@ -138,4 +141,4 @@ def typed_output(value: ir.Value, shape: Sequence[int | str]) -> ir.Value:
 
 def _initializer(name: str, array: np.ndarray) -> ir.Value:
     tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_ir as ir
 
@@ -50,7 +52,7 @@ def mlp(widths: tuple[int, ...] = (784, 512, 256, 10)) -> ir.Model:
     b = GraphBuilder("mlp")
     features = tensor_input("input", ["batch", widths[0]])
     x = features
-    for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for layer, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         last = layer == len(widths) - 1
         x = b.linear(x, "output" if last else f"layer{layer}.linear", inputs, outputs)
         x = x if last else b.op("Relu", [x], f"layer{layer}.relu")
@@ -76,9 +78,7 @@ def lstm(tokens: int = 1000, embedding: int = 64, hidden: int = 128, layers: int
     return b.model([ids], [typed_output(b.linear(last, "output", hidden, tokens), ["batch", tokens])])
 
 
-def transformer(
-    tokens: int = 1000, width: int = 64, heads: int = 4, layers: int = 2, steps: int = 32
-) -> ir.Model:
+def transformer(tokens: int = 1000, width: int = 64, heads: int = 4, layers: int = 2, steps: int = 32) -> ir.Model:
     """Return a small pre-norm transformer encoder (Vaswani et al., 2017) with a linear head over the mean token.
 
     Input `tokens`: int64 `[batch, steps]`; output `output`: float32 `[batch, tokens]`.
@@ -88,8 +88,8 @@ def transformer(
     x = b.op("Gather", [b.parameter("embedding.weight", [tokens, width]), ids], "embedding")
     for layer in range(layers):
         name = f"layer{layer}"
-        x = b.op("Add", [x, _attention(b, _layer_norm(b, x, f"{name}.norm1", width), f"{name}.attention", width, heads)],
-                 f"{name}.add1")  # fmt: skip
+        mixed = _attention(b, _layer_norm(b, x, f"{name}.norm1", width), f"{name}.attention", width, heads)
+        x = b.op("Add", [x, mixed], f"{name}.add1")
         hidden = _linear3(b, _layer_norm(b, x, f"{name}.norm2", width), f"{name}.mlp1", width, 4 * width)
         hidden = _linear3(b, b.op("Relu", [hidden], f"{name}.relu"), f"{name}.mlp2", 4 * width, width)
         x = b.op("Add", [x, hidden], f"{name}.add2")

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
-from epsinas_exporters import classics
 
+from epsinas_exporters import classics
 from epsinas_onnx import Status, inspect, score
 
 ROOT = Path(__file__).parent.parent.parent

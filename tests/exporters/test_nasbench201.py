@@ -7,9 +7,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from epsinas_exporters import nasbench201
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from epsinas_exporters import nasbench201
 
 ALL_OPERATIONS = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 

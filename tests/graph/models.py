@@ -16,8 +16,6 @@ from epsinas_onnx.graph.roles import RoleDecisions
 from epsinas_onnx.prepare import GraphOptions, Prepared, decide, prepare
 
 Array = npt.NDArray[Any]
-NEWEST_OPSET = 25
-"""The newest operator set that every ONNX Runtime at hand runs in its main operators."""
 
 
 def build(graph: str, opset: int = 21, functions: str = "", **tensors: tuple[int, ...] | Array) -> onnx.ModelProto:
@@ -82,6 +80,18 @@ def filled(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(full, tensor.name))
     assert not missing, f"the model has no tensors {missing}"
     return copy
+
+
+def newest_opset() -> int:
+    """Return the newest operator set that both onnx and ONNX Runtime know."""
+    opset = onnx.defs.onnx_opset_version()
+    while True:
+        try:
+            run(build("(float[N] x) => (float[N] y) { y = Relu(x) }", opset), {"x": np.ones(1, np.float32)})
+        except ort.capi.onnxruntime_pybind11_state.Fail:
+            opset -= 1
+        else:
+            return opset
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

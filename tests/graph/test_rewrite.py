@@ -17,17 +17,17 @@ from epsinas_onnx.prepare import GraphOptions, prepare
 from epsinas_onnx.rewriting import rewrite
 
 from .models import (
-    NEWEST_OPSET,
     Array,
     build,
     filled,
+    newest_opset,
     rewritten,
     run,
     run_rewritten,
     stored_sizes,
 )
 
-OPSETS = (7, 8, 9, 11, 13, 17, 18, 21, NEWEST_OPSET)
+OPSETS = (7, 8, 9, 11, 13, 17, 18, 21, newest_opset())
 CONSTANTS = (1e-7, 0.3, 1.0)
 
 
@@ -230,7 +230,7 @@ LAYERS: dict[int, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
 def batch_norm(rank: int, opset: int) -> tuple[onnx.ModelProto, Array]:
     layer, rest, shape, weight = LAYERS[rank]
     graph = BATCH_NORM.format(inner=",".join(map(str, shape[1:])), rest=rest, layer=layer)
-    tensors: dict[str, Any] = {name: (4,) for name in "BGSM"}
+    tensors: dict[str, Any] = dict.fromkeys("BGSM", (4,))
     proto = build(graph, opset, W=weight, V=np.array([1, 2, 3, 4], np.float32), **tensors)
     return proto, normal(*shape)
 
@@ -479,23 +479,20 @@ def test_embedding_in_the_graph_equals_the_numpy_table_exactly(seed: int, opset:
     np.testing.assert_array_equal(gathered(97, 13, seed, opset), uniform_table((97, 13), seed))
 
 
+TWO_LOOKUPS = "(int64[N,9] ids) => (float[N,9,4] a, float[N,9,4] b) { a = Gather(E, ids)  b = Gather(F, ids) }"
+
+
 def test_every_embedding_of_a_model_is_drawn_anew() -> None:
-    proto = build(
-        "(int64[N,9] ids) => (float[N,9,4] a, float[N,9,4] b) { a = Gather(E, ids)  b = Gather(F, ids) }",
-        E=(9, 4),
-        F=(9, 4),
-    )
     ids = np.stack([np.arange(9)] * 2)
-    first, second = run_rewritten(rewritten(proto, outputs=("a", "b")), 1.0, {"ids": ids})
+    prepared = rewritten(build(TWO_LOOKUPS, E=(9, 4), F=(9, 4)), outputs=("a", "b"))
+    first, second = run_rewritten(prepared, 1.0, {"ids": ids})
     assert np.abs(first - second).min() > 0
 
 
 def test_two_uses_of_one_embedding_read_the_same_table() -> None:
-    proto = build(
-        "(int64[N,9] ids) => (float[N,9,4] a, float[N,9,4] b) { a = Gather(E, ids)  b = Gather(E, ids) }", E=(9, 4)
-    )
     ids = np.stack([np.arange(9)] * 2)
-    first, second = run_rewritten(rewritten(proto, outputs=("a", "b")), 1.0, {"ids": ids})
+    prepared = rewritten(build(TWO_LOOKUPS.replace("F", "E"), E=(9, 4)), outputs=("a", "b"))
+    first, second = run_rewritten(prepared, 1.0, {"ids": ids})
     np.testing.assert_array_equal(first, second)
 
 

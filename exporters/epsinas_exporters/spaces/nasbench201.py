@@ -65,7 +65,9 @@ def _operation(edge: str, source: int, target: int, arch: str) -> str:
     if match is None:
         raise ArchitectureError(f"{where} reads {edge!r}; write it as OPERATION~{source}")
     if int(match["source"]) != source:
-        raise ArchitectureError(f"{where} comes from node {match['source']} ({edge!r}); it must come from node {source}")
+        raise ArchitectureError(
+            f"{where} comes from node {match['source']} ({edge!r}); it must come from node {source}"
+        )
     if match["operation"] not in OPERATIONS:
         raise ArchitectureError(
             f"{where} has the unknown operation {match['operation']!r}; known are {', '.join(OPERATIONS)}"
@@ -135,7 +137,9 @@ def build_many(archs: Sequence[str], **sizes: int) -> Iterator[tuple[str, ir.Mod
         yield arch, build(arch, **sizes)
 
 
-def _relu_conv_bn(b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> ir.Value:
+def _relu_conv_bn(
+    b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1
+) -> ir.Value:
     x = b.op("Relu", [x], f"{name}.relu")
     return b.batch_norm(b.conv(x, f"{name}.conv", inputs, outputs, kernel, stride), f"{name}.bn", outputs)
 

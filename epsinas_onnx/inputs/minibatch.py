@@ -1,0 +1,109 @@
+"""The minibatch of one model: what a user gave and what is made for the rest, in the shapes of its inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epsinas_onnx.errors import ShapeError, UsageError
+from epsinas_onnx.graph.shapes import InputSpec, Shapes
+from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
+from epsinas_onnx.inputs.given import fit, read_given, read_images
+
+Array = npt.NDArray[Any]
+
+
+class Minibatch:
+    """What `inputs` means for the model called `name`; arrays and folders are read once.
+
+    Raises UsageError when what was given cannot be read, or holds NaN.
+    """
+
+    def __init__(self, inputs: Any, seed: int, name: str) -> None:
+        self._inputs, self._seed, self._name = inputs, seed, name
+        self._kind = inputs if is_kind(inputs) else "auto"
+        self._given = None if is_kind(inputs) else read_given(inputs)
+
+    def shapes(self, specs: Sequence[InputSpec]) -> Shapes:
+        """Return the shapes of given arrays by input name."""
+        if not isinstance(self._given, dict):
+            return {}
+        return {name: array.shape for name, array in fit(self._given, specs, self._name).items()}
+
+    def size(self, specs: Sequence[InputSpec], wanted: int) -> int:
+        """Return how many samples there are: those given, or else as many as wanted."""
+        if isinstance(self._given, Path):
+            spec = _image_input(specs)
+            return _at_least_two(len(read_images(self._given, spec.with_batch(1), wanted, self._name)))
+        if not isinstance(self._given, dict):
+            return wanted
+        arrays = fit(self._given, specs, self._name)
+        axes = {spec.name: spec.batch_axis for spec in specs}
+        sizes = {int(array.shape[axis]) for name, array in arrays.items() if (axis := axes[name]) is not None}
+        if len(sizes) > 1:
+            raise ShapeError(f"{self._name}: the given arrays hold {sorted(sizes)} samples; give equally many")
+        return _at_least_two(sizes.pop()) if sizes else wanted
+
+    def feeds(self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None]) -> dict[str, Array]:
+        """Return an array for every input; bounds say how many tokens there are."""
+        feeds: dict[str, Array] = {}
+        if isinstance(self._given, dict):
+            feeds = fit(self._given, specs, self._name)
+        elif isinstance(self._given, Path):
+            spec = _image_input(specs)
+            batch = spec.shape[0] if spec.batch_axis == 0 else 1
+            feeds = {spec.name: read_images(self._given, spec, batch, self._name)}
+        made = self.made(specs, bounds, skip=feeds)
+        return {**feeds, **made}
+
+    def made(
+        self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None], skip: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Return arrays made from nothing for all inputs that are not in `skip`."""
+        return {
+            spec.name: make_input(spec, self._kind, self._seed, bounds[spec.name], index)
+            for index, spec in enumerate(specs)
+            if skip is None or spec.name not in skip
+        }
+
+    def text(self, specs: Sequence[InputSpec]) -> str:
+        """Return what is fed, in a few words."""
+        if self._given is not None:
+            return input_text(self._inputs)
+        kinds = [kind_for(spec, self._kind) for spec in specs]
+        if len(kinds) == 1:
+            return kinds[0]
+        return ", ".join(f"{spec.name}={kind}" for spec, kind in zip(specs, kinds, strict=True))
+
+
+def is_kind(inputs: Any) -> bool:
+    """Return whether `inputs` names a kind of input rather than data."""
+    return isinstance(inputs, str) and inputs in KINDS
+
+
+def input_text(inputs: Any) -> str:
+    """Return how given inputs are called in a record."""
+    return os.fspath(inputs) if isinstance(inputs, (str, os.PathLike)) else "given arrays"
+
+
+def few_samples(feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int, count: int) -> dict[str, Array]:
+    """Return at most `count` of the samples, evenly spaced from the first to the last."""
+    chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
+    return {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+
+
+def _image_input(specs: Sequence[InputSpec]) -> InputSpec:
+    return next((spec for spec in specs if spec.layout), specs[0])
+
+
+def _at_least_two(samples: int) -> int:
+    if samples < 2:
+        raise UsageError(
+            "the given input holds a single sample, which has nothing to be compared with; give at least 2"
+        )
+    return samples

@@ -1,0 +1,59 @@
+"""Everything that a score depends on beside the model, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats
+from epsinas_onnx.graph.roles import Role
+from epsinas_onnx.graph.shapes import Shapes
+
+DEFAULT_WEIGHTS = (1e-7, 1.0)
+DEFAULT_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Everything that `score` takes beside the model, checked; picklable, so that a worker process can take it."""
+
+    weights: tuple[float, float] = DEFAULT_WEIGHTS
+    inputs: Any = "auto"
+    batch: int = DEFAULT_BATCH
+    shapes: Shapes = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    norm_stats: NormStats = "batch"
+    lump: bool = True
+    providers: str = "auto"
+    seed: int = 0
+    dtype: str = "float32"
+    threads: int = 0
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        try:
+            first, second = (float(weight) for weight in self.weights)
+        except (TypeError, ValueError):
+            raise UsageError(f"weights are two numbers, such as 1e-7,1, not {self.weights!r}") from None
+        if not np.isfinite([first, second]).all():
+            raise UsageError(f"the constants {first:g} and {second:g} must be finite")
+        if np.float32(first) == np.float32(second):
+            raise UsageError(
+                f"the constants {first:g} and {second:g} are equal in float32, so the two outputs cannot differ; "
+                f"give two different ones"
+            )
+        if self.batch < 2:
+            raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
+        if self.norm_stats not in NORM_STATS:
+            raise UsageError(f"there are no {self.norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
+        if self.dtype not in ("float32", "model"):
+            raise UsageError(f"the element type is float32 or model (the model's own), not {self.dtype!r}")
+        for role in self.roles.values():
+            if role not in set(Role):
+                raise UsageError(f"there is no role {role!r}; the roles are {', '.join(Role)}")
+        object.__setattr__(self, "weights", (first, second))
