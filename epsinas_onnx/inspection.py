@@ -109,7 +109,7 @@ def inspect(
         warnings.append("no weights were found")
     if folded := folded_batch_norms(decisions):
         warnings.append(
-            f"no normalisation, and {folded} convolutions with a bias: BatchNormalization was probably folded into them"
+            f"no normalisation, and {folded} convolutions with a bias: BatchNormalization may be folded into them"
         )
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(

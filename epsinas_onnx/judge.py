@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.metric import amplification, normalised_dispersion, varies
+from epsinas_onnx.metric import amplification, levels_compared, normalised_dispersion, varies
 from epsinas_onnx.result import Status
 from epsinas_onnx.trace import Loss
 
@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 
 EPSILON = float(np.finfo(np.float32).eps)
 """Spacing of float32 numbers next to 1."""
+
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+"""Below this float32 loses bits with every halving."""
 
 RELATIVE_VARIATION = 2.0**-10
 """Doubt an output that varies by less than this share of its size: 13 bits of the 23 have cancelled by then."""
@@ -65,7 +68,8 @@ class Evidence:
 
     outputs: one array a constant. deviations: per constant and batch normalisation, mean and variance by channel.
     depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
-    normalisations within samples (LayerNorm and its kin). cut_off: why no path leads from input to output, None where one does.
+    normalisations within samples (LayerNorm and its kin). cut_off: why no path leads from input to output, None where
+    one does.
     """
 
     weights: tuple[float, float]
@@ -128,22 +132,28 @@ def _doubtful(evidence: Evidence, raw: float) -> bool:
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     floors = [_last_bits(output, runner.again(c)) for c, output in zip(evidence.weights, evidence.outputs, strict=True)]
     worst = max(floors)
-    if worst >= NOISY:
-        constant = evidence.weights[floors.index(worst)]
-        return Verdict(Status.NOISE, _noise(constant, worst, runner), raw)
-    if raw is None:
-        return Verdict(Status.NOISE, "no entry of the two outputs can be compared: too few of them vary", raw)
     # A sum of n terms that cancel is off by about sqrt(n) roundings. Most of them are the same again when the last
     # bits of its terms change, because those lie below the last bit of the sum, so measuring alone would miss them.
     floor = max(sum(floors), EPSILON * math.sqrt(evidence.longest_sum))
-    if raw <= RESOLUTION * floor:
-        return Verdict(
-            Status.NOISE,
-            f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and rounding alone "
-            f"can give {floor:.2g}",
-            raw,
-        )
-    return Verdict(Status.OK, None, raw)
+    if raw is not None and worst < NOISY and raw > RESOLUTION * floor:
+        return Verdict(Status.OK, None, raw)
+    for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
+        spread = float(output.max()) - float(output.min())
+        if spread < SMALLEST_NORMAL:
+            reason = f"with weights {constant:g} the output spans {spread:.2g}, below the normal range of float32"
+            return Verdict(Status.UNDERFLOW, reason, raw)
+    if worst >= NOISY:
+        constant = evidence.weights[floors.index(worst)]
+        return Verdict(Status.NOISE, _noise(constant, worst, runner), raw)
+    if levels_compared(*evidence.outputs) < 2:
+        reason = "the formula skips zeros, and too few entries are left to compare; a larger --batch leaves more"
+        return Verdict(Status.NOISE, reason, raw)
+    return Verdict(
+        Status.NOISE,
+        f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and rounding alone can "
+        f"give {floor:.2g}",
+        raw,
+    )
 
 
 def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
@@ -176,7 +186,7 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
 def _underflow(constant: float, loss: Loss | None, runner: Runner) -> str:
     if loss is None:
         return f"with weights {constant:g} the signal leaves the float32 range: the output is the same for every sample"
-    if loss.largest_out < np.finfo(np.float32).tiny:
+    if loss.largest_out < SMALLEST_NORMAL:
         return (
             f"with weights {constant:g} the signal underflows to {loss.largest_out:.2g} in {loss.place}; the largest "
             f"magnitude in front of it is {loss.largest_in:.2g}"

@@ -51,6 +51,12 @@ def normalised_dispersion(first: Floats, second: Floats) -> float:
     return float(difference[compared].mean(dtype=np.float64) / mean)
 
 
+def levels_compared(first: Floats, second: Floats) -> int:
+    """Return how many different values the first output has among the entries that are missing in neither."""
+    n1, n2 = normalise(first), normalise(second)
+    return int(np.unique(n1[~(np.isnan(n1) | np.isnan(n2))]).size)
+
+
 def varies(values: Floats) -> bool:
     """Return whether any two entries differ."""
     return bool(values.size) and bool(values.max() != values.min())

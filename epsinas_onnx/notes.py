@@ -29,8 +29,8 @@ def warnings_for(prepared: Prepared) -> list[str]:
     folded = folded_batch_norms(decisions)
     if folded:
         notes.append(
-            f"no normalisation, and {folded} convolutions with a bias: BatchNormalization was probably folded into "
-            f"them, and without it the score is not that of the architecture; export it unfolded"
+            f"no normalisation, and {folded} convolutions with a bias: if BatchNormalization was folded into them, "
+            f"this is not the score of the architecture, so export it unfolded"
         )
     for pattern in decisions.unused_patterns:
         notes.append(f"the role pattern {pattern!r} matches nothing in this model")

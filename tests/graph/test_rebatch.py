@@ -36,7 +36,8 @@ REBATCHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "batch normalisation": (
         """(float[{n},3,8,8] x) => (float[{n},1] y) {{
             a = Conv(x, W)  b = BatchNormalization(a, G, S, M, V)  r = Relu(b)
-            c = Conv(r, U)  d = Add(c, k)  t = Tanh(d)  p = GlobalAveragePool(t)  s = Reshape(p, shape)  y = MatMul(s, D)
+            c = Conv(r, U)  d = Add(c, k)  t = Tanh(d)
+            p = GlobalAveragePool(t)  s = Reshape(p, shape)  y = MatMul(s, D)
         }}""",
         {
             "W": (4, 3, 3, 3),
@@ -203,7 +204,9 @@ def test_model_that_mixes_samples_when_rebatched_is_run_sample_by_sample() -> No
 def test_rebatching_is_checked_on_outputs_however_small_they_are() -> None:
     layers = "".join(f"h{i + 1} = MatMul(h{i}, W)  " for i in range(12))
     tail = f"{layers} z = Tanh(h12)  y = MatMul(z, W)"
-    fixed = build(f"(float[1,4] x) => (float[1,4] y) {{ s = Softmax <axis = 0> (x)  h0 = Add(s, x)  {tail} }}", W=(4, 4))
+    fixed = build(
+        f"(float[1,4] x) => (float[1,4] y) {{ s = Softmax <axis = 0> (x)  h0 = Add(s, x)  {tail} }}", W=(4, 4)
+    )
     free = build(
         f"(float[N,4] x) => (float[N,4] y) {{ h0 = Add(one, x)  {tail} }}", W=(4, 4), one=np.ones((), np.float32)
     )

@@ -70,6 +70,15 @@ LOOP = """(float[N,3] x) => (float[N,3] y) {
         }
     >
 }"""
+SCAN = """(float[N,5,3] x) => (float[N,3] y) {
+    s = Transpose <perm = [1, 0, 2]> (x)  start = ReduceMax <keepdims = 0> (x, one)
+    y, all = Scan <
+        num_scan_inputs = 1,
+        body = b (float[N,3] h, float[N,3] t) => (float[N,3] r, float[N,3] o) {
+            a = Add(h, t)  m = MatMul(a, W)  r = Add(m, B)  o = Identity(r)
+        }
+    > (start, s)
+}"""
 
 # graph, its tensors, and which of them are weights and biases
 MODELS: dict[str, tuple[str, dict[str, Any], list[str], list[str]]] = {
@@ -139,6 +148,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], list[str], list[str]]] = {
         [],
     ),
     "Loop": (LOOP, {"times": np.array(3), "W": (3, 3), "B": (3,)}, ["W"], ["B"]),
+    "Scan": (SCAN, {"one": np.array([1]), "W": (3, 3), "B": (3,)}, ["W"], ["B"]),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from epsinas_onnx.errors import ModelError, UsageError
 
-from .models import build, decisions_of, roles_of
+from .models import build, decisions_of, rewritten, roles_of, run_rewritten
 
 W, B, S, E, C = "weight", "bias", "statistics", "embedding", "constant"
 
@@ -329,6 +329,14 @@ def test_weight_is_followed_through_a_chain_of_foldable_nodes_to_its_shape(chain
 def test_parameters_behind_a_chain_are_the_elements_of_the_stored_tensors(chain: str) -> None:
     nodes, tensors, expected = CHAINS[chain]
     assert decisions_of(build(f"{VECTOR} {{ {nodes}  y = MatMul(x, w) }}", **tensors)).parameters() == expected
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_weight_behind_a_chain_is_full_of_the_constant(chain: str) -> None:
+    nodes, tensors, _ = CHAINS[chain]
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    (got,) = run_rewritten(rewritten(build(f"{VECTOR} {{ {nodes}  y = MatMul(x, w) }}", **tensors)), 0.3, {"x": x})
+    np.testing.assert_allclose(got, np.repeat(0.3 * x.sum(1, keepdims=True), 4, axis=1), rtol=1e-6)
 
 
 IF = """(bool flag, float[N,3] x) => (float[N,4] y) {
