@@ -28,9 +28,20 @@ RELATIVE_VARIATION = 2.0**-10
 NORM_DEVIATION = 16 * EPSILON
 """Doubt a batch normalisation whose channel deviates by less than this share of its mean: only rounding may be left."""
 
+CHANGE = 2.0**-14
+"""By this share everything moves when an output is suspected to be rounding alone. The last bits would not do: those
+of the terms of a long sum lie below the last bit of the sum, and leave its rounding as it was."""
+
 NOISY = 0.25
-"""An output is noise when its last-bit dispersion reaches this: it changes about as much as it varies. Every real
-signal of the benchmark spaces stays below 1e-4 and every LayerNorm over equal features above 0.5."""
+"""An output is noise when moving everything by `CHANGE` gives this dispersion: it changes about as much as it varies,
+where a signal would have to be amplified 4,000 times to do so."""
+
+UNSURE = 0.02
+"""From this dispersion on it is also noise when a change 16 times smaller gives more than a quarter of it: a signal
+answers in proportion. Sparse rounding errors, of which most are the same again, end here."""
+
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+"""The step between float32 numbers below the normal range."""
 
 SMALL_SCORE = 2.0**-10
 """Doubt a score below this: long sums with cancellation lose so much, however short the graph is."""
@@ -46,11 +57,11 @@ where it varies for one of them it varies in exact arithmetic for almost every o
 class Runner(Protocol):
     """What the judge may ask for; the scorer gives it."""
 
-    def again(self, constant: float) -> Array:
-        """Return the output for `constant` with the inputs and the constant changed in their last bits."""
+    def again(self, constant: float, change: float | None = None) -> Array:
+        """Return the output for `constant` with inputs and constant moved by a share, None for their last bits."""
 
     def probe(self, constant: float) -> tuple[Array, Array]:
-        """Return the output for a few samples and another constant: as they are, and changed in their last bits."""
+        """Return the output for a few samples and another constant: as they are, and moved by `CHANGE`."""
 
     def find_loss(self, constant: float) -> Loss | None:
         """Return where the signal ends for `constant`."""
@@ -130,21 +141,21 @@ def _doubtful(evidence: Evidence, raw: float) -> bool:
 
 
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
-    floors = [_last_bits(output, runner.again(c)) for c, output in zip(evidence.weights, evidence.outputs, strict=True)]
-    worst = max(floors)
-    # A sum of n terms that cancel is off by about sqrt(n) roundings. Most of them are the same again when the last
-    # bits of its terms change, because those lie below the last bit of the sum, so measuring alone would miss them.
-    floor = max(sum(floors), EPSILON * math.sqrt(evidence.longest_sum))
-    if raw is not None and worst < NOISY and raw > RESOLUTION * floor:
+    pairs = list(zip(evidence.weights, evidence.outputs, strict=True))
+    shares = [_noise_share(output, constant, runner) for constant, output in pairs]
+    floor = sum(_dispersion(output, runner.again(constant)) for constant, output in pairs)
+    # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
+    # of its terms change; and steps below the normal range do not answer to last bits at all.
+    floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(SMALLEST / _spread(o) for _, o in pairs)
+    worst = max(shares)
+    if raw is not None and worst == 0 and raw > RESOLUTION * floor:
         return Verdict(Status.OK, None, raw)
-    for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
-        spread = float(output.max()) - float(output.min())
-        if spread < SMALLEST_NORMAL:
-            reason = f"with weights {constant:g} the output spans {spread:.2g}, below the normal range of float32"
+    for constant, output in pairs:
+        if _spread(output) < SMALLEST_NORMAL:
+            reason = f"with weights {constant:g} the output spans {_spread(output):.2g}, below float32's normal range"
             return Verdict(Status.UNDERFLOW, reason, raw)
-    if worst >= NOISY:
-        constant = evidence.weights[floors.index(worst)]
-        return Verdict(Status.NOISE, _noise(constant, worst, runner), raw)
+    if worst > 0:
+        return Verdict(Status.NOISE, _noise(evidence.weights[shares.index(worst)], worst, runner), raw)
     if levels_compared(*evidence.outputs) < 2:
         reason = "the formula skips zeros, and too few entries are left to compare; a larger --batch leaves more"
         return Verdict(Status.NOISE, reason, raw)
@@ -158,22 +169,23 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
 
 def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
     moving = [(c, o) for c, o in zip(evidence.weights, evidence.outputs, strict=True) if c not in still]
-    floors = [_last_bits(output, runner.again(constant)) for constant, output in moving]
-    varying = any(floor < NOISY for floor in floors)
-    noisy = bool(floors) and not varying
-    if not varying:
+    shares = [_noise_share(output, constant, runner) for constant, output in moving]
+    varying = any(share == 0 for share in shares)
+    noisy = bool(shares) and not varying
+    if not moving:
         for constant in PROBES:
             if constant in evidence.weights:
                 continue
             plain, nudged = runner.probe(constant)
             if np.isfinite(plain).all() and varies(plain):
-                varying = _last_bits(plain, nudged) < NOISY
+                varying = _dispersion(plain, nudged) < NOISY
                 noisy = noisy or not varying
                 if varying:
                     break
     constant = still[0]
     if not varying and noisy:
-        return Verdict(Status.NOISE, _noise(moving[0][0] if moving else PROBES[0], 1.0, runner), raw)
+        constant = moving[0][0] if moving else PROBES[0]
+        return Verdict(Status.NOISE, _noise(constant, max(shares, default=1.0), runner), raw)
     if not varying:
         constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
     loss = runner.find_loss(constant)
@@ -211,12 +223,26 @@ def _noise(constant: float, share: float, runner: Runner) -> str:
     loss = runner.find_loss(constant)
     where = f"; behind {loss.place} nothing but rounding is left{runner.advice(loss)}" if loss else ""
     return (
-        f"with weights {constant:g} the output varies by no more than rounding does: changing the last bits of the "
-        f"input changes it by {share:.0%} of its variation{where}"
+        f"with weights {constant:g} the output varies by no more than rounding does: moving the input by {CHANGE:.1g} "
+        f"of itself changes the output by {share:.0%} of its variation{where}"
     )
 
 
-def _last_bits(output: Array, again: Array) -> float:
-    """Return the dispersion between an output and its repetition with other last bits (infinite if undefined)."""
+def _noise_share(output: Array, constant: float, runner: Runner) -> float:
+    """Return by which share of its variation an output changes with everything in front of it; 0 for a signal."""
+    share = _dispersion(output, runner.again(constant, CHANGE))
+    if share >= NOISY:
+        return share
+    if share >= UNSURE and _dispersion(output, runner.again(constant, CHANGE / 16)) > share / 4:
+        return share
+    return 0.0
+
+
+def _dispersion(output: Array, again: Array) -> float:
+    """Return the dispersion between an output and its repetition (infinite if undefined)."""
     value = normalised_dispersion(output, again)
     return value if math.isfinite(value) else math.inf
+
+
+def _spread(output: Array) -> float:
+    return float(output.max()) - float(output.min())

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.load import ModelSource, load_model
-from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats, rewrite_weights
+from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats, rank_of, rewrite_weights
 from epsinas_onnx.graph.shapes import Shapes, model_inputs
 from epsinas_onnx.prepare import GraphOptions, decide
 from epsinas_onnx.runtime.session import bind_constant
@@ -41,7 +41,7 @@ def rewrite(
     if norm_stats not in NORM_STATS:
         raise UsageError(f"there are no {norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
     loaded = load_model(model)
-    declared = {str(value.name): value.shape for value in model_inputs(loaded.model)}
+    declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
     options = GraphOptions(
         dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
     )  # fmt: skip
@@ -59,11 +59,13 @@ def rewrite(
 
 
 def _forget_shapes(model: ir.Model, declared: Mapping[str, ir.Shape | None]) -> None:
-    """Give the inputs their declared shapes back, and drop the shapes that followed from concrete ones."""
-    for value in model.graph.inputs:
-        if str(value.name) in declared:
-            value.shape = declared[str(value.name)]
+    """Give inputs and outputs their declared shapes back, and drop the shapes that followed from concrete ones."""
+    ranks = {str(value.name): rank_of(value) for value in model.graph.outputs}
     for graph in model.graphs():
         for node in graph:
             for output in node.outputs:
                 output.shape = None
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        shape = declared.get(str(value.name), value.shape)
+        rank = ranks.get(str(value.name))
+        value.shape = shape if shape is not None or rank is None else ir.Shape([None] * rank)

@@ -348,6 +348,13 @@ def test_folder_of_images_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     assert (images == images[:, :, :1, :1]).all()
 
 
+def test_order_of_images_is_that_of_their_names_however_they_were_written(tmp_path: Path) -> None:
+    for level in (7, 2, 9, 0, 4, 8, 1, 6, 3, 5):
+        Image.new("L", (4, 4), 20 * level).save(tmp_path / f"{level}.png")
+    images = read_images(tmp_path, spec_of((1, 1, 4, 4), UINT8), 99, "m")
+    assert images[:, 0, 0, 0].tolist() == [20 * level for level in range(10)]
+
+
 def test_images_fit_the_layout_the_channels_and_the_type_of_the_input(tmp_path: Path) -> None:
     write_images(tmp_path)
     channels_last = read_images(tmp_path, spec_of((1, 6, 5, 3), UINT8), 99, "m")

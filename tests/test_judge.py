@@ -101,6 +101,17 @@ def test_underflow_names_the_first_node_whose_result_is_0() -> None:
     assert "1e-30" in reason(result)
 
 
+@pytest.mark.parametrize("last", ["Add(a2, b2)", "Add(b2, a2)"])
+def test_of_two_branches_that_lose_the_signal_the_first_is_named(last: str) -> None:
+    proto = build(
+        f"""(float[N,4] x) => (float[N,4] y) {{
+            a1 = MatMul(x, W)  b1 = MatMul(x, W)  a2 = MatMul(a1, W)  b2 = MatMul(b1, W)  y = {last}
+        }}""",
+        W=(4, 4),
+    )
+    assert "node 'MatMul(a2)'" in reason(scored(proto, weights=(1e-30, 1.0)))
+
+
 def test_output_that_varies_below_the_normal_range_alone_is_underflow() -> None:
     result = scored(build(LINEAR, W=(4, 4)), weights=(1e-14, 1.0))
     assert result.status is Status.UNDERFLOW
@@ -268,8 +279,9 @@ class FakeRunner:
     ) -> None:
         self._again, self._probe, self._loss = again, probe, loss
         self.asked: list[str] = []
+        self.traced: list[float] = []
 
-    def again(self, constant: float) -> Array:
+    def again(self, constant: float, change: float | None = None) -> Array:
         self.asked.append("again")
         assert self._again is not None
         return self._again(constant)
@@ -281,6 +293,7 @@ class FakeRunner:
 
     def find_loss(self, constant: float) -> Loss | None:
         self.asked.append("loss")
+        self.traced.append(constant)
         return self._loss
 
     def find_explosion(self, constant: float) -> Loss | None:
@@ -320,7 +333,7 @@ def test_sound_outputs_are_ok_without_a_single_rerun() -> None:
 def test_reason_to_doubt_costs_a_rerun_of_both_constants(changes: dict[str, Any]) -> None:
     runner = FakeRunner(again=lambda c: A if c < 1 else SQUARE)
     assert verdict_on(A, SQUARE, runner, **changes).status is Status.OK
-    assert runner.asked == ["again", "again"]
+    assert runner.asked == ["again"] * 4  # a change that dust cannot survive, and the last bits
 
 
 def test_deviations_that_are_sound_or_exactly_0_are_no_reason_to_doubt() -> None:
@@ -380,6 +393,7 @@ def test_two_outputs_that_stand_still_for_every_constant_are_constant() -> None:
     verdict = verdict_on(STILL, STILL, runner)
     assert verdict.status is Status.CONSTANT
     assert re.search("'layer7'.*advice", str(verdict.reason))
+    assert runner.traced == [1.0]  # the larger constant carries a signal further, to where it really ends
 
 
 def test_output_that_another_constant_moves_by_rounding_alone_is_noise() -> None:

@@ -175,7 +175,7 @@ class _Decider:
                 continue
             told = self._explicit(node, slot, value)
             if value not in self.static:
-                if told is not None and told[0] is not Role.CONSTANT:
+                if told is not None and told[0] is not Role.CONSTANT and self._means(node, slot, value):
                     self._refuse_computed(node, slot, value)
                 continue
             if value.dtype not in FLOATS or (told is None and not self._sees_signal(node)):
@@ -198,6 +198,12 @@ class _Decider:
                 return role, rule
         written = node.metadata_props.get(f"{METADATA_PREFIX}.{slot}")
         return None if written is None else (_role(written), f"metadata of the node: {written}")
+
+    def _means(self, node: ir.Node, slot: int, value: ir.Value) -> bool:
+        """Whether a pattern names this very operand, rather than its node, whose stored operands it then means."""
+        stored = any(v is not None and v in self.static and v.dtype in FLOATS for v in node.inputs)
+        names = [f"{node.name}:{slot}", str(value.name)]
+        return not stored or any(p in names for p, _, _ in self.patterns)
 
     def _refuse_computed(self, node: ir.Node, slot: int, value: ir.Value) -> None:
         producer = value.producer()

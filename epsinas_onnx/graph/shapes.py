@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,10 +56,11 @@ def image_layout(declared: Sequence[int | str | None], dtype: ir.DataType) -> st
     """
     if len(declared) != 4 or not (dtype.is_floating_point() or dtype == ir.DataType.UINT8):
         return None
-    if declared[1] in IMAGE_CHANNELS:
-        return "NCHW"
-    if declared[3] in IMAGE_CHANNELS:
-        return "NHWC"
+    for channels in ((3,), IMAGE_CHANNELS):  # colour first: a height or width of 1 or 4 is no channel axis beside it
+        if declared[1] in channels:
+            return "NCHW"
+        if declared[3] in channels:
+            return "NHWC"
     return "NCHW" if not any(isinstance(dim, int) for dim in declared[1:]) else None
 
 
@@ -169,11 +170,15 @@ def known_shape(value: ir.Value) -> tuple[int, ...] | None:
     return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
 
 
-def _batch_symbol(declared: object) -> str | None:
-    for dims in declared:  # type: ignore[attr-defined]
+def _batch_symbol(declared: Iterable[Sequence[int | str | None]]) -> str | None:
+    """Return the name of the first free axis 0, or of the only free dimension where no axis 0 is free."""
+    everything = list(declared)
+    for dims in everything:
         if dims and isinstance(dims[0], str):
-            return str(dims[0])
-    return None
+            return dims[0]
+    names = {dim for dims in everything for dim in dims if isinstance(dim, str)}
+    open_first = any(dims and (dims[0] is None or dims[0] == 1) for dims in everything)
+    return names.pop() if len(names) == 1 and not open_first else None
 
 
 def _batch_axis(dims: Sequence[int | str | None], symbol: str | None, free: bool) -> int | None:

@@ -115,5 +115,9 @@ def _data_operands(node: ir.Node) -> list[ir.Value] | None:
         first = node.inputs[0]
         return None if first is None else [first]
     if node.op_type in ARITHMETIC:
+        if node.op_type.startswith("Reduce") or node.op_type == "Clip":  # the others are axes and bounds
+            return [value for value in node.inputs[:1] if value is not None]
+        if node.op_type == "Where":
+            return [value for value in node.inputs[1:] if value is not None]
         return [value for value in node.inputs if value is not None]
     return None

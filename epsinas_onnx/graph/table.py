@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from epsinas_onnx.graph.rewrite import Emitter
 
 # x -> x^5 permutes the integers modulo this Mersenne prime (5 does not divide 2^31 - 2), and products of two
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 _PRIME = 2**31 - 1
 _MULTIPLIER = 48_271
 _SEED_STEP = 1_640_531_527
+_DROPPED, _STEP = 2**7, 2.0**-24  # float32 holds 24 of the 31 bits exactly, so that no entry is rounded up to 1
 
 
 def uniform_table(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float32]:
@@ -26,7 +26,7 @@ def uniform_table(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float32
     x = (np.arange(math.prod(shape), dtype=np.int64) * _MULTIPLIER + _offset(seed)) % _PRIME
     square = x * x % _PRIME
     mixed = square * square % _PRIME * x % _PRIME
-    return (mixed.astype(np.float32) * np.float32(1 / _PRIME)).reshape(tuple(shape))
+    return ((mixed // _DROPPED).astype(np.float32) * np.float32(_STEP)).reshape(tuple(shape))
 
 
 def uniform_table_nodes(emitter: Emitter, shape: Sequence[int], seed: int = 0) -> ir.Value:
@@ -46,8 +46,9 @@ def uniform_table_nodes(emitter: Emitter, shape: Sequence[int], seed: int = 0) -
     start = emitter.op("Add", [emitter.op("Mul", [index, number(_MULTIPLIER)]), number(_offset(seed))])
     x = emitter.op("Mod", [start, prime])
     square = times(x, x)
-    mixed = emitter.op("Cast", [times(times(square, square), x)], to=1)
-    scaled = emitter.op("Mul", [mixed, emitter.constant(np.asarray(1 / _PRIME, np.float32))])
+    mixed = emitter.op("Div", [times(times(square, square), x), number(_DROPPED)])
+    mixed = emitter.op("Cast", [mixed], to=int(ir.DataType.FLOAT))
+    scaled = emitter.op("Mul", [mixed, emitter.constant(np.asarray(_STEP, np.float32))])
     return emitter.op("Reshape", [scaled, emitter.constant(np.asarray(shape, np.int64))])
 
 

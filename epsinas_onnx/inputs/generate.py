@@ -109,9 +109,14 @@ def grey_ramp(shape: tuple[int, ...], batch_axis: int, dtype: npt.DTypeLike = np
     return np.ascontiguousarray(np.broadcast_to(levels.reshape(axes), shape).astype(dtype))
 
 
-def perturb(array: Array, seed: int = 0) -> Array:
-    """Return a float array whose entries moved up or down by one unit in the last place, or the array itself."""
+def perturb(array: Array, seed: int = 0, change: float | None = None) -> Array:
+    """Return a float array whose entries moved up or down at random, or the array itself where it holds no floats.
+
+    change: by which share of themselves they move; None for one unit in the last place.
+    """
     if array.dtype.kind != "f":
         return array
     up = np.random.default_rng(seed).random(array.shape) < 0.5
+    if change is not None:
+        return (array * np.where(up, 1 + change, 1 - change)).astype(array.dtype)
     return np.where(up, np.nextafter(array, np.inf, dtype=array.dtype), np.nextafter(array, -np.inf, dtype=array.dtype))

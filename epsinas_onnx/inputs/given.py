@@ -46,7 +46,10 @@ def _array(value: object) -> Array:
     if isinstance(value, (str, os.PathLike)):
         arrays = _load(Path(value))
         return next(iter(arrays.values()))
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
     if array.dtype == object:
         raise UsageError("a given input is no rectangular array of numbers")
     return array
