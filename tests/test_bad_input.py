@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -21,7 +23,14 @@ from .builders import build, command, external, new_process, perceptron, save
 
 HUGE = 2_000_000
 SCALED = "(float[N,3] x) => (float[N,2] y) { k = Mul(x, K)  h = MatMul(k, W)  r = Tanh(h)  y = MatMul(r, V) }"
-FAR = SCALED.replace("Mul(x, K)", "Add(x, K)")
+FLAT = """(float[N,3] x) => (float[N,2] y) {
+    w = Slice(W, low, high)  m = Reshape(w, size)  h = MatMul(x, m)  r = Tanh(h)  y = MatMul(r, V)
+}"""
+PRINT_PEAK = """
+import resource, sys
+import epsinas_onnx
+print(epsinas_onnx.score(sys.argv[1], batch=4).status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 SCALE = np.asarray([1, 2, 3], np.float32)
 GIT_LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -78,14 +87,14 @@ def huge_formula_as_weight(path: Path) -> None:
 
 
 def huge_kept_constant(path: Path) -> None:
-    """Write a model that keeps three entries of a tensor of a TiB, which lies in a file with holes."""
-    entries = 2**38
+    """Write a model that keeps one row of a tensor of three TiB, which lies in a file with holes."""
+    rows = 2**38
     graph = "(float[N,3] x) => (float[N,2] y) { k = Slice(K, low, high)  s = Add(x, k)  y = MatMul(s, W) }"
-    proto = build(graph, W=(3, 2), low=np.asarray([0]), high=np.asarray([3]))
-    save(external(proto, "holes.bin", K=(entries,)), path)
+    proto = build(graph, W=(3, 2), low=np.asarray([0]), high=np.asarray([1]))
+    save(external(proto, "holes.bin", K=(rows, 3)), path)
     try:
         with (path.parent / "holes.bin").open("wb") as file:
-            file.truncate(4 * entries)
+            file.truncate(3 * 4 * rows)
     except OSError:
         pytest.skip("this file system has no room for a file with holes")
 
@@ -103,12 +112,18 @@ def undecodable_name(path: Path) -> None:
     path.write_bytes(proto.SerializeToString().replace(b"ZZZZ", b"\x9f\x9f\x9f\x9f"))
 
 
-def text_of(text: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text(text) and None
+def untyped_value(path: Path) -> None:
+    proto = perceptron()
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+    save(proto, path)
 
 
-def graph_of(graph: str, opset: int = 21, **tensors: Any) -> Callable[[Path], None]:
-    return lambda path: save(build(graph, opset, **tensors), path) and None
+def text_of(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text)
+
+
+def graph_of(graph: str, opset: int = 21, **tensors: Any) -> Callable[[Path], object]:
+    return lambda path: save(build(graph, opset, **tensors), path)
 
 
 def nothing(path: Path) -> None:
@@ -178,7 +193,7 @@ BAD: dict[str, Bad] = {
     "strings": Bad(
         graph_of("(string[N] x) => (float[N] y) { y = Cast <to = 1> (x) }"), UnsupportedError, ("'x'", "strings")
     ),
-    "a role on a computed operand": Bad(computed_role, ModelError, ("'told'", "Tanh", "computed at run time", "stored")),
+    "a role on a computed operand": Bad(computed_role, ModelError, ("'told'", "Tanh", "computed at run time")),
     "sizes that contradict each other": Bad(
         graph_of("(float[N,3] x) => (float[N,2] y) { h = MatMul(x, W)  y = MatMul(h, V) }", W=(3, 4), V=(5, 2)),
         RunError, ("ONNX Runtime",),
@@ -189,6 +204,7 @@ BAD: dict[str, Bad] = {
     "an output that nothing makes": Bad(
         graph_of("(float[N,3] x) => (float[N,4] nobody) { y = MatMul(x, W) }", W=(3, 4)), ModelError, ("'nobody'",)
     ),
+    "an input without an element type": Bad(untyped_value, ModelError, ("'x'",)),
     "a name that is no text": Bad(undecodable_name, ModelError, ()),
 }  # fmt: skip
 MEMORY = [name for name, bad in BAD.items() if bad.kind is OutOfMemory]
@@ -283,6 +299,16 @@ def test_a_batch_that_needs_too_much_memory_is_refused_and_a_small_one_is_scored
     assert epsinas_onnx.score(good, batch=4).status == "ok"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
+def test_a_long_vector_of_weights_takes_no_memory(tmp_path: Path) -> None:
+    sizes = {"low": np.asarray([0]), "high": np.asarray([12]), "size": np.asarray([3, 4])}
+    path = save(external(build(FLAT, V=(4, 2), **sizes), "gone.bin", W=(2**24,)), tmp_path / "flat.onnx")
+    done = subprocess.run([sys.executable, "-c", PRINT_PEAK, path], capture_output=True, text=True, check=False)
+    status, kibibytes = done.stdout.split()
+    assert status == "ok"
+    assert int(kibibytes) < 600 * 1024
+
+
 def test_a_file_that_was_cut_off_anywhere_is_refused() -> None:
     data = perceptron().SerializeToString()
     assert epsinas_onnx.score(data, batch=4).status == "ok"
@@ -343,12 +369,6 @@ def test_a_kept_constant_without_bytes_is_refused_and_a_weight_without_bytes_is_
 
 
 # Calls that are wrong for any file.
-
-
-def image_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
 
 
 @dataclass(frozen=True)
@@ -412,7 +432,7 @@ def test_a_wrong_command_ends_with_2_and_scores_nothing(tmp_path: Path, good: st
     assert not target.exists()
     assert done.err.startswith("Error: ")
     assert_sentence(done.err.removesuffix("\n"))
-    assert [word for word in wrong.words if word not in done.err and word != "two numbers"] == []
+    assert [word for word in wrong.words if word not in done.err] == []
 
 
 @pytest.mark.parametrize("level", [np.nan, np.inf, -np.inf])
@@ -432,22 +452,30 @@ def test_given_inputs_with_nan_or_infinities_are_a_wrong_call(tmp_path: Path, go
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("text.npy", b"no array"),
-        ("empty.npy", b""),
-        ("zip.npz", b"PK\x05\x06" + bytes(18)),
-        ("cut.npy", b"\x93NUMPY\x01"),
-    ],
+    ("name", "content"), [("text.npy", b"no array"), ("empty.npy", b""), ("cut.npy", b"\x93NUMPY\x01")]
 )
-def test_an_input_file_that_holds_no_arrays_is_a_wrong_call(
-    tmp_path: Path, good: str, name: str, content: bytes
-) -> None:
+def test_an_input_file_that_is_no_array_is_a_wrong_call(tmp_path: Path, good: str, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=name) as caught:
         epsinas_onnx.score(good, inputs=tmp_path / name)
     assert_sentence(str(caught.value))
     assert command("score", good, "--input", str(tmp_path / name)).code == 2
+
+
+def test_an_archive_without_arrays_is_a_wrong_call_and_nothing_is_fed_in_its_place(tmp_path: Path, good: str) -> None:
+    np.savez(tmp_path / "none.npz")
+    for given in (tmp_path / "none.npz", {"x": tmp_path / "none.npz"}, {}):
+        with pytest.raises(UsageError) as caught:
+            epsinas_onnx.score(good, inputs=given, batch=4)
+        assert_sentence(str(caught.value))
+    assert command("score", good, "--input", str(tmp_path / "none.npz")).code == 2
+
+
+@pytest.mark.parametrize("inputs", [np.ones((1, 3), np.float32), {"x": np.ones((1, 3), np.float32)}])
+def test_a_single_given_sample_is_a_wrong_call(good: str, inputs: Any) -> None:
+    with pytest.raises(UsageError, match="single sample") as caught:
+        epsinas_onnx.score(good, inputs=inputs)
+    assert_sentence(str(caught.value))
 
 
 def test_arrays_of_python_objects_are_never_unpickled(tmp_path: Path, good: str) -> None:

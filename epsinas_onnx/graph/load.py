@@ -74,9 +74,21 @@ def load_model(source: ModelSource) -> LoadedModel:
     return LoadedModel(model, name, sum(1 for _ in model.graph.all_nodes()))
 
 
+INTEGER_ARITHMETIC = frozenset(
+    {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
+     "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QAttention", "QLinearAdd", "QLinearMul", "QLinearConcat"}
+)  # fmt: skip
+"""Operators that multiply integers; a weight there cannot become a float constant."""
+
+
 def check_standard(model: ir.Model, name: str) -> None:
-    """Raise UnsupportedError for the first operator from a domain that ONNX Runtime does not know."""
+    """Raise UnsupportedError for the first operator that ONNX Runtime does not know, or that computes with integers."""
     for node in model.graph.all_nodes():
+        if node.op_type in INTEGER_ARITHMETIC:
+            raise UnsupportedError(
+                f"{name}: node {node.name!r} is {node.op_type}, which multiplies integers, and its weights cannot "
+                f"become a float constant; score the float model, or one that is quantised with DequantizeLinear"
+            )
         if node.domain not in STANDARD_DOMAINS:
             raise UnsupportedError(
                 f"{name}: node {node.name!r} is {node.domain}::{node.op_type}, an operator that ONNX Runtime does not "
