@@ -14,9 +14,15 @@ from __future__ import annotations
 
 
 class EpsinasError(Exception):
-    """Base of all errors of this package; `exit_code` is what the command line ends with."""
+    """Base of all errors of this package; `exit_code` is what the command line ends with.
+
+    A message is one line: names out of a file may hold line breaks, which become spaces.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class UsageError(EpsinasError):

@@ -14,6 +14,7 @@ from epsinas_onnx.graph.shapes import Shapes, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.notes import custom_operators, folded_batch_norms
+from epsinas_onnx.options import check_choices
 from epsinas_onnx.prepare import GraphOptions, decide
 
 
@@ -79,6 +80,7 @@ def inspect(
     The arguments are those of `score`. Custom operators are a warning here, where `score` refuses them.
     Raises ModelError when the file cannot be read, UsageError for a role that does not exist.
     """
+    check_choices("batch", "float32", roles or {})
     loaded = load_model(model)
     graph = loaded.model.graph
     producer = f"{loaded.model.producer_name or 'unknown'} {loaded.model.producer_version or ''}".strip()

@@ -17,6 +17,24 @@ DEFAULT_WEIGHTS = (1e-7, 1.0)
 DEFAULT_BATCH = 256
 
 
+def check_constant(constant: float) -> None:
+    """Raise UsageError for a constant that float32 cannot hold."""
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(constant)):
+            raise UsageError(f"the constant {constant:g} is beyond float32, or no number at all; give a finite one")
+
+
+def check_choices(norm_stats: str, dtype: str, roles: Mapping[str, str]) -> None:
+    """Raise UsageError for statistics, an element type or a role that does not exist."""
+    if norm_stats not in NORM_STATS:
+        raise UsageError(f"there are no {norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
+    if dtype not in ("float32", "model"):
+        raise UsageError(f"the element type is float32 or model (the model's own), not {dtype!r}")
+    for role in roles.values():
+        if role not in set(Role):
+            raise UsageError(f"there is no role {role!r}; the roles are {', '.join(Role)}")
+
+
 @dataclass(frozen=True)
 class ScoreOptions:
     """Everything that `score` takes beside the model, checked; picklable, so that a worker process can take it."""
@@ -40,8 +58,8 @@ class ScoreOptions:
             first, second = (float(weight) for weight in self.weights)
         except (TypeError, ValueError):
             raise UsageError(f"weights are two numbers, such as 1e-7,1, not {self.weights!r}") from None
-        if not np.isfinite([first, second]).all():
-            raise UsageError(f"the constants {first:g} and {second:g} must be finite")
+        for constant in (first, second):
+            check_constant(constant)
         if np.float32(first) == np.float32(second):
             raise UsageError(
                 f"the constants {first:g} and {second:g} are equal in float32, so the two outputs cannot differ; "
@@ -49,11 +67,5 @@ class ScoreOptions:
             )
         if self.batch < 2:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
-        if self.norm_stats not in NORM_STATS:
-            raise UsageError(f"there are no {self.norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
-        if self.dtype not in ("float32", "model"):
-            raise UsageError(f"the element type is float32 or model (the model's own), not {self.dtype!r}")
-        for role in self.roles.values():
-            if role not in set(Role):
-                raise UsageError(f"there is no role {role!r}; the roles are {', '.join(Role)}")
+        check_choices(self.norm_stats, self.dtype, self.roles)
         object.__setattr__(self, "weights", (first, second))

@@ -13,6 +13,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.options import ScoreOptions
+from epsinas_onnx.quiet import quiet_libraries
 from epsinas_onnx.result import Score
 from epsinas_onnx.scorer import error_score, score_or_error
 
@@ -52,6 +53,7 @@ def _result(name: str, future: ProcessFuture[Score], options: ScoreOptions) -> S
 
 
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score:
+    quiet_libraries()
     return dataclasses.replace(score_or_error(model, options), model=name)
 
 

@@ -107,10 +107,7 @@ def select_outputs(model: ir.Model, wanted: Sequence[str], name: str) -> str | N
         floats = [value for value in graph.outputs if _is_float_tensor(value)]
         if not floats:
             kinds = ", ".join(f"{value.name!r} ({value.type})" for value in graph.outputs) or "none"
-            raise ModelError(
-                f"{name}: the model has no float output (outputs: {kinds}); name a float value inside it with "
-                f"--output-name, for instance {_suggestion(model)!r}"
-            )
+            raise ModelError(f"{name}: the model has no float output (outputs: {kinds}){_suggestion(model)}")
         softmax = _softmax_behind(floats[0])
         graph.outputs[:] = [floats[0] if softmax is None else _input(softmax)]
         return None if softmax is None else str(softmax.name)
@@ -149,4 +146,4 @@ def _is_float_tensor(value: ir.Value | None) -> bool:
 
 def _suggestion(model: ir.Model) -> str:
     floats = [output for node in model.graph for output in node.outputs if _is_float_tensor(output) and output.name]
-    return str(floats[-1].name) if floats else "NAME"
+    return f"; name a float value inside it with --output-name, for instance {floats[-1].name!r}" if floats else ""

@@ -9,12 +9,13 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import ModelSource, load_model
-from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats, rank_of, rewrite_weights
+from epsinas_onnx.graph.rewrite import NormStats, rank_of, rewrite_weights
 from epsinas_onnx.graph.shapes import Shapes, model_inputs
+from epsinas_onnx.options import check_choices, check_constant
 from epsinas_onnx.prepare import GraphOptions, decide
-from epsinas_onnx.runtime.session import bind_constant
+from epsinas_onnx.runtime.session import bind_constant, to_proto
 
 
 def rewrite(
@@ -34,12 +35,10 @@ def rewrite(
     written to this path. The other arguments are those of `score`. The result is what `score` runs for this constant.
 
     Raises ModelError when the model cannot be read or rewritten, or the file not written; UsageError for a weight
-    that is not finite.
+    that float32 cannot hold.
     """
-    if not -float("inf") < weight < float("inf"):
-        raise UsageError(f"the weight {weight:g} is not finite")
-    if norm_stats not in NORM_STATS:
-        raise UsageError(f"there are no {norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
+    check_constant(weight)
+    check_choices(norm_stats, dtype, roles or {})
     loaded = load_model(model)
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
     options = GraphOptions(
@@ -48,7 +47,7 @@ def rewrite(
     _, decisions = decide(loaded, 2, options)
     rewritten = rewrite_weights(loaded.model, decisions, loaded.name, norm_stats=norm_stats, seed=seed)
     _forget_shapes(rewritten.model, declared)
-    proto = bind_constant(ir.to_proto(rewritten.model), weight)
+    proto = bind_constant(to_proto(rewritten.model, loaded.name), weight)
     proto.producer_name = "epsinas-onnx"
     if output is not None:
         try:

@@ -179,7 +179,10 @@ def multiplies_by_zero(node: ir.Node) -> bool:
         return False
     for value in node.inputs:
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
-        if tensor is not None and 0 < tensor.size <= _SMALL and not np.any(tensor.numpy()):
+        if tensor is None or not 0 < tensor.size <= _SMALL:
+            continue
+        array = tensor.numpy()
+        if array.size == tensor.size and not array.any():
             return True
     return False
 

@@ -57,7 +57,7 @@ def _architecture(text: str) -> str:
     """Return the architecture string for a string or an index of the benchmark."""
     from epsinas_exporters.spaces import nasbench201
 
-    if not text.isdigit():
+    if not text.isdecimal():
         return str(nasbench201.parse(text))
     everything = nasbench201.architectures()
     if int(text) >= len(everything):

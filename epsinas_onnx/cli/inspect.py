@@ -33,7 +33,7 @@ def inspect_command(
     format: Annotated[InspectFormat, typer.Option("--format", "-f")] = InspectFormat.TABLE,
     shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    batch: Annotated[int, typer.Option(min=2, help="Samples in the minibatch.")] = 256,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
 ) -> None:
     """Show what scoring will do with a model: every weight's role and why, what is fed, and what is odd.

@@ -9,6 +9,7 @@ import typer
 
 from epsinas_onnx.cli import export, inspect, rewrite, score
 from epsinas_onnx.errors import EpsinasError
+from epsinas_onnx.quiet import quiet_libraries
 
 app = typer.Typer(
     name="epsinas-onnx",
@@ -50,6 +51,7 @@ def _options(
 
 def main() -> None:
     """Run the program; an error of this package is one line on standard error and its exit code."""
+    quiet_libraries()
     try:
         app()
     except EpsinasError as error:

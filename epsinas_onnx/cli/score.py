@@ -179,8 +179,8 @@ def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
         case Format.TABLE:
             is_terminal = target.isatty()
             text = io.StringIO()
-            console = Console(file=target if is_terminal else text, width=None if is_terminal else _PLAIN_WIDTH)
-            print_table(scores, console)
+            plain = Console(file=text, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+            print_table(scores, Console(file=target) if is_terminal else plain)
             target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
         case Format.JSON:
             target.write(to_json(scores))

@@ -53,6 +53,8 @@ def load_model(source: ModelSource) -> LoadedModel:
     name = source_name(source)
     if isinstance(source, ir.Model):
         model = source.clone()
+        for tensor in _external_tensors(model):
+            _check_external_path(tensor, Path(tensor.base_dir), name)
     elif isinstance(source, onnx.ModelProto):
         model = _from_proto(source, name)
     elif isinstance(source, bytes):
@@ -70,6 +72,7 @@ def load_model(source: ModelSource) -> LoadedModel:
     if model.functions:
         model = _inline(model, name)
     RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
+    _check_values(model, name)
     _name_everything(model)
     return LoadedModel(model, name, sum(1 for _ in model.graph.all_nodes()))
 
@@ -157,14 +160,18 @@ def _check_opset(model: ir.Model, name: str) -> None:
 
 
 def _check_external_paths(model: ir.Model, folder: Path, name: str) -> None:
-    root = folder.resolve()
     for tensor in _external_tensors(model):
-        location = Path(os.fspath(tensor.location))
-        if location.is_absolute() or not (root / location).resolve().is_relative_to(root):
-            raise ModelError(
-                f"{name}: tensor {tensor.name!r} keeps its data in {str(location)!r}, which is outside the model's "
-                f"folder; this is refused, so move the data file beside the model"
-            )
+        _check_external_path(tensor, folder, name)
+
+
+def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> None:
+    root = folder.resolve()
+    location = Path(os.fspath(tensor.location))
+    if location.is_absolute() or not (root / location).resolve().is_relative_to(root):
+        raise ModelError(
+            f"{name}: tensor {tensor.name!r} keeps its data in {str(location)!r}, which is outside the model's folder; "
+            f"this is refused, so move the data file beside the model"
+        )
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
@@ -183,6 +190,28 @@ def _inline(model: ir.Model, name: str) -> ir.Model:
         return InlinePass()(model).model
     except Exception as error:
         raise ModelError(f"{name}: its functions cannot be inlined: {_first_line(error)}") from error
+
+
+def _check_values(model: ir.Model, name: str) -> None:
+    """Raise ModelError for the first value that nothing makes, or whose name is no text."""
+    for graph in model.graphs():
+        for node in graph:
+            for value in (*node.inputs, *node.outputs):
+                if value is not None and not isinstance(value.name, str | None):
+                    raise ModelError(f"{name}: a value of node {node.name!r} has a name that is no UTF-8 text")
+            for slot, value in enumerate(node.inputs):
+                if value is not None and _made_by_nobody(value):
+                    raise ModelError(
+                        f"{name}: node {node.name!r} ({node.op_type}), input {slot}: nothing makes the value "
+                        f"{value.name!r}; export the model again"
+                    )
+        for value in graph.outputs:
+            if _made_by_nobody(value):
+                raise ModelError(f"{name}: nothing makes the output {value.name!r}; export the model again")
+
+
+def _made_by_nobody(value: ir.Value) -> bool:
+    return value.producer() is None and not value.is_graph_input() and not value.is_initializer()
 
 
 def _name_everything(model: ir.Model) -> None:

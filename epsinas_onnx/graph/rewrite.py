@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
-from epsinas_onnx.errors import ModelError, ShapeError
+from epsinas_onnx.available import available_bytes, readable
+from epsinas_onnx.errors import ModelError, OutOfMemory, ShapeError
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.table import uniform_table_nodes
@@ -125,7 +126,7 @@ def rewrite_weights(
     model.graph.inputs.append(scalar)
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)  # exporters write stack traces there, by the megabyte
-    check_kept_data(model, name)
+    read_kept_data(model, name)
     alive = set(model.graph)
     return Rewritten(model, tuple(pair for pair in statistics if pair[1].producer() in alive))
 
@@ -314,24 +315,57 @@ def rank_of(value: ir.Value | None) -> int | None:
     return None
 
 
-def check_kept_data(model: ir.Model, name: str) -> None:
-    """Raise ModelError when a tensor that stays constant keeps its data in a file that is not there."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.LazyTensor):
-                tensor = getattr(tensor, "source", tensor)
-            if tensor is None:
-                raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
-            if isinstance(tensor, ir.ExternalTensor):
-                _check_external(tensor, value, name)
+def read_kept_data(model: ir.Model, name: str) -> None:
+    """Bring the data of all tensors that stay constant into memory, in place: what is left of external data.
+
+    Raises OutOfMemory when it is more than there is, ModelError when it is missing, cut off, or cannot be located
+    because the model came without a folder.
+    """
+    kept = [value for graph in model.graphs() for value in graph.initializers.values()]
+    external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
+    if external > available_bytes():
+        largest = max(kept, key=lambda value: 0 if value.const_value is None else value.const_value.nbytes)
+        raise OutOfMemory(
+            f"{name}: tensor {largest.name!r} and others that stay constant hold {readable(external)}, which is more "
+            f"than there is memory; give them a role with --role"
+        )
+    for value in kept:
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = _read_external(tensor, value, name)
+        elif not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
+            raise ModelError(
+                f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
+                f"does not fill that shape; export the model again, or give the tensor a role with --role"
+            )
 
 
-def _check_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> None:
+_DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+def _entries(tensor: ir.TensorProtocol) -> int:
+    # A tensor without any data field reads as zeros.
+    if isinstance(tensor, ir.TensorProtoTensor) and not any(len(getattr(tensor.raw, name)) for name in _DATA_FIELDS):
+        return 0
     try:
-        tensor.numpy()
+        return int(tensor.numpy().size)
+    except Exception:  # NumPy and onnx-ir raise what they like for bytes that do not fit
+        return -1
+
+
+def _read_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> ir.TensorProtocol:
+    location = str(tensor.location)
+    if not str(tensor.base_dir):
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be found without the "
+            f"model's folder; give the model as a path"
+        )
+    try:
+        return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
     except Exception as error:
         raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant, and its data file {str(tensor.location)!r} cannot be read "
+            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be read "
             f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
         ) from error

@@ -15,6 +15,7 @@ Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
 """What a user says of shapes: a free dimension's name and its size, or an input's name and its whole shape."""
 
 IMAGE_CHANNELS = (1, 3, 4)
+_LONGEST_VECTOR = 2**20
 IMAGE_SIZES = (224, 48, 32, 64, 320, 640)
 """Heights and widths tried in turn for images whose size the model leaves open."""
 OTHER_SIZES = (128, 512, 576, 1024, 16_000, 64, 32, 16)
@@ -78,6 +79,8 @@ def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
         raise UnsupportedError(
             f"{name}: input {value.name!r} is a {type(value.type).__name__}, and only tensors can be fed"
         )
+    if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
+        raise UnsupportedError(f"{name}: input {value.name!r} has no element type; export the model again")
     if value.shape is None:
         raise ShapeError(
             f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224"
@@ -157,7 +160,10 @@ def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec]) -> None:
 
 def infer_shapes(model: ir.Model) -> None:
     """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    # Data propagation turns every long vector that it meets into a protobuf of 78 bytes an entry.
+    vectors = (v.shape for graph in model.graphs() for v in graph.initializers.values())
+    long = any(s is not None and len(s) == 1 and isinstance(s[0], int) and s[0] > _LONGEST_VECTOR for s in vectors)
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
 
 
 def known_shape(value: ir.Value) -> tuple[int, ...] | None:
@@ -224,7 +230,9 @@ def _size(size: object, key: str, name: str) -> int:
 
 def _check_names(shapes: Shapes, declared: Mapping[str, Sequence[int | str | None]], name: str) -> None:
     symbols = {dim for dims in declared.values() for dim in dims if isinstance(dim, str)}
-    for key in shapes:
+    for key, size in shapes.items():
+        for one in size if isinstance(size, Sequence) else (size,):
+            _size(one, key, name)
         if key not in declared and key not in symbols:
             have = ", ".join(sorted(declared)) or "none"
             free = ", ".join(sorted(symbols)) or "none"

@@ -73,7 +73,7 @@ def make_input(spec: InputSpec, kind: str, seed: int, bound: int | None = None, 
     what = kind_for(spec, kind)
     rng = np.random.default_rng([seed, index])
     if what == "strings":
-        raise UnsupportedError(f"input {spec.name!r} takes strings, which have no signal to score")
+        raise UnsupportedError(f"input {spec.name!r} takes strings, and only numbers can be fed")
     dtype = spec.dtype.numpy()
     match what:
         case "ones" | "one":

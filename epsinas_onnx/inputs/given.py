@@ -32,6 +32,8 @@ def read_given(given: object) -> dict[str, Array] | Path:
         arrays = _load(path)
     else:
         arrays = {"": _array(given)}
+    if not arrays:
+        raise UsageError("the given input holds no arrays")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
@@ -45,6 +47,8 @@ def read_given(given: object) -> dict[str, Array] | Path:
 def _array(value: object) -> Array:
     if isinstance(value, (str, os.PathLike)):
         arrays = _load(Path(value))
+        if len(arrays) != 1:
+            raise UsageError(f"the file {os.fspath(value)} holds {len(arrays)} arrays, and one input takes one")
         return next(iter(arrays.values()))
     try:
         array = np.asarray(value)

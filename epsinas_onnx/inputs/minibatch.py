@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.errors import ShapeError, UsageError
+from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.shapes import InputSpec, Shapes
 from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
 from epsinas_onnx.inputs.given import fit, read_given, read_images
@@ -65,11 +65,14 @@ class Minibatch:
         self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None], skip: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """Return arrays made from nothing for all inputs that are not in `skip`."""
-        return {
-            spec.name: make_input(spec, self._kind, self._seed, bounds[spec.name], index)
-            for index, spec in enumerate(specs)
-            if skip is None or spec.name not in skip
-        }
+        try:
+            return {
+                spec.name: make_input(spec, self._kind, self._seed, bounds[spec.name], index)
+                for index, spec in enumerate(specs)
+                if skip is None or spec.name not in skip
+            }
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{self._name}: {error}") from None
 
     def text(self, specs: Sequence[InputSpec]) -> str:
         """Return what is fed, in a few words."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from epsinas_onnx.report import coverage, explanation, ranked
 from epsinas_onnx.result import Score, Status
@@ -24,12 +25,12 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
         colour = _COLOURS.get(score.status, "yellow")
         table.add_row(
             str(rank) if score.score is not None else "",
-            score.model,
+            Text(score.model),
             "" if score.score is None else f"{score.score:.6f}",
             f"[{colour}]{score.status}[/]",
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
-            explanation(score).replace("[", "\\["),
+            Text(explanation(score)),
         )
     console.print(table)
     console.print(coverage(scores))

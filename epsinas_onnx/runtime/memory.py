@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import onnx_ir as ir
-import psutil
 
+from epsinas_onnx.available import available_bytes, readable
 from epsinas_onnx.errors import OutOfMemory
 from epsinas_onnx.graph.shapes import known_shape
-
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_CGROUP_USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-
-
-def available_bytes() -> int:
-    """Return how much memory can still be allocated, the limit of a container included."""
-    free = int(psutil.virtual_memory().available)
-    for limit, used in zip(_CGROUP_LIMITS, _CGROUP_USED, strict=True):
-        try:
-            free = min(free, int(limit.read_text()) - int(used.read_text()))
-        except (OSError, ValueError):
-            continue
-    return free
 
 
 def peak_bytes(model: ir.Model) -> tuple[int, str]:
@@ -60,7 +45,7 @@ def refuse_if_too_large(model: ir.Model, name: str, jobs: int = 1) -> None:
     free = available_bytes()
     if needed * jobs > free:
         raise OutOfMemory(
-            f"{name}: needs about {_readable(needed)} of memory (largest tensor: {largest!r}) and {_readable(free)} is "
+            f"{name}: needs about {readable(needed)} of memory (largest tensor: {largest!r}) and {readable(free)} is "
             f"left for {jobs} job(s); lower --batch, give smaller shapes with --shape or --dim, or use fewer --jobs"
         )
 
@@ -70,12 +55,3 @@ def _bytes(value: ir.Value) -> int:
     if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
         return 0
     return math.ceil(math.prod(shape) * value.dtype.itemsize)
-
-
-def _readable(size: int) -> str:
-    number = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024:
-            return f"{number:.3g} {unit}"
-        number /= 1024
-    return f"{number:.3g} PiB"

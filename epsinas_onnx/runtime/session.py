@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from epsinas_onnx.errors import MissingRuntime, RunError
+from epsinas_onnx.errors import MissingRuntime, ModelError, RunError
 from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name, runtime
 
@@ -29,7 +29,7 @@ class Engine:
     """
 
     def __init__(self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0) -> None:
-        self._proto = without_shapes(ir.to_proto(model))
+        self._proto = without_shapes(to_proto(model, name))
         self._name = name
         self._providers = list(providers)
         self._threads = threads
@@ -95,6 +95,14 @@ class Engine:
         self._session, self._constant = session, constant
         self.seconds["session"] += time.perf_counter() - started
         return session
+
+
+def to_proto(model: ir.Model, name: str) -> onnx.ModelProto:
+    """Return the serialised model; raises ModelError where onnx-ir cannot write what it read."""
+    try:
+        return ir.to_proto(model)
+    except Exception as error:
+        raise ModelError(f"{name}: the graph cannot be written again: {error}") from error
 
 
 def without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
