@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -24,11 +25,18 @@ PERCEPTRON = (
 """Scores with the default constants, differently with another activation."""
 
 
-def build(graph: str, opset: int = 21, **tensors: tuple[int, ...] | npt.NDArray[np.generic]) -> onnx.ModelProto:
-    """Parse `inputs => outputs { nodes }`; `tensors` become initializers, random ones where only a shape is given."""
-    custom = ', "my.domain" : 1' if "my.domain" in graph else ""
-    head = f'<ir_version: {3 if opset < 9 else 10}, opset_import: ["" : {opset}{custom}]>'
-    proto = onnx.parser.parse_model(f"{head} g {graph}")
+def build(
+    graph: str, opset: int = 21, functions: str = "", **tensors: tuple[int, ...] | npt.NDArray[Any]
+) -> onnx.ModelProto:
+    """Parse `inputs => outputs { nodes }`; `tensors` become initializers, random ones where only a shape is given.
+
+    functions: model-local functions of the domain `local`, in the same syntax. The domain `my.domain` is custom.
+    """
+    imports = [f'"" : {opset}']
+    imports += ['"local" : 1'] if functions else []
+    imports += ['"my.domain" : 1'] if "my.domain" in graph else []
+    head = f"<ir_version: {3 if opset < 9 else 8 if opset < 21 else 10}, opset_import: [{', '.join(imports)}]>"
+    proto = onnx.parser.parse_model(f"{head} g {graph} {functions}")
     rng = np.random.default_rng(7)
     for name, given in tensors.items():
         array = rng.standard_normal(given).astype(np.float32) if isinstance(given, tuple) else given

@@ -22,18 +22,20 @@ class Engine:
     """A rewritten graph, ready to run with any constant.
 
     On the CPU the constant is bound into the graph before a session is made: ONNX Runtime then folds it into the
-    kernels and picks its blocked convolutions, which run about twice as fast as those with weights made at run time,
-    for 20 ms of session each. Elsewhere one session serves all constants through the graph's scalar input.
+    kernels and picks its blocked convolutions, which more than pays for a session each (benchmarks/binding.py).
+    Elsewhere, or with `bind=False`, one session serves all constants through the graph's scalar input.
 
     seconds: wall-clock `session` and `run` so far.
     """
 
-    def __init__(self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0) -> None:
+    def __init__(
+        self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0, bind: bool = True
+    ) -> None:
         self._proto = without_shapes(to_proto(model, name))
         self._name = name
         self._providers = list(providers)
         self._threads = threads
-        self._binds = [provider_name(provider) for provider in providers] == [CPU]
+        self._binds = bind and [provider_name(provider) for provider in providers] == [CPU]
         self._session: Any = None
         self._constant: float | None = None
         self.seconds = {"session": 0.0, "run": 0.0}

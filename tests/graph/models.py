@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -15,22 +14,9 @@ from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
 from epsinas_onnx.graph.roles import RoleDecisions
 from epsinas_onnx.prepare import GraphOptions, Prepared, decide, prepare
 
+from ..builders import build
+
 Array = npt.NDArray[Any]
-
-
-def build(graph: str, opset: int = 21, functions: str = "", **tensors: tuple[int, ...] | Array) -> onnx.ModelProto:
-    """Parse `inputs => outputs { nodes }`; `tensors` become initializers, random ones where only a shape is given."""
-    imports = f'"" : {opset}, "local" : 1' if functions else f'"" : {opset}'
-    head = f"<ir_version: {3 if opset < 9 else 8 if opset < 21 else 10}, opset_import: [{imports}]>"
-    proto = onnx.parser.parse_model(f"{head} g {graph} {functions}")
-    rng = np.random.default_rng(7)
-    for name, given in tensors.items():
-        array = rng.standard_normal(given).astype(np.float32) if isinstance(given, tuple) else given
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        if proto.ir_version < 4:  # such files list every initializer as an input too
-            dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, dtype, array.shape))
-    return proto
 
 
 def decisions_of(proto: onnx.ModelProto, roles: Mapping[str, str] | None = None) -> RoleDecisions:
