@@ -88,7 +88,7 @@ def decide(
     specs = input_specs(model, name, batch, options.shapes, options.attempt)
     if options.loosen:
         set_input_shapes(model, [spec.with_batch(1) for spec in specs])
-        loosen_batch(model, batch)
+        loosen_batch(model, specs, batch)
     set_input_shapes(model, specs)
     decisions = decide_roles(model, name, options.roles)
     return tuple(specs), decisions

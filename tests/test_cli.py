@@ -654,7 +654,7 @@ def exported(folder: Path, *args: str) -> list[str]:
     done = command("export", "nasbench201", *args, *TINY, "--output", str(folder))
     assert (done.code, done.out) == (0, ""), done.err
     files = sorted(path.name for path in folder.iterdir())
-    assert f"{len(files)} files in {folder}" in done.err
+    assert f"{len(files)} file{'s' if len(files) > 1 else ''} in {folder}" in done.err
     return files
 
 

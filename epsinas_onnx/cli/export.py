@@ -50,7 +50,7 @@ def nasbench201_command(
             ir.save(nasbench201.build(arch, channels=channels, cells=cells, classes=classes), output / name)
     except OSError as error:
         raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
-    typer.echo(f"{len(names)} files in {output}", err=True)
+    typer.echo(f"{len(names)} file{'' if len(names) == 1 else 's'} in {output}", err=True)
 
 
 def _architecture(text: str) -> str:

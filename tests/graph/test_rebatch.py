@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from epsinas_onnx import Score, Status, score
+from epsinas_onnx.graph.rebatch import batch_axis_after_reshape
 
 from .models import Array, build, rewritten, run_rewritten
 
@@ -214,3 +215,45 @@ def test_rebatching_is_checked_on_outputs_however_small_they_are() -> None:
     result = scored(fixed, inputs=x, weights=(0.1, 0.24))
     assert any("sample by sample" in warning for warning in result.warnings)
     same(result, scored(free, inputs=x, weights=(0.1, 0.24)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "target", "lands"),
+    [
+        ((1, 9, 4, 4), 0, (1, 144), 0),
+        ((1, 9, 4, 4), 0, (9, 4, 4), 0),
+        ((7, 1, 16), 1, (7, 16), 0),  # a flattened sequence
+        ((7, 1, 16), 1, (7, 4, 4), 1),  # heads split off the features, merged with the batch
+        ((7, 1, 4, 4), 1, (7, 16), 0),  # heads merged again, sequence flattened
+        ((7, 16), 0, (7, 1, 16), 0),
+        ((4, 7, 4), 0, (1, 4, 7, 4), 0),
+        ((7, 1, 1, 32), 2, (7, 1, 32), 1),  # the output of an RNN with one direction
+    ],
+)
+def test_the_batch_is_followed_through_a_reshape(
+    shape: tuple[int, ...], axis: int, target: tuple[int, ...], lands: int
+) -> None:
+    assert batch_axis_after_reshape(shape, axis, target) == lands
+
+
+STACKED = """{ xt = Transpose <perm = [1, 0, 2]> (x)
+    Y, H, C = LSTM <hidden_size = 4> (xt, W, R, B, , S, S)
+    Yt = Transpose <perm = [0, 2, 1, 3]> (Y)  F = Reshape(Yt, seq)
+    Z, K, D = LSTM <hidden_size = 4> (F, V, R, B, , S, S)
+    Zs = Squeeze(Z, one)  Zt = Transpose <perm = [1, 0, 2]> (Zs)
+    last = Gather <axis = 1> (Zt, end)  y = Gemm(last, O) }"""
+
+
+def test_a_stacked_lstm_with_a_fixed_batch_scores_as_with_a_free_one() -> None:
+    tensors: dict[str, Any] = {
+        "W": (1, 16, 3), "R": (1, 16, 4), "B": (1, 32), "V": (1, 16, 4), "O": (4, 2),
+        "one": np.array([1]), "end": np.array(-1),
+    }  # fmt: skip
+    state = np.zeros((1, 1, 4), np.float32)
+    fixed = build(f"(float[1,5,3] x) => (float[1,2] y) {STACKED}", **tensors, S=state, seq=np.array([5, 1, 4]))
+    stateless = STACKED.replace(", , S, S", "")
+    free = build(f"(float[N,5,3] x) => (float[N,2] y) {stateless}", **tensors, seq=np.array([5, -1, 4]))
+    x = np.random.default_rng(2).random((6, 5, 3)).astype(np.float32)
+    result = scored(fixed, inputs=x, weights=(0.1, 0.5))
+    assert any("re-batched" in warning for warning in result.warnings)
+    same(result, scored(free, inputs=x, weights=(0.1, 0.5)))
