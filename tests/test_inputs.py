@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnx.parser
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -20,6 +18,8 @@ from epsinas_onnx.graph.shapes import InputSpec, model_inputs
 from epsinas_onnx.inputs.generate import KINDS, grey_ramp, kind_for, make_input, perturb
 from epsinas_onnx.inputs.given import fit, read_given, read_images
 from epsinas_onnx.inputs.vocabulary import token_bound
+
+from .builders import build
 
 Array = npt.NDArray[Any]
 FLOAT, HALF, INT64, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32
@@ -189,14 +189,6 @@ def test_integers_have_no_last_bits_to_change() -> None:
 
 
 # The vocabulary behind an integer input.
-
-
-def build(graph: str, **tensors: tuple[int, ...] | Array) -> onnx.ModelProto:
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {graph}')
-    for name, given_tensor in tensors.items():
-        array = np.ones(given_tensor, np.float32) if isinstance(given_tensor, tuple) else given_tensor
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    return proto
 
 
 BOUNDS: dict[str, tuple[str, int | None]] = {
@@ -411,3 +403,19 @@ def test_given_arrays_with_different_batches_or_a_single_sample_are_refused() ->
         score(proto, inputs={"x": ARRAY, "z": ARRAY[:4]}, providers="cpu")
     with pytest.raises(UsageError, match="single sample"):
         score(proto, inputs={"x": ARRAY[:1], "z": ARRAY[:1]}, providers="cpu")
+
+
+def test_a_given_scalar_stays_a_scalar() -> None:
+    proto = build("(float[N,4] x, float g) => (float[N,4] y) { a = Mul(x, g)  y = MatMul(a, W) }", W=(4, 4))
+    result = score(proto, inputs={"g": np.array(2.0, np.float32)}, batch=4)
+    assert result.status is not Status.ERROR
+
+
+def test_a_scalar_in_front_does_not_change_what_the_other_inputs_get() -> None:
+    body = "{ a = MatMul(x, W)  b = Mul(a, g)  c = Tanh(s)  y = Add(b, c) }"
+    scores = [
+        score(build(f"({inputs}) => (float[N,4] y) {body}", W=(4, 4)), batch=8, weights=(0.1, 0.5)).score
+        for inputs in ("float[N,4] x, float g, float[N,4] s", "float[N,4] x, float[N,4] s, float g")
+    ]
+    assert scores[0] is not None
+    assert scores[0] == scores[1]

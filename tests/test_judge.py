@@ -16,15 +16,9 @@ from epsinas_onnx.judge import Evidence, Verdict, judge
 from epsinas_onnx.metric import normalised_dispersion
 from epsinas_onnx.trace import Loss
 
+from .builders import build
+
 Array = npt.NDArray[Any]
-
-
-def build(graph: str, **tensors: tuple[int, ...] | Array) -> onnx.ModelProto:
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {graph}')
-    for name, given in tensors.items():
-        array = np.ones(given, np.float32) if isinstance(given, tuple) else given
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    return proto
 
 
 def scored(proto: onnx.ModelProto, **options: Any) -> Score:

@@ -63,7 +63,7 @@ def make_input(spec: InputSpec, kind: str, seed: int, bound: int | None = None, 
     """Return one input of `spec.shape` and `spec.dtype`.
 
     kind: one of `KINDS`. bound: tokens are drawn from [0, bound); None where the graph gives no vocabulary.
-    index: the input's place in the model, so that two inputs of one seed differ.
+    index: the input's place among those that are drawn at random, so that two inputs of one seed differ.
 
     The grey ramp fills sample i of B with i / B (DESIGN section 2), times 255 for uint8.
     Raises UnsupportedError for string inputs and element types that NumPy lacks.
@@ -118,5 +118,8 @@ def perturb(array: Array, seed: int = 0, change: float | None = None) -> Array:
         return array
     up = np.random.default_rng(seed).random(array.shape) < 0.5
     if change is not None:
-        return (array * np.where(up, 1 + change, 1 - change)).astype(array.dtype)
-    return np.where(up, np.nextafter(array, np.inf, dtype=array.dtype), np.nextafter(array, -np.inf, dtype=array.dtype))
+        moved = array * np.where(up, 1 + change, 1 - change)
+    else:
+        towards = np.where(up, np.inf, -np.inf).astype(array.dtype)
+        moved = np.nextafter(array, towards)
+    return np.asarray(moved, dtype=array.dtype)  # NumPy makes a number of an array without axes

@@ -102,7 +102,7 @@ def fit(arrays: Mapping[str, Array], specs: Sequence[InputSpec], name: str) -> d
                 f"{name}: the given array holds {array.dtype}, and input {key!r} takes {np.dtype(wanted)}; normalise "
                 f"it to floats first"
             )
-        fitted[key] = np.ascontiguousarray(array.astype(wanted, copy=False))
+        fitted[key] = np.asarray(array, dtype=wanted, order="C")  # ascontiguousarray would make a vector of a scalar
     return fitted
 
 

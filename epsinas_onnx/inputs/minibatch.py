@@ -65,14 +65,16 @@ class Minibatch:
         self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None], skip: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """Return arrays made from nothing for all inputs that are not in `skip`."""
-        try:
-            return {
-                spec.name: make_input(spec, self._kind, self._seed, bounds[spec.name], index)
-                for index, spec in enumerate(specs)
-                if skip is None or spec.name not in skip
-            }
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{self._name}: {error}") from None
+        made = {}
+        index = 0  # counts what is drawn, so that a scalar among the inputs does not change what the others get
+        for spec in specs:
+            if skip is None or spec.name not in skip:
+                try:
+                    made[spec.name] = make_input(spec, self._kind, self._seed, bounds[spec.name], index)
+                except UnsupportedError as error:
+                    raise UnsupportedError(f"{self._name}: {error}") from None
+            index += kind_for(spec, self._kind) in ("normal", "uniform", "tokens")
+        return made
 
     def text(self, specs: Sequence[InputSpec]) -> str:
         """Return what is fed, in a few words."""
