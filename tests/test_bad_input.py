@@ -589,3 +589,21 @@ def test_a_name_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         epsinas_onnx.score(save(proto, tmp_path / "lines.onnx"), batch=4)
     assert_sentence(str(caught.value))
+
+
+def test_operators_that_multiply_integers_are_refused_by_name() -> None:
+    stored = np.ones((4, 4), np.uint8)
+    proto = build("(uint8[N,4] x) => (float[N,4] y) { [q] m = MatMulInteger(x, Q)  y = Cast <to = 1> (m) }", Q=stored)
+    with pytest.raises(UnsupportedError, match=r"'q' is MatMulInteger.*DequantizeLinear") as caught:
+        epsinas_onnx.score(proto, batch=4)
+    assert_sentence(str(caught.value))
+
+
+def test_a_sparse_initializer_is_refused_by_name() -> None:
+    proto = build("(float[N,4] x) => (float[N,4] y) { y = MatMul(x, W) }")
+    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "W")
+    indices = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "W_indices")
+    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [4, 4]))
+    with pytest.raises(UnsupportedError, match="'W' is sparse") as caught:
+        epsinas_onnx.score(proto, batch=4)
+    assert_sentence(str(caught.value))
