@@ -709,3 +709,12 @@ def test_export_refuses_what_it_cannot_write(tmp_path: Path, args: tuple[str, ..
     assert (done.code, done.out) == (2, "")
     assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    graph = "(float[N,3,8,8] x) => (float[N,1,8,8] y) { y = Conv(x, W) }"
+    path = save(build(graph, W=(1, 3, 1, 1)), tmp_path / "a.onnx")
+    done = command("score", str(path), "--input", str(tmp_path / "images"))
+    assert (done.code, done.out) == (2, "")
+    assert "holds no images" in done.err

@@ -136,7 +136,8 @@ def score_command(
         typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files were not tried.", err=True)
         raise typer.Exit(130) from None
     finally:  # what was computed is never lost
-        _write(scores, kind, target)
+        if scores:
+            _write(scores, kind, target)
         if output is not None:
             target.close()
     if output is not None:
