@@ -119,8 +119,7 @@ def score_with(source: ModelSource, options: ScoreOptions) -> Score:
     started = time.perf_counter()
     loaded = load_model(source)
     seconds = {"load": time.perf_counter() - started}
-    open_sizes = free_dimensions(loaded.model, loaded.name) if loaded.model.graph.inputs else False
-    tries = attempts() if open_sizes else 1
+    tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:

@@ -89,11 +89,13 @@ def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
     return tuple(None if isinstance(dim, int) and dim < 1 else dim for dim in dims)
 
 
-def free_dimensions(model: ir.Model, name: str) -> bool:
-    """Return whether any input leaves a dimension behind the batch open, so that its size is a guess."""
-    specs = input_specs(model, name, 1, {})
+def free_dimensions(model: ir.Model, name: str, shapes: Shapes) -> bool:
+    """Return whether a dimension behind the batch is open and not in `shapes`, so that its size is a guess."""
     return any(
-        not isinstance(dim, int) and axis != spec.batch_axis for spec in specs for axis, dim in enumerate(spec.declared)
+        not isinstance(dim, int) and axis != spec.batch_axis and dim not in shapes
+        for spec in input_specs(model, name, 1, shapes)
+        if spec.name not in shapes
+        for axis, dim in enumerate(spec.declared)
     )
 
 
@@ -113,7 +115,7 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     declared = {
         str(value.name): declared_dims(value, name)
         if str(value.name) not in shapes or value.shape is not None
-        else _given(shapes, str(value.name), name)
+        else (None, *_given(shapes, str(value.name), name)[1:])  # without a rank in the file, axis 0 is the batch
         for value in values
     }
     _check_names(shapes, declared, name)

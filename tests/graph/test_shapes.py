@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epsinas_onnx import Status, score
 from epsinas_onnx.errors import ModelError, ShapeError, UnsupportedError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.shapes import (
@@ -181,7 +182,7 @@ def test_initializer_that_is_listed_as_an_input_is_not_fed() -> None:
 )
 def test_sizes_behind_the_batch_that_are_open_are_a_guess(inputs: str, expected: bool) -> None:
     model = load_model(build(f"({inputs}) => (float y) {{ y = Identity(x) }}")).model
-    assert free_dimensions(model, "m") is expected
+    assert free_dimensions(model, "m", {}) is expected
 
 
 def test_concrete_shapes_replace_those_of_the_file_and_are_inferred_anew() -> None:
@@ -196,3 +197,21 @@ def test_concrete_shapes_replace_those_of_the_file_and_are_inferred_anew() -> No
 
 def test_shape_errors_are_model_errors_so_that_a_batch_of_files_goes_on() -> None:
     assert issubclass(ShapeError, ModelError)
+
+
+def test_a_size_that_was_given_is_no_guess() -> None:
+    model = load_model(build("(float[N,T,4] x) => (float[N,T,4] y) { y = Tanh(x) }")).model
+    assert free_dimensions(model, "m", {})
+    assert not free_dimensions(model, "m", {"T": 9})
+    assert not free_dimensions(model, "m", {"x": (1, 9, 4)})
+
+
+def test_a_given_shape_stands_in_for_a_rank_that_the_file_lacks() -> None:
+    proto = build("(float[N,3] x) => (float[N,2] y) { y = MatMul(x, W) }", W=(3, 2))
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ShapeError, match=r"no rank.*--shape x="):
+        score(proto, batch=8)
+    result = score(proto, shapes={"x": (1, 3)}, batch=8, weights=(0.5, 2.0))
+    assert result.batch == 8
+    assert result.status is not Status.ERROR
+    assert not any("sample by sample" in warning for warning in result.warnings)
