@@ -96,7 +96,7 @@ class Attempt:
         )  # fmt: skip
         verdict = judge(evidence, self)
         ran = cut_off is None
-        seconds = {**self.seconds, **{key: round(value, 6) for key, value in self.engine.seconds.items()}}
+        seconds = {**self.seconds, **self.engine.seconds}
         return Score(
             model=self.name,
             score=verdict.raw_score if verdict.status is Status.OK else None,

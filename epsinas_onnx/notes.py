@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import PREFIX
+from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.roles import NORMALISATIONS, Role, RoleDecisions
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.prepare import Prepared

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import PREFIX, REPLACES, WEIGHT_INPUT
+from epsinas_onnx.graph.emitter import PREFIX
+from epsinas_onnx.graph.rewrite import REPLACES, WEIGHT_INPUT
 from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import StaticValues, node_bodies
 
@@ -69,7 +70,7 @@ class Tracer:
             first, bits, other = plain(names), nudged(names), rolled(names)
             for name in names:
                 seen[name] = _compare(first[name], bits[name], other[name])
-        return self._cut(lambda value: not self._carries(value, seen), lambda value: self._carries(value, seen), seen)
+        return self._cut(seen)
 
     def exploded(self, run: Run) -> Loss | None:
         """Return the first node whose operands are all finite and whose output is not; None where there is none."""
@@ -110,12 +111,10 @@ class Tracer:
             pending += operands
         return False
 
-    def _cut(
-        self, dead: Callable[[ir.Value], bool], alive: Callable[[ir.Value], bool], seen: Mapping[str, _Seen]
-    ) -> Loss | None:
+    def _cut(self, seen: Mapping[str, _Seen]) -> Loss | None:
         """Walk back from the outputs through dead values, and return the first node that is fed by a live one."""
         pending = [self._values[name] for name in self._outputs if name in self._values]
-        if any(not dead(value) for value in pending):
+        if any(self._carries(value, seen) for value in pending):
             return None
         visited = set(pending)
         frontier: list[ir.Node] = []
@@ -124,10 +123,10 @@ class Tracer:
             if producer is None:
                 continue
             operands = list(_operands(producer))
-            if any(alive(value) for value in operands):
+            if any(self._carries(value, seen) for value in operands):
                 frontier.append(producer)
             for value in operands:
-                if value not in visited and dead(value):
+                if value not in visited and not self._carries(value, seen):
                     visited.add(value)
                     pending.append(value)
         order = {node: index for index, node in enumerate(self._graph)}

@@ -73,9 +73,11 @@ def _print(found: Inspection, console: Console) -> None:
 
 
 def _print_inputs(found: Inspection, console: Console) -> None:
+    from epsinas_onnx.graph.shapes import dims_text
+
     table = _table("input", "type", "declared", "will be fed", "batch axis", "values")
     for spec in found.inputs:
-        declared = ", ".join("?" if dim is None else str(dim) for dim in spec.declared)
+        declared = dims_text(spec.declared, ", ")
         values = f"{spec.kind} below {spec.tokens}" if spec.kind == "tokens" and spec.tokens else spec.kind
         axis = "none" if spec.batch_axis is None else str(spec.batch_axis)
         fed = ", ".join(map(str, spec.shape))

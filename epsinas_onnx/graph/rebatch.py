@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import PREFIX, Emitter
+from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.shapes import InputSpec, known_shape, model_inputs
 from epsinas_onnx.graph.static import StaticValues
 

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
-from epsinas_onnx.available import available_bytes, readable
-from epsinas_onnx.errors import ModelError, OutOfMemory, ShapeError
+from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.emitter import PREFIX, Emitter
+from epsinas_onnx.graph.kept import read_kept_data
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.table import uniform_table_nodes
@@ -21,8 +22,6 @@ NORM_STATS: tuple[NormStats, ...] = ("batch", "reset", "stored")
 
 WEIGHT_INPUT = "epsinas_weight"
 """Name of the scalar float32 input that every weight of a rewritten graph is made of."""
-PREFIX = "epsinas."
-"""Every value that the rewriter adds is called so; none of them is part of the user's graph."""
 REPLACES = "epsinas.replaces"
 """Key in the `meta` of the last node of a decomposition: the operator that it stands for."""
 
@@ -36,57 +35,6 @@ class Rewritten:
 
     model: ir.Model
     statistics: tuple[tuple[ir.Value, ir.Value], ...]
-
-
-class Emitter:
-    """Collects the nodes that a rewrite puts in front of a node, with names that cannot clash."""
-
-    def __init__(self, opset: int, prefix: str = PREFIX) -> None:
-        self.opset = opset
-        self._prefix = prefix
-        self.nodes: list[ir.Node] = []
-        self.initializers: list[ir.Value] = []
-        self._count = 0
-
-    def op(self, op_type: str, inputs: Sequence[ir.Value | None], name: str = "", **attributes: object) -> ir.Value:
-        """Append a node and return its output; `name` makes the output the user's own."""
-        label = name or self._fresh(op_type)
-        node = ir.Node(
-            "", op_type, inputs, ir.convenience.convert_attributes(attributes),  # type: ignore[arg-type]
-            name=label, outputs=[ir.Value(name=label)],
-        )  # fmt: skip
-        self.nodes.append(node)
-        return node.outputs[0]
-
-    def constant(self, array: np.ndarray) -> ir.Value:
-        """Return a Constant node's output that holds `array`."""
-        return self.op("Constant", [], value=ir.tensor(array))
-
-    def reduce_mean(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """Append a ReduceMean that keeps its dimensions; the axes became an input with operator set 18."""
-        if self.opset >= 18:
-            return self.op("ReduceMean", [value, self.constant(np.asarray(axes, np.int64))])
-        return self.op("ReduceMean", [value], axes=list(axes))
-
-    def fill(self, scalar: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """Append a tensor of `shape` full of `scalar`; Expand came with operator set 8, Tile serves the older one."""
-        target = self.constant(np.asarray(shape, np.int64))
-        if self.opset >= 8:
-            full = self.op("Expand", [scalar, target])
-        else:
-            ones = self.constant(np.ones(len(shape), np.int64))
-            full = self.op("Tile", [self.op("Reshape", [scalar, ones]), target])
-        full.type, full.shape = scalar.type, ir.Shape(shape)
-        return full
-
-    def take(self) -> list[ir.Node]:
-        """Return the nodes collected so far and start anew."""
-        nodes, self.nodes = self.nodes, []
-        return nodes
-
-    def _fresh(self, op_type: str) -> str:
-        self._count += 1
-        return f"{self._prefix}{op_type}.{self._count}"
 
 
 def rewrite_weights(
@@ -114,7 +62,7 @@ def rewrite_weights(
             if not uses:
                 continue
             if _is_inference_batch_norm(node, uses) and norm_stats != "stored":
-                pair = _decompose_batch_norm(graph, node, uses, emitter, scalar, fills, norm_stats, name)
+                pair = _decompose_batch_norm(graph, node, uses, emitter, fills, norm_stats, name)
                 if pair and graph is model.graph:
                     statistics.append(pair)
             else:
@@ -230,7 +178,6 @@ def _decompose_batch_norm(
     node: ir.Node,
     uses: Sequence[Use],
     emitter: Emitter,
-    weight: ir.Value,
     fills: _Fills,
     norm_stats: NormStats,
     name: str,
@@ -248,7 +195,8 @@ def _decompose_batch_norm(
             f"give the model's input shapes with --shape"
         )
     dtype = x.dtype or ir.DataType.FLOAT
-    roles = {use.slot: use for use in uses}
+    by_slot = {use.slot: use for use in uses}
+    scale_role, shift_role = (by_slot[slot].role if slot in by_slot else Role.CONSTANT for slot in (1, 2))
     epsilon = emitter.constant(np.asarray(node.attributes.get_float("epsilon", 1e-5), dtype.numpy()))
     axes = [0, *range(2, rank)]
     pair: tuple[ir.Value, ir.Value] | None = None
@@ -267,13 +215,11 @@ def _decompose_batch_norm(
         variance = emitter.constant(np.ones([], dtype.numpy()))
     deviation = emitter.op("Sqrt", [emitter.op("Add", [variance, epsilon])])
     spread = emitter.constant(np.asarray([1, -1] + [1] * (rank - 2), np.int64))
-    scale = fills.scalar(dtype)
-    if roles[1].role is not Role.WEIGHT if 1 in roles else True:
-        scale = emitter.op("Reshape", [node.inputs[1], spread])
+    scale = fills.scalar(dtype) if scale_role is Role.WEIGHT else emitter.op("Reshape", [node.inputs[1], spread])
     result = emitter.op("Mul", [centred, emitter.op("Div", [scale, deviation])])
-    if 2 not in roles or roles[2].role is not Role.BIAS:
-        kept = fills.of_role(roles[2]) if 2 in roles and roles[2].role is Role.WEIGHT else node.inputs[2]
-        result = emitter.op("Add", [result, emitter.op("Reshape", [kept, spread])])
+    if shift_role is not Role.BIAS:
+        shift = fills.of_role(by_slot[2]) if shift_role is Role.WEIGHT else node.inputs[2]
+        result = emitter.op("Add", [result, emitter.op("Reshape", [shift, spread])])
     # The last node takes over the user's names, so that messages and --output-name still find them.
     last = result.producer()
     assert last is not None
@@ -313,59 +259,3 @@ def rank_of(value: ir.Value | None) -> int | None:
         else:
             return None
     return None
-
-
-def read_kept_data(model: ir.Model, name: str) -> None:
-    """Bring the data of all tensors that stay constant into memory, in place: what is left of external data.
-
-    Raises OutOfMemory when it is more than there is, ModelError when it is missing, cut off, or cannot be located
-    because the model came without a folder.
-    """
-    kept = [value for graph in model.graphs() for value in graph.initializers.values()]
-    external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
-    if external > available_bytes():
-        largest = max(kept, key=lambda value: 0 if value.const_value is None else value.const_value.nbytes)
-        raise OutOfMemory(
-            f"{name}: tensor {largest.name!r} and others that stay constant hold {readable(external)}, which is more "
-            f"than there is memory; give them a role with --role"
-        )
-    for value in kept:
-        tensor = value.const_value
-        if tensor is None:
-            raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
-        if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = _read_external(tensor, value, name)
-        elif not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
-            raise ModelError(
-                f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
-                f"does not fill that shape; export the model again, or give the tensor a role with --role"
-            )
-
-
-_DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-
-
-def _entries(tensor: ir.TensorProtocol) -> int:
-    # A tensor without any data field reads as zeros.
-    if isinstance(tensor, ir.TensorProtoTensor) and not any(len(getattr(tensor.raw, name)) for name in _DATA_FIELDS):
-        return 0
-    try:
-        return int(tensor.numpy().size)
-    except Exception:  # NumPy and onnx-ir raise what they like for bytes that do not fit
-        return -1
-
-
-def _read_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> ir.TensorProtocol:
-    location = str(tensor.location)
-    if not str(tensor.base_dir):
-        raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be found without the "
-            f"model's folder; give the model as a path"
-        )
-    try:
-        return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
-    except Exception as error:
-        raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be read "
-            f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
-        ) from error

@@ -247,12 +247,19 @@ def _check_names(shapes: Shapes, declared: Mapping[str, Sequence[int | str | Non
 def _check_fit(
     chosen: Sequence[int], dims: Sequence[int | str | None], axis: int | None, value: str, name: str
 ) -> None:
-    wrong = len(chosen) != len(dims) or any(
-        isinstance(dim, int) and dim != size
-        for i, (dim, size) in enumerate(zip(dims, chosen, strict=False))
-        if i != axis
-    )
-    if wrong:
-        text = ",".join("?" if dim is None else str(dim) for dim in dims)
-        given = ",".join(map(str, chosen))
+    if not fits(chosen, dims, axis):
+        given, text = ",".join(map(str, chosen)), dims_text(dims)
         raise ShapeError(f"{name}: the shape {given} does not fit input {value!r}, which is declared as [{text}]")
+
+
+def fits(sizes: Sequence[int], dims: Sequence[int | str | None], batch_axis: int | None) -> bool:
+    """Return whether concrete sizes agree with declared dimensions; the batch axis may have any size."""
+    return len(sizes) == len(dims) and all(
+        not isinstance(dim, int) or dim == size or axis == batch_axis
+        for axis, (dim, size) in enumerate(zip(dims, sizes, strict=True))
+    )
+
+
+def dims_text(dims: Sequence[int | str | None], separator: str = ",") -> str:
+    """Return declared dimensions for a message, `?` for one without a name."""
+    return separator.join("?" if dim is None else str(dim) for dim in dims)

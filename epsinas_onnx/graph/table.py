@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from epsinas_onnx.graph.rewrite import Emitter
+from epsinas_onnx.graph.emitter import Emitter
 
 # x -> x^5 permutes the integers modulo this Mersenne prime (5 does not divide 2^31 - 2), and products of two
 # residues fit an int64, so the mixing is exact wherever int64 is.

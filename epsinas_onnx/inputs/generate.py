@@ -27,7 +27,6 @@ def kind_for(spec: InputSpec, kind: str) -> str:
     Beside the kinds that can be asked for there are `ones` (masks, booleans), `zeros` (segment ids), `positions`,
     `length`, `sample rate`, and for float scalars `lower bound` and `upper bound` (so wide that they exclude nothing)
     and `one`.
-    Raises UsageError when the kind asked for does not go with the input.
     """
     dtype, name = spec.dtype, spec.name.lower()
     if dtype == ir.DataType.STRING:

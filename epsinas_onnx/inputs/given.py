@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.errors import ShapeError, UsageError
-from epsinas_onnx.graph.shapes import InputSpec
+from epsinas_onnx.graph.shapes import InputSpec, dims_text, fits
 
 Array = npt.NDArray[Any]
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
@@ -86,15 +86,10 @@ def fit(arrays: Mapping[str, Array], specs: Sequence[InputSpec], name: str) -> d
         spec = known.get(key)
         if spec is None:
             raise ShapeError(f"{name}: an array was given for {key!r}, and the model's inputs are {', '.join(known)}")
-        wrong = array.ndim != len(spec.declared) or any(
-            isinstance(dim, int) and dim != size and axis != spec.batch_axis
-            for axis, (dim, size) in enumerate(zip(spec.declared, array.shape, strict=False))
-        )
-        if wrong:
-            declared = ",".join("?" if dim is None else str(dim) for dim in spec.declared)
+        if not fits(array.shape, spec.declared, spec.batch_axis):
             raise ShapeError(
                 f"{name}: the given array has the shape {list(array.shape)}, which does not fit input {key!r}, "
-                f"declared as [{declared}]"
+                f"declared as [{dims_text(spec.declared)}]"
             )
         wanted = spec.dtype.numpy()
         if array.dtype.kind != "f" and spec.dtype.is_floating_point():
@@ -104,6 +99,14 @@ def fit(arrays: Mapping[str, Array], specs: Sequence[InputSpec], name: str) -> d
             )
         fitted[key] = np.asarray(array, dtype=wanted, order="C")  # ascontiguousarray would make a vector of a scalar
     return fitted
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files below `folder`, in the order of their names; raises UsageError when there are none."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    if not files:
+        raise UsageError(f"the folder {folder} holds no images ({', '.join(sorted(IMAGE_ENDINGS))})")
+    return files
 
 
 def read_images(folder: Path, spec: InputSpec, batch: int, name: str) -> Array:
@@ -119,9 +122,7 @@ def read_images(folder: Path, spec: InputSpec, batch: int, name: str) -> Array:
         from PIL import Image
     except ImportError as error:
         raise UsageError("reading images needs Pillow; run 'pip install \"epsinas-onnx[images]\"'") from error
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)[:batch]
-    if not files:
-        raise UsageError(f"the folder {folder} holds no images ({', '.join(sorted(IMAGE_ENDINGS))})")
+    files = image_files(folder)[:batch]
     channels_first = layout == "NCHW"
     height, width = spec.shape[2:] if channels_first else spec.shape[1:3]
     channels = spec.shape[1] if channels_first else spec.shape[3]

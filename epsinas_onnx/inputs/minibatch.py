@@ -13,7 +13,7 @@ import numpy.typing as npt
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.shapes import InputSpec, Shapes
 from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
-from epsinas_onnx.inputs.given import fit, read_given, read_images
+from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
 
 Array = npt.NDArray[Any]
 
@@ -38,8 +38,7 @@ class Minibatch:
     def size(self, specs: Sequence[InputSpec], wanted: int) -> int:
         """Return how many samples there are: those given, or else as many as wanted."""
         if isinstance(self._given, Path):
-            spec = _image_input(specs)
-            return _at_least_two(len(read_images(self._given, spec.with_batch(1), wanted, self._name)))
+            return _at_least_two(min(wanted, len(image_files(self._given))))
         if not isinstance(self._given, dict):
             return wanted
         arrays = fit(self._given, specs, self._name)

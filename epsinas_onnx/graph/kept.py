@@ -1,0 +1,65 @@
+"""Reads the tensors that stay constant, and says which of them are missing, cut off or too large."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.available import available_bytes, readable
+from epsinas_onnx.errors import ModelError, OutOfMemory
+
+
+def read_kept_data(model: ir.Model, name: str) -> None:
+    """Bring the data of all tensors that stay constant into memory, in place: what is left of external data.
+
+    Raises OutOfMemory when it is more than there is, ModelError when it is missing, cut off, or cannot be located
+    because the model came without a folder.
+    """
+    kept = [value for graph in model.graphs() for value in graph.initializers.values()]
+    external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
+    if external > available_bytes():
+        largest = max(kept, key=lambda value: 0 if value.const_value is None else value.const_value.nbytes)
+        raise OutOfMemory(
+            f"{name}: tensor {largest.name!r} and others that stay constant hold {readable(external)}, which is more "
+            f"than there is memory; give them a role with --role"
+        )
+    for value in kept:
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = _read_external(tensor, value, name)
+        elif not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
+            raise ModelError(
+                f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
+                f"does not fill that shape; export the model again, or give the tensor a role with --role"
+            )
+
+
+_DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+def _entries(tensor: ir.TensorProtocol) -> int:
+    # A tensor without any data field reads as zeros.
+    if isinstance(tensor, ir.TensorProtoTensor) and not any(len(getattr(tensor.raw, name)) for name in _DATA_FIELDS):
+        return 0
+    try:
+        return int(tensor.numpy().size)
+    except Exception:  # NumPy and onnx-ir raise what they like for bytes that do not fit
+        return -1
+
+
+def _read_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> ir.TensorProtocol:
+    location = str(tensor.location)
+    if not str(tensor.base_dir):
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be found without the "
+            f"model's folder; give the model as a path"
+        )
+    try:
+        return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
+    except Exception as error:
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be read "
+            f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
+        ) from error
