@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 
+import numpy as np
 import onnx_ir as ir
 
 from epsinas_exporters.spaces import nasbench201
@@ -16,7 +17,7 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import grey_ramp
 from epsinas_onnx.prepare import GraphOptions, prepare
 from epsinas_onnx.runtime.providers import CPU
-from epsinas_onnx.runtime.session import Engine
+from epsinas_onnx.runtime.session import Engine, bind_constant, to_proto
 
 BATCH, REPEATS, NETWORKS = 256, 3, 4
 
@@ -24,11 +25,12 @@ BATCH, REPEATS, NETWORKS = 256, 3, 4
 def seconds(model: ir.Model, binds: bool) -> float:
     """Return the seconds of two sessions or one, and two runs."""
     prepared = prepare(load_model(model), BATCH, GraphOptions())
-    engine = Engine(prepared.model, "network", [CPU], threads=2, bind=binds)
+    proto = to_proto(prepared.model, "network")
+    engine = Engine(lambda weight: bind_constant(proto, weight) if binds else proto, "network", [CPU], 2, binds)
     feeds = {"input": grey_ramp((BATCH, 3, 32, 32), 0)}
     started = time.perf_counter()
     for constant in (1e-7, 1.0):
-        engine.run(constant, feeds, prepared.outputs)
+        engine.run(np.asarray(constant, np.float32), feeds, prepared.outputs)
     return time.perf_counter() - started
 
 

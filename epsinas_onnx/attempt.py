@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, RunError, ShapeError
+from epsinas_onnx.execution import (
+    Execution,
+    LumpedExecution,
+    Pass,
+    PlainExecution,
+    Setting,
+    TracedExecution,
+    prove,
+)
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.shapes import InputSpec, input_specs
@@ -22,12 +32,10 @@ from epsinas_onnx.judge import CHANGE, Evidence, judge
 from epsinas_onnx.metric import varies
 from epsinas_onnx.notes import sample_norms, warnings_for
 from epsinas_onnx.options import ScoreOptions
-from epsinas_onnx.prepare import GraphOptions, Prepared, prepare
+from epsinas_onnx.prepare import Decided, GraphOptions, decide_all
 from epsinas_onnx.result import Score, Status
-from epsinas_onnx.runtime.memory import refuse_if_too_large
-from epsinas_onnx.runtime.providers import Provider
-from epsinas_onnx.runtime.session import Engine
-from epsinas_onnx.trace import Loss, Tracer, expose, longest_path, unreachable
+from epsinas_onnx.runtime.providers import Provider, provider_name
+from epsinas_onnx.trace import Loss, longest_path
 
 Array = npt.NDArray[Any]
 
@@ -63,40 +71,46 @@ class Attempt:
         self.batch = self.minibatch.size(first, options.batch)
         self.each = fixed_batch(first)
         self.notes: list[str] = []
-        self.prepared = self._prepare(loaded, first)
+        self.setting = Setting(providers, 1 if options.jobs > 1 else options.threads, options.jobs, options.lump)
+        self.decided = self._decide(loaded, first)
+        self.sample_norms = sample_norms(self.decided.model)
+        self.depth = longest_path(self.decided.model, self.decided.outputs)
+        self.cut_off, self.execution = self._executed()
         self.seconds["rewrite"] = time.perf_counter() - started
-        refuse_if_too_large(self.prepared.model, self.name, options.jobs)
-        specs = [spec.with_batch(self.batch) for spec in self.prepared.specs]
+        specs = [spec.with_batch(self.batch) for spec in self.decided.specs]
         self.axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
-        self.feeds = self.minibatch.feeds(specs, self.prepared.bounds)
-        self.engine = Engine(self.prepared.model, self.name, providers, self._threads)
-        self._few: tuple[Engine, Tracer] | None = None
+        self.feeds = {} if self.cut_off else self.minibatch.feeds(specs, self.decided.bounds)
+        self._traced: TracedExecution | None = None
+        self._again: dict[float | None, dict[float, Array]] = {}
 
-    @property
-    def _threads(self) -> int:
-        return 1 if self.options.jobs > 1 else self.options.threads
+    def _executed(self) -> tuple[str | None, Execution | None]:
+        """Return why nothing need be run, or what runs.
+
+        What the partitions prove holds for the plain graph too, so they are asked even where it is the one to run.
+        """
+        lowered = prove(self.decided, self.setting, len(self.options.weights))
+        if lowered is not None and lowered.cut_off is not None:
+            return f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}", None
+        if lowered is not None and self.options.lump:
+            return None, LumpedExecution(lowered, self.decided, self.setting)
+        plain = PlainExecution(self.decided, self.setting)
+        return plain.cut_off, plain
 
     def result(self) -> Score:
         """Run both constants and judge them."""
-        options, prepared = self.options, self.prepared
-        statistics = [name for pair in prepared.statistics for name in pair]
-        outputs, deviations = [], []
-        cut_off = unreachable(prepared.model, prepared.outputs)
-        if cut_off is None:
-            for constant in options.weights:
-                got = self._run(self.engine, constant, self.feeds, [*prepared.outputs, *statistics])
-                outputs.append(self._flat(got))
-                deviations += [(got[mean], got[variance]) for mean, variance in prepared.statistics]
+        options, decided = self.options, self.decided
+        if self.cut_off is None and self.execution is not None:
+            passes = self.execution.run(options.weights, self.feeds, self._cut_axes)
         else:
-            outputs = [np.zeros(1, np.float32)] * 2
+            passes = [Pass(np.zeros(1, np.float32))] * 2
         evidence = Evidence(
-            options.weights, (outputs[0], outputs[1]), deviations,
-            longest_path(prepared.model, prepared.outputs), prepared.decisions.longest_sum(),
-            sample_norms(prepared.model), cut_off,
+            options.weights, (passes[0].output, passes[1].output), (passes[0].deviations, passes[1].deviations),
+            self.depth, decided.decisions.longest_sum(), self.sample_norms, self.cut_off,
         )  # fmt: skip
         verdict = judge(evidence, self)
-        ran = cut_off is None
-        seconds = {**self.seconds, **self.engine.seconds}
+        ran = self.cut_off is None and self.execution is not None
+        spent = {"session": 0.0, "run": 0.0} if self.execution is None else self.execution.seconds
+        seconds = {**self.seconds, **spent}
         return Score(
             model=self.name,
             score=verdict.raw_score if verdict.status is Status.OK else None,
@@ -104,47 +118,54 @@ class Attempt:
             status=verdict.status,
             reason=verdict.reason,
             weights=options.weights,
-            input=self.minibatch.text(prepared.specs),
+            input=self.minibatch.text(decided.specs),
             batch=self.batch,
-            provider=self.engine.provider if ran else None,
-            parameters=prepared.decisions.parameters(),
+            provider=provider_name(self.setting.providers[0]) if ran else None,
+            parameters=decided.decisions.parameters(),
             nodes=self.nodes,
             seconds={key: round(value, 6) for key, value in seconds.items()},
-            output=prepared.outputs,
-            warnings=(*self.notes, *warnings_for(prepared)),
+            output=decided.outputs,
+            warnings=(*self.notes, *warnings_for(decided)),
             norm_stats=options.norm_stats,
             seed=options.seed,
             versions=versions(),
         )
 
+    @property
+    def _cut_axes(self) -> Mapping[str, int] | None:
+        return self.axes if self.each else None
+
     # What the judge may ask for (judge.Runner).
 
     def again(self, constant: float, change: float | None = None) -> Array:
         """Run once more with other last bits, or with everything moved by the share `change`."""
-        nudged, feeds = self._nudge(constant, self.feeds, change)
-        return self._flat(self._run(self.engine, nudged, feeds, self.prepared.outputs))
+        assert self.execution is not None
+        known = self._again.setdefault(change, {})
+        if constant not in known:
+            wanted = self.options.weights if self.execution.together else (constant,)
+            nudged = [self._nudge(one, change) for one in wanted]
+            passes = self.execution.run(nudged, self._moved(self.feeds, change), self._cut_axes)
+            known |= {one: done.output for one, done in zip(wanted, passes, strict=True)}
+        return known[constant]
 
     def probe(self, constant: float) -> tuple[Array, Array]:
         """Run a few samples with another constant, plain and moved by the share `CHANGE`."""
-        engine, _ = self._traced()
-        feeds, outputs = self._few_feeds(), self.prepared.outputs
-        plain = self._flat(self._run(engine, constant, feeds, outputs))
-        nudged, changed = self._nudge(constant, feeds, CHANGE)
-        return plain, self._flat(self._run(engine, nudged, changed, outputs))
+        few, feeds = self._trace(), self._few_feeds()
+        plain = few.output(constant, feeds, self._cut_axes)
+        return plain, few.output(self._nudge(constant, CHANGE), self._moved(feeds, CHANGE), self._cut_axes)
 
     def find_loss(self, constant: float) -> Loss | None:
         """Trace a few samples to the node behind which the output no longer depends on them."""
-        engine, tracer = self._traced()
-        feeds = self._few_feeds()
-        nudged, changed = self._nudge(constant, feeds)
+        few, feeds, cut = self._trace(), self._few_feeds(), self._cut_axes
+        nudged, changed = self._nudge(constant), self._moved(feeds)
         axes = self.axes
         rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
         largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
         try:
-            return tracer.lost(
-                lambda names: self._run(engine, constant, feeds, names),
-                lambda names: self._run(engine, nudged, changed, names),
-                lambda names: self._run(engine, constant, rolled, names),
+            return few.tracer.lost(
+                lambda names: few.values(constant, feeds, names, cut),
+                lambda names: few.values(nudged, changed, names, cut),
+                lambda names: few.values(constant, rolled, names, cut),
                 largest,
             )
         except RunError:  # the verdict stands without the node
@@ -152,53 +173,47 @@ class Attempt:
 
     def find_explosion(self, constant: float) -> Loss | None:
         """Trace a few samples to the node in which infinities or NaN begin."""
-        engine, tracer = self._traced()
-        feeds = self._few_feeds()
+        few, feeds = self._trace(), self._few_feeds()
         try:
-            return tracer.exploded(lambda names: self._run(engine, constant, feeds, names))
+            return few.tracer.exploded(lambda names: few.values(constant, feeds, names, self._cut_axes))
         except RunError:
             return None
 
-    def _nudge(
-        self, constant: float, feeds: Mapping[str, Array], change: float | None = None
-    ) -> tuple[float, dict[str, Array]]:
-        """Move the float inputs and the constant by a share, or by one unit in the last place."""
-        changed = {name: perturb(array, self.options.seed, change) for name, array in feeds.items()}
+    def _nudge(self, constant: float, change: float | None = None) -> float:
+        """Move a constant by a share, or by one unit in the last place."""
         if change is not None:
-            return constant * (1 + change), changed
-        return float(np.nextafter(np.float32(constant), np.float32(np.inf))), changed
+            return constant * (1 + change)
+        return float(np.nextafter(np.float32(constant), np.float32(np.inf)))
+
+    def _moved(self, feeds: Mapping[str, Array], change: float | None = None) -> dict[str, Array]:
+        """Move the float inputs by a share, or by one unit in the last place."""
+        return {name: perturb(array, self.options.seed, change) for name, array in feeds.items()}
 
     def advice(self, loss: Loss) -> str:
-        """Name the value in front of a softmax or another head that is the same for identical classes."""
-        if (
-            loss.node.op_type in ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "TopK")
-            and loss.node.inputs[0] is not None
-        ):
-            before = loss.node.inputs[0].name
-            return f"; identical classes do that, so score what comes before with --output-name {before!r}"
-        return ""
+        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
+        return advice(loss.node)
 
     # How the graph and its minibatch come to be.
 
-    def _prepare(self, loaded: LoadedModel, specs: Sequence[InputSpec]) -> Prepared:
+    def _decide(self, loaded: LoadedModel, specs: Sequence[InputSpec]) -> Decided:
         if not self.each:
             if all(spec.batch_axis is None for spec in specs):
                 raise ShapeError(
                     f"{self.name}: no input has a batch axis of its own (axis 0 free, or 1), so samples cannot be told "
                     f"apart; export the model with a dynamic batch"
                 )
-            return prepare(loaded, self.batch, self.graph_options)
+            return decide_all(loaded, self.batch, self.graph_options)
         loosened = dataclasses.replace(self.graph_options, loosen=True)
         if self._loosening_holds(loosened):
             self.each = False
             self.graph_options = loosened
             self.notes.append(f"the file fixes the batch to 1; it was re-batched to {self.batch}")
-            return prepare(loaded, self.batch, loosened)
+            return decide_all(loaded, self.batch, loosened)
         self.notes.append(
             "the file fixes the batch to 1 and cannot be re-batched, so it was run sample by sample: batch "
             "statistics are those of single samples"
         )
-        return prepare(loaded, 1, self.graph_options)
+        return decide_all(loaded, 1, self.graph_options)
 
     def _loosening_holds(self, loosened: GraphOptions) -> bool:
         """Whether the re-batched graph gives two samples at a time what the original gives each of them.
@@ -206,46 +221,49 @@ class Attempt:
         Batch statistics would couple the samples, so both are compared with mean 0 and variance 1.
         """
         try:
-            both = prepare(load_model(self.source), _CHECKED_SAMPLES, dataclasses.replace(loosened, norm_stats="reset"))
-            alone = prepare(load_model(self.source), 1, dataclasses.replace(self.graph_options, norm_stats="reset"))
-            refuse_if_too_large(both.model, self.name, self.options.jobs)
+            both = decide_all(
+                load_model(self.source), _CHECKED_SAMPLES, dataclasses.replace(loosened, norm_stats="reset")
+            )
+            alone = decide_all(load_model(self.source), 1, dataclasses.replace(self.graph_options, norm_stats="reset"))
             feeds = self.minibatch.made(both.specs, both.bounds)
             # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
             feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
             axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}
-            together = Engine(both.model, self.name, self.providers, self._threads)
-            single = Engine(alone.model, self.name, self.providers, self._threads)
+            together, single = (PlainExecution(decided, self.setting) for decided in (both, alone))
             for constant in _CHECK_CONSTANTS:
-                ours = together.run(constant, feeds, both.outputs)
-                theirs = single.run(constant, feeds, alone.outputs, axes)
-                if not all(_same_entries(ours[key], theirs[key]) for key in both.outputs):
+                ours = together.run([constant], feeds, None)[0].output
+                theirs = single.run([constant], feeds, axes)[0].output
+                if not _same_entries(ours, theirs):
                     return False
-                if all(np.isfinite(array).all() and varies(array) for array in theirs.values()):
+                if np.isfinite(theirs).all() and varies(theirs):
                     break  # an output that says nothing is no evidence, so another constant is tried
         except (RunError, ShapeError):
             return False
         return True
 
-    def _traced(self) -> tuple[Engine, Tracer]:
-        """Prepare the graph anew for a few samples, with every value as an output."""
-        if self._few is None:
+    def _trace(self) -> TracedExecution:
+        """Lower or rewrite the graph anew for a few samples, with every value to look at."""
+        if self._traced is None:
             batch = 1 if self.each else min(self.batch, TRACED_SAMPLES)
-            few = prepare(load_model(self.source), batch, self.graph_options)
-            exposed = expose(few.model, few.outputs)
-            engine = Engine(few.model, self.name, self.providers, self._threads)
-            self._few = engine, Tracer(few.model, few.outputs, exposed)
-        return self._few
+            lumped = self.execution is not None and self.execution.lumped
+            if lumped and not self.graph_options.loosen:
+                decided = self.decided.with_batch(batch)
+            else:  # the graph was rewritten for its minibatch
+                decided = decide_all(load_model(self.source), batch, self.graph_options)
+            self._traced = TracedExecution(decided, self.setting, lumped)
+        return self._traced
 
     def _few_feeds(self) -> dict[str, Array]:
         return few_samples(self.feeds, self.axes, self.batch, TRACED_SAMPLES)
 
-    def _run(
-        self, engine: Engine, constant: float, feeds: Mapping[str, Array], outputs: Sequence[str]
-    ) -> dict[str, Array]:
-        return engine.run(constant, feeds, outputs, self.axes if self.each else None)
 
-    def _flat(self, outputs: Mapping[str, Array]) -> Array:
-        return np.concatenate([outputs[name].reshape(-1) for name in self.prepared.outputs])
+def advice(node: ir.Node | None) -> str:
+    """Name the value in front of a softmax or another head that is the same for identical classes."""
+    heads = ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "TopK")
+    if node is None or node.op_type not in heads or node.inputs[0] is None:
+        return ""
+    before = node.inputs[0].name
+    return f"; identical classes do that, so score what comes before with --output-name {before!r}"
 
 
 def _same_entries(together: Array, single: Array) -> bool:

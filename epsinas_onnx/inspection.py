@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
+from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
-from epsinas_onnx.graph.roles import Role
-from epsinas_onnx.graph.shapes import Shapes, model_inputs
+from epsinas_onnx.graph.roles import Role, RoleDecisions
+from epsinas_onnx.graph.shapes import InputSpec, Shapes, known_shape, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.lump.cost import products
+from epsinas_onnx.lump.lower import lump
+from epsinas_onnx.lump.step import Target
+from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.notes import custom_operators, folded_batch_norms
 from epsinas_onnx.options import check_choices
 from epsinas_onnx.prepare import GraphOptions, decide
@@ -44,10 +49,40 @@ class InspectedInput:
 
 
 @dataclass(frozen=True)
+class LumpedValue:
+    """What lumping makes of one value. shape: the whole value; classes: how many of them each axis has.
+
+    Both are None where the shape is known at run time only.
+    """
+
+    node: str
+    operator: str
+    value: str
+    shape: tuple[int, ...] | None
+    classes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Lumping:
+    """What lumping does with a model, for one constant.
+
+    values: outputs of the nodes of the main graph, in order. multiply_adds: those of convolutions and matrix products,
+    in the model and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
+    cut_off: why the output cannot depend on the input, None where it can.
+    """
+
+    values: tuple[LumpedValue, ...]
+    multiply_adds: tuple[int, int]
+    without_rule: tuple[str, ...]
+    cut_off: str | None
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What `score` will do with a model; nothing was run.
 
     uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
+    lumping: what merging identical channels does; None where the graph cannot be lowered.
     """
 
     model: str
@@ -59,6 +94,7 @@ class Inspection:
     outputs: tuple[str, ...]
     uses: tuple[InspectedUse, ...]
     warnings: tuple[str, ...]
+    lumping: Lumping | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
@@ -116,5 +152,26 @@ def inspect(
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,
-        tuple(warnings),
+        tuple(warnings), None if custom else _lumping(loaded, specs, decisions),
     )  # fmt: skip
+
+
+def _lumping(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDecisions) -> Lumping | None:
+    try:
+        lowered = lump(loaded.model, decisions, specs, loaded.name, Target())
+    except (Unlumpable, ModelError):  # scoring will use the plain graph, or say what is wrong with this one
+        return None
+    values = []
+    before = 0
+    for node in loaded.model.graph:
+        outputs = [output for output in node.outputs if output in lowered.values]
+        for output in outputs:
+            found = lowered.values[output]
+            whole, classes = (None, None) if found.parts is None else (found.shape, found.counts)
+            values.append(LumpedValue(str(node.name), node.op_type, str(output.name), whole, classes))
+        if outputs:
+            operands = [None if value is None else known_shape(value) for value in node.inputs]
+            before += products(node.op_type, operands, known_shape(node.outputs[0]))
+    without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
+    cut_off = None if lowered.cut_off is None else lowered.cut_off.why
+    return Lumping(tuple(values), (before, lowered.multiply_adds()), without, cut_off)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from epsinas_onnx.result import Status
 from epsinas_onnx.trace import Loss
 
 Array = npt.NDArray[Any]
+Deviations: TypeAlias = Sequence[tuple[Array, Array]]
 
 EPSILON = float(np.finfo(np.float32).eps)
 """Spacing of float32 numbers next to 1."""
@@ -77,7 +78,7 @@ class Runner(Protocol):
 class Evidence:
     """What a first pass over both constants showed.
 
-    outputs: one array a constant. deviations: per constant and batch normalisation, mean and variance by channel.
+    outputs: one array a constant. deviations: for each constant, mean and variance by channel of batch normalisations.
     depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
     normalisations within samples (LayerNorm and its kin). cut_off: why no path leads from input to output, None where
     one does.
@@ -85,7 +86,7 @@ class Evidence:
 
     weights: tuple[float, float]
     outputs: tuple[Array, Array]
-    deviations: Sequence[tuple[Array, Array]]
+    deviations: tuple[Deviations, Deviations]
     depth: int
     longest_sum: int
     sample_norms: Sequence[str]
@@ -126,17 +127,20 @@ def judge(evidence: Evidence, runner: Runner) -> Verdict:
 
 def _doubtful(evidence: Evidence, raw: float) -> bool:
     """Screen cheaply for a reason to measure rounding: it costs a pass for each constant."""
-    if evidence.sample_norms or not math.isfinite(raw):
-        return True
-    enlarged = [amplification(output) for output in evidence.outputs]
-    if max(enlarged) * RELATIVE_VARIATION > 1:
+    if not math.isfinite(raw) or any(_may_be_rounding(evidence, index) for index in range(2)):
         return True
     # A signal is rounded once a node, and normalising enlarges what has gathered by then.
-    if raw < max(SMALL_SCORE, RESOLUTION * evidence.depth * EPSILON * sum(enlarged)):
+    enlarged = sum(amplification(output) for output in evidence.outputs)
+    return raw < max(SMALL_SCORE, RESOLUTION * evidence.depth * EPSILON * enlarged)
+
+
+def _may_be_rounding(evidence: Evidence, index: int) -> bool:
+    """Whether rounding alone could be what makes the output for one of the constants vary."""
+    if evidence.sample_norms or amplification(evidence.outputs[index]) * RELATIVE_VARIATION > 1:
         return True
     return any(
         bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
-        for mean, variance in evidence.deviations
+        for mean, variance in evidence.deviations[index]
     )
 
 
@@ -146,7 +150,7 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     floor = sum(_dispersion(output, runner.again(constant)) for constant, output in pairs)
     # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
     # of its terms change; and steps below the normal range do not answer to last bits at all.
-    floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(SMALLEST / _spread(o) for _, o in pairs)
+    floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(_grid(o) / _spread(o) for _, o in pairs)
     worst = max(shares)
     if raw is not None and worst == 0 and raw > RESOLUTION * floor:
         return Verdict(Status.OK, None, raw)
@@ -169,7 +173,11 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
 
 def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
     moving = [(c, o) for c, o in zip(evidence.weights, evidence.outputs, strict=True) if c not in still]
-    shares = [_noise_share(output, constant, runner) for constant, output in moving]
+    shares = [
+        _noise_share(output, constant, runner) if _may_be_rounding(evidence, index) else 0.0
+        for index, (constant, output) in enumerate(zip(evidence.weights, evidence.outputs, strict=True))
+        if constant not in still
+    ]
     varying = any(share == 0 for share in shares)
     noisy = bool(shares) and not varying
     if not moving:
@@ -242,6 +250,19 @@ def _dispersion(output: Array, again: Array) -> float:
     """Return the dispersion between an output and its repetition (infinite if undefined)."""
     value = normalised_dispersion(output, again)
     return value if math.isfinite(value) else math.inf
+
+
+def _grid(output: Array) -> float:
+    """Return the step between numbers that an output could have held.
+
+    What left the normal range and was then multiplied, by a sum over equal channels for one, keeps the coarser steps
+    that it had there: they are what all entries are multiples of.
+    """
+    largest = float(np.abs(output).max())
+    if largest >= SMALLEST * 2**52:
+        return SMALLEST
+    steps = (output.astype(np.float64) / SMALLEST).astype(np.int64)
+    return SMALLEST * max(1, int(np.gcd.reduce(steps, axis=None)))
 
 
 def _spread(output: Array) -> float:

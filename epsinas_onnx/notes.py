@@ -9,20 +9,20 @@ import onnx_ir as ir
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.roles import NORMALISATIONS, Role, RoleDecisions
 from epsinas_onnx.graph.static import all_graphs
-from epsinas_onnx.prepare import Prepared
+from epsinas_onnx.prepare import Decided
 
 FOLDED_FROM = 8
 """Convolutions with a bias from which a graph without normalisation counts as one that lost its BatchNorms."""
 
 
-def warnings_for(prepared: Prepared) -> list[str]:
+def warnings_for(decided: Decided) -> list[str]:
     """Return the warnings that go with a score, a sentence each."""
-    decisions = prepared.decisions
+    decisions = decided.decisions
     notes = []
-    if prepared.skipped:
+    if decided.skipped:
         notes.append(
-            f"the last softmax ({prepared.skipped!r}) was left out: identical classes all get the same probability, so "
-            f"its input {prepared.outputs[0]!r} was compared"
+            f"the last softmax ({decided.skipped!r}) was left out: identical classes all get the same probability, so "
+            f"its input {decided.outputs[0]!r} was compared"
         )
     if not decisions.with_role(Role.WEIGHT):
         notes.append("no weights were found, so the two constants cannot make a difference")

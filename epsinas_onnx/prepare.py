@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +17,11 @@ from epsinas_onnx.graph.roles import RoleDecisions, decide_roles
 from epsinas_onnx.graph.shapes import (
     InputSpec,
     Shapes,
+    infer_shapes,
     input_specs,
     model_inputs,
     set_input_shapes,
+    weights_have_shapes,
 )
 from epsinas_onnx.inputs.vocabulary import token_bound
 
@@ -42,12 +45,12 @@ class GraphOptions:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A rewritten graph for one minibatch size, and what was found on the way.
+class Decided:
+    """A model with concrete shapes for one minibatch size, its roles, and what is compared; nothing is rewritten yet.
 
     specs: the inputs, in order. bounds: by input name, how many tokens there are. outputs: names that are compared.
-    statistics: names of the minibatch mean and variance of each batch normalisation; they are graph outputs too.
     skipped: the softmax at the end whose input is compared instead, None where there is none.
+    inferred: whether all shapes were inferred, or only those of the weights.
     """
 
     model: ir.Model
@@ -56,30 +59,88 @@ class Prepared:
     specs: tuple[InputSpec, ...]
     bounds: Mapping[str, int | None]
     outputs: tuple[str, ...]
-    statistics: tuple[tuple[str, str], ...]
     skipped: str | None
+    options: GraphOptions
+    inferred: bool
+
+    def with_shapes(self) -> Decided:
+        """Return the same with all shapes inferred, in place."""
+        if not self.inferred:
+            infer_shapes(self.model)
+        return dataclasses.replace(self, inferred=True)
+
+    def with_batch(self, batch: int) -> Decided:
+        """Return the same for another minibatch size, in place; not for a graph whose fixed batch was loosened."""
+        specs = tuple(spec.with_batch(batch) for spec in self.specs)
+        set_input_shapes(self.model, specs, infer=self.inferred)
+        if not self.inferred:
+            weights_have_shapes(self.model)
+        return dataclasses.replace(self, specs=specs)
 
 
-def prepare(loaded: LoadedModel, batch: int, options: GraphOptions) -> Prepared:
-    """Rewrite `loaded` for `batch` samples; `loaded.model` is used up.
+@dataclass(frozen=True)
+class Prepared:
+    """The plain graph: a model whose weights are the scalar input `epsinas_weight`.
+
+    outputs: names that are compared. statistics: names of the minibatch mean and variance of each batch
+    normalisation; they are graph outputs too.
+    """
+
+    model: ir.Model
+    name: str
+    specs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    statistics: tuple[tuple[str, str], ...]
+
+
+def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decided:
+    """Decide shapes, roles and outputs of `loaded` for `batch` samples; `loaded.model` is used up.
 
     Raises ModelError and its kinds for whatever keeps the graph from being scored.
     """
     model, name = loaded.model, loaded.name
-    specs, decisions = decide(loaded, batch, options)
+    specs = concretise(loaded, batch, options)
+    inferred = bool(options.outputs) or not weights_have_shapes(model)
+    if inferred:
+        infer_shapes(model)
+    decisions = decide_roles(model, name, options.roles)
     skipped = select_outputs(model, options.outputs, name)
     bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
-    rewritten = rewrite_weights(model, decisions, name, norm_stats=options.norm_stats, seed=options.seed)
+    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    return Decided(model, name, decisions, specs, bounds, outputs, skipped, options, inferred)
+
+
+def rewrite_plainly(decided: Decided) -> Prepared:
+    """Rewrite the model of `decided`, in place, without merging anything."""
+    decided = decided.with_shapes()
+    model, options = decided.model, decided.options
+    rewritten = rewrite_weights(
+        model, decided.decisions, decided.name, norm_stats=options.norm_stats, seed=options.seed
+    )
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     statistics = tuple((str(mean.name), str(variance.name)) for mean, variance in rewritten.statistics)
     model.graph.outputs.extend([value for pair in rewritten.statistics for value in pair])
-    return Prepared(model, name, decisions, specs, bounds, outputs, statistics, skipped)
+    return Prepared(model, decided.name, decided.specs, outputs, statistics)
+
+
+def prepare(loaded: LoadedModel, batch: int, options: GraphOptions) -> Prepared:
+    """Rewrite `loaded` plainly for `batch` samples; see `decide_all`."""
+    return rewrite_plainly(decide_all(loaded, batch, options))
 
 
 def decide(
     loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
 ) -> tuple[tuple[InputSpec, ...], RoleDecisions]:
-    """Make the shapes of `loaded` concrete in place and decide all roles; nothing is rewritten yet."""
+    """Make the shapes of `loaded` concrete in place, infer all others, and decide all roles; nothing is rewritten."""
+    specs = concretise(loaded, batch, options, allow_custom)
+    infer_shapes(loaded.model)
+    return specs, decide_roles(loaded.model, loaded.name, options.roles)
+
+
+def concretise(
+    loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
+) -> tuple[InputSpec, ...]:
+    """Make the input shapes of `loaded` concrete in place; shapes that follow from them are not inferred yet."""
     model, name = loaded.model, loaded.name
     if not allow_custom:
         check_standard(model, name)
@@ -89,9 +150,8 @@ def decide(
     if options.loosen:
         set_input_shapes(model, [spec.with_batch(1) for spec in specs])
         loosen_batch(model, specs, batch)
-    set_input_shapes(model, specs)
-    decisions = decide_roles(model, name, options.roles)
-    return tuple(specs), decisions
+    set_input_shapes(model, specs, infer=False)
+    return tuple(specs)
 
 
 def select_outputs(model: ir.Model, wanted: Sequence[str], name: str) -> str | None:

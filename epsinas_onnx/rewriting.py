@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
-from epsinas_onnx.graph.load import ModelSource, load_model
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rewrite import NormStats, rank_of, rewrite_weights
 from epsinas_onnx.graph.shapes import Shapes, model_inputs
-from epsinas_onnx.options import check_choices, check_constant
+from epsinas_onnx.lump.lower import lump as lump_model
+from epsinas_onnx.lump.step import Target
+from epsinas_onnx.options import DEFAULT_BATCH, check_choices, check_constant
 from epsinas_onnx.prepare import GraphOptions, decide
 from epsinas_onnx.runtime.session import bind_constant, to_proto
 
@@ -28,11 +31,17 @@ def rewrite(
     norm_stats: NormStats = "batch",
     seed: int = 0,
     dtype: str = "float32",
+    lump: bool = False,
+    batch: int | None = None,
 ) -> onnx.ModelProto:
     """Return `model` with every weight equal to `weight`, every bias 0, and no weight bytes.
 
     The inputs and outputs keep their names, and free dimensions stay free. weight: any finite number. output: also
-    written to this path. The other arguments are those of `score`. The result is what `score` runs for this constant.
+    written to this path. The other arguments are those of `score`. The result is what `score --no-lump` runs for this
+    constant.
+
+    lump: whether identical channels are merged. The graph is then for one minibatch size, `batch` (256 unless given),
+    and its outputs hold one representative of each class along every axis, in the order of their first indices.
 
     Raises ModelError when the model cannot be read or rewritten, or the file not written; UsageError for a weight
     that float32 cannot hold.
@@ -41,20 +50,42 @@ def rewrite(
     check_choices(norm_stats, dtype, roles or {})
     loaded = load_model(model)
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
+    if lump:
+        proto = _lumped(loaded, weight, batch or DEFAULT_BATCH, GraphOptions(
+            dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
+        ))  # fmt: skip
+        _write(proto, output)
+        return proto
     options = GraphOptions(
         dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
     )  # fmt: skip
     _, decisions = decide(loaded, 2, options)
     rewritten = rewrite_weights(loaded.model, decisions, loaded.name, norm_stats=norm_stats, seed=seed)
     _forget_shapes(rewritten.model, declared)
-    proto = bind_constant(to_proto(rewritten.model, loaded.name), weight)
+    proto = bind_constant(to_proto(rewritten.model, loaded.name), np.asarray(weight, np.float32))
     proto.producer_name = "epsinas-onnx"
-    if output is not None:
-        try:
-            Path(output).write_bytes(proto.SerializeToString())
-        except OSError as error:
-            raise ModelError(f"{os.fspath(output)}: cannot be written: {error.strerror or error}") from None
+    _write(proto, output)
     return proto
+
+
+def _lumped(loaded: LoadedModel, weight: float, batch: int, options: GraphOptions) -> onnx.ModelProto:
+    specs, decisions = decide(loaded, batch, options)
+    lowered = lump_model(
+        loaded.model, decisions, specs, loaded.name, Target(norm_stats=options.norm_stats), options.seed
+    )
+    constants = np.asarray([weight], np.float32)
+    if lowered.bound:
+        return lowered.to_proto(lowered.outputs, constants)
+    return bind_constant(lowered.to_proto(lowered.outputs, None), constants)
+
+
+def _write(proto: onnx.ModelProto, output: str | os.PathLike[str] | None) -> None:
+    if output is None:
+        return
+    try:
+        Path(output).write_bytes(proto.SerializeToString())
+    except OSError as error:
+        raise ModelError(f"{os.fspath(output)}: cannot be written: {error.strerror or error}") from None
 
 
 def _forget_shapes(model: ir.Model, declared: Mapping[str, ir.Shape | None]) -> None:

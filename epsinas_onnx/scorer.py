@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from epsinas_onnx.attempt import Attempt, versions
+from epsinas_onnx.collection import collection_paused
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
 from epsinas_onnx.graph.rewrite import NormStats
@@ -48,7 +49,8 @@ def score(
     roles: glob over `NODE:SLOT`, node or tensor name to `weight`, `bias`, `statistics`, `embedding` or `constant`.
     norm_stats: what BatchNormalization in inference form uses: the minibatch's own statistics (the definition of the
         metric), mean 0 and variance 1 (`reset`), or those in the file (`stored`).
-    lump: reserved for the merging of identical channels, which is not there yet: both values run the plain graph.
+    lump: whether identical channels are computed once (docs/lumping.md), which changes the score by rounding alone;
+        False runs the plain graph.
     providers: `cpu`, `cuda`, `tensorrt`, or `auto`. threads: intra-op threads, 0 for one a core.
     dtype: the arithmetic: `float32`, which the metric is defined in, or `model` for the model's own float types.
     seed: of random inputs and of embedding tables.
@@ -115,6 +117,11 @@ def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) 
 
 def score_with(source: ModelSource, options: ScoreOptions) -> Score:
     """Score one model with checked options; see `score`."""
+    with collection_paused():
+        return _scored(source, options)
+
+
+def _scored(source: ModelSource, options: ScoreOptions) -> Score:
     providers = choose_providers(options.providers)
     started = time.perf_counter()
     loaded = load_model(source)

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 Run = Callable[[Sequence[str]], Mapping[str, Array]]
 """Runs the traced graph on samples of its own and returns the values that are named."""
 
-_CHUNK_BYTES = 2**29  # fetched at a time, so that the activations of a deep network never lie in memory together
+_CHUNK_BYTES = 2**27  # fetched at a time, so that the activations of a deep network never lie in memory together
 _UNKNOWN_BYTES = 2**24  # counted for a value whose shape inference does not know
 _SMALL = 4096  # constants up to this size are read to see whether they are 0
 
@@ -49,12 +49,15 @@ class _Seen:
 
 
 class Tracer:
-    """Traces a rewritten graph; all its named float values must have been made graph outputs (`expose`)."""
+    """Traces a graph whose float values can be fetched by name.
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str], exposed: Sequence[str]) -> None:
+    exposed: bytes of each such value, in graph order.
+    """
+
+    def __init__(self, model: ir.Model, outputs: Sequence[str], exposed: Mapping[str, int]) -> None:
         self._graph = model.graph
         self._outputs = list(outputs)
-        self._exposed = list(exposed)
+        self._exposed = exposed
         self._values = {str(v.name): v for node in model.graph for v in node.outputs if v.name}
 
     def lost(self, plain: Run, nudged: Run, rolled: Run, inputs: Mapping[str, float]) -> Loss | None:
@@ -87,8 +90,8 @@ class Tracer:
     def _chunks(self) -> Iterable[list[str]]:
         chunk: list[str] = []
         size = 0
-        for name in self._exposed:
-            size += _bytes(self._values.get(name))
+        for name, bytes_ in self._exposed.items():
+            size += bytes_
             chunk.append(name)
             if size > _CHUNK_BYTES:
                 yield chunk
@@ -137,8 +140,8 @@ class Tracer:
         return Loss(_named(node), _largest_before(node, seen), _largest_of(node.outputs, seen))
 
 
-def expose(model: ir.Model, outputs: Sequence[str]) -> list[str]:
-    """Make every float value of the main graph that depends on the input an output, in place; return their names."""
+def expose(model: ir.Model, outputs: Sequence[str]) -> dict[str, int]:
+    """Make every float value of the main graph that depends on the input an output, in place; return their bytes."""
     static = StaticValues.of(model)
     values = [
         value
@@ -148,7 +151,8 @@ def expose(model: ir.Model, outputs: Sequence[str]) -> list[str]:
     ]
     present = {value.name for value in model.graph.outputs}
     model.graph.outputs.extend([value for value in values if value.name not in present])
-    return list(dict.fromkeys([*outputs, *(str(value.name) for value in values)]))
+    named = {str(value.name): value for value in (*model.graph.outputs, *values)}
+    return {name: _bytes(named[name]) for name in dict.fromkeys([*outputs, *(str(value.name) for value in values)])}
 
 
 def unreachable(model: ir.Model, outputs: Sequence[str]) -> str | None:
@@ -250,6 +254,6 @@ def _is_float(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_floating_point() and isinstance(value.type, ir.TensorType)
 
 
-def _bytes(value: ir.Value | None) -> int:
-    shape = None if value is None else known_shape(value)
+def _bytes(value: ir.Value) -> int:
+    shape = known_shape(value)
     return _UNKNOWN_BYTES if shape is None else 4 * math.prod(shape)

@@ -207,6 +207,8 @@ BAD: dict[str, Bad] = {
     "an input without an element type": Bad(untyped_value, ModelError, ("'x'",)),
     "a name that is no text": Bad(undecodable_name, ModelError, ()),
 }  # fmt: skip
+FREE_WHEN_LUMPED = ("a huge weight", "a huge formula", "a huge formula as weight")
+"""Files whose memory goes into equal entries, so that only the plain graph is too large."""
 MEMORY = [name for name, bad in BAD.items() if bad.kind is OutOfMemory]
 
 
@@ -227,7 +229,7 @@ def write(name: str, tmp_path: Path) -> str:
 def test_a_bad_file_is_one_sentence_of_the_right_kind(tmp_path: Path, name: str) -> None:
     path, bad = write(name, tmp_path), BAD[name]
     with pytest.raises(ModelError) as caught:
-        epsinas_onnx.score(path, batch=4)
+        epsinas_onnx.score(path, batch=4, lump=name not in FREE_WHEN_LUMPED)
     text = str(caught.value)
     assert_sentence(text)
     assert text.startswith(f"{path}: ")
@@ -239,18 +241,25 @@ def test_a_bad_file_is_one_sentence_of_the_right_kind(tmp_path: Path, name: str)
 def test_a_bad_file_costs_a_batch_one_row_and_the_exit_code_3(tmp_path: Path, good: str, name: str) -> None:
     path = write(name, tmp_path)
     listed = f"{path}\n{good}\n"  # a list, because a folder among the arguments would be searched through
-    done = command("score", "-", "--batch", "4", "--format", "json", stdin=listed)
+    mode = "--no-lump" if name in FREE_WHEN_LUMPED else "--lump"
+    done = command("score", "-", "--batch", "4", "--format", "json", mode, stdin=listed)
     assert (done.code, done.err) == (3, "")
     failed, scored = json.loads(done.out)
     assert (failed["model"], failed["status"], failed["score"]) == (path, "error", None)
     assert failed["reason"].startswith(f"{path}: ")
     assert_sentence(failed["reason"])
     assert (scored["model"], scored["status"]) == (good, "ok")
-    assert scored["score"] == epsinas_onnx.score(good, batch=4).score
+    assert scored["score"] == epsinas_onnx.score(good, batch=4, lump=name not in FREE_WHEN_LUMPED).score
+
+
+@pytest.mark.parametrize("name", FREE_WHEN_LUMPED)
+def test_what_is_too_large_for_the_plain_graph_alone_is_run_lumped(tmp_path: Path, name: str) -> None:
+    result = epsinas_onnx.score(write(name, tmp_path), batch=4)
+    assert result.provider is not None  # so it was run; what came of it is not the point
 
 
 def test_score_many_goes_on_after_every_bad_file(tmp_path: Path, good: str) -> None:
-    models = [path for name in BAD for path in (write(name, tmp_path), good)]
+    models = [path for name in BAD if name not in FREE_WHEN_LUMPED for path in (write(name, tmp_path), good)]
     found = list(epsinas_onnx.score_many(models, batch=4))
     assert [result.model for result in found] == models
     assert {result.status for result in found[::2]} == {epsinas_onnx.Status.ERROR}
@@ -258,12 +267,13 @@ def test_score_many_goes_on_after_every_bad_file(tmp_path: Path, good: str) -> N
 
 
 def test_nothing_but_the_rows_is_written_whatever_the_files_are(tmp_path: Path, good: str) -> None:
-    listed = "\n".join([*(write(name, tmp_path) for name in BAD), good])
+    names = [name for name in BAD if name not in FREE_WHEN_LUMPED]
+    listed = "\n".join([*(write(name, tmp_path) for name in names), good])
     done = new_process("score", "-", "--batch", "4", "--format", "jsonl", stdin=listed)
     assert done.code == 3
     assert done.err == ""  # not even what libraries log
     rows = [json.loads(line) for line in done.out.splitlines()]
-    assert [row["status"] for row in rows] == ["error"] * len(BAD) + ["ok"]
+    assert [row["status"] for row in rows] == ["error"] * len(names) + ["ok"]
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "truncated", "text", "a zip", "opset 6", "climbs by dots"])
@@ -287,7 +297,7 @@ def test_what_needs_too_much_memory_is_refused_before_anything_is_allocated(
     tracemalloc.start()
     try:
         with pytest.raises(OutOfMemory):
-            epsinas_onnx.score(path, batch=4)
+            epsinas_onnx.score(path, batch=4, lump=name not in FREE_WHEN_LUMPED)
         assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     finally:
         tracemalloc.stop()

@@ -305,7 +305,7 @@ LOSS = Loss(ir.node("Relu", [], name="layer7"), 3.0, 0.0)
 
 
 def verdict_on(first: Array, second: Array, runner: FakeRunner, **changes: Any) -> Verdict:
-    evidence = {"deviations": [], "depth": 10, "longest_sum": 1, "sample_norms": [], "cut_off": None, **changes}
+    evidence = {"deviations": ([], []), "depth": 10, "longest_sum": 1, "sample_norms": [], "cut_off": None, **changes}
     return judge(Evidence((1e-7, 1.0), (first, second), **evidence), runner)
 
 
@@ -320,7 +320,7 @@ def test_sound_outputs_are_ok_without_a_single_rerun() -> None:
     "changes",
     [
         {"sample_norms": ["norm"]},
-        {"deviations": [(np.array([1.0]), np.array([1e-13]))]},
+        {"deviations": ([], [(np.array([1.0]), np.array([1e-13]))])},
     ],
     ids=["normalisation within samples", "variance at the size of rounding"],
 )
@@ -332,7 +332,7 @@ def test_reason_to_doubt_costs_a_rerun_of_both_constants(changes: dict[str, Any]
 
 def test_deviations_that_are_sound_or_exactly_0_are_no_reason_to_doubt() -> None:
     runner = FakeRunner()
-    deviations = [(np.array([1.0, 5.0]), np.array([1.0, 0.0]))]
+    deviations = ([(np.array([1.0, 5.0]), np.array([1.0, 0.0]))], [])
     assert verdict_on(A, SQUARE, runner, deviations=deviations).status is Status.OK
     assert runner.asked == []
 

@@ -26,6 +26,10 @@ SMALL = 0.01
 ABSOLUTE = 1e-5
 RELATIVE = 1e-4
 
+# The lumped graph sums equal channels without rounding and is the more exact side: PyTorch in float64 gives scores that
+# are up to 1.4e-5 from the references in float32 (0.03331 and 0.03332), and the lumped ones lie within 3e-6 of these.
+LUMPED = 2e-5
+
 
 def normalised_cifar(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     mean = np.array([125.3, 123.0, 113.9], np.float32) / 255
@@ -52,17 +56,21 @@ def references() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("record", list(references()))
+@pytest.mark.parametrize("lump", [True, False], ids=["lumped", "plain"])
 def test_reference_scores_are_met_and_nulls_are_unscored(
-    record: dict[str, Any], images: dict[str, np.ndarray[Any, Any]]
+    record: dict[str, Any], lump: bool, images: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     model = nasbench201.build(record["arch"])
-    result = score(model, weights=tuple(record["weights"]), inputs=images[record["input"]], providers="cpu", threads=1)
+    weights = tuple(record["weights"])
+    result = score(model, weights=weights, inputs=images[record["input"]], providers="cpu", threads=1, lump=lump)
     if record["score"] is None:
         assert result.status is not Status.OK
         assert result.score is None
     else:
         assert result.status is Status.OK, result.reason
         tolerance = ABSOLUTE if record["score"] < SMALL else RELATIVE * record["score"]
+        if lump:
+            tolerance = max(tolerance, LUMPED)
         assert result.score == pytest.approx(record["score"], rel=0, abs=tolerance)
 
 
@@ -71,7 +79,7 @@ def published() -> list[dict[str, str]]:
     if not path.exists():
         return []
     with gzip.open(path, "rt") as file:
-        return [row for _, row in zip(range(64), csv.DictReader(file), strict=False)]
+        return [row for _, row in zip(range(512), csv.DictReader(file), strict=False)]
 
 
 def scored_on_cifar(arch: str, batch: np.ndarray[Any, Any]) -> Score:
@@ -79,7 +87,7 @@ def scored_on_cifar(arch: str, batch: np.ndarray[Any, Any]) -> Score:
 
 
 @pytest.mark.parametrize("row", published(), ids=lambda row: row["index"])
-def test_the_published_column_says_which_of_the_first_64_are_scored(
+def test_the_published_column_says_which_of_the_first_512_are_scored(
     row: dict[str, str], images: dict[str, np.ndarray[Any, Any]]
 ) -> None:
     result = scored_on_cifar(row["arch"], images["batch256"])

@@ -16,7 +16,7 @@ from rich.table import Table
 from epsinas_onnx.cli.common import parse_pairs, parse_shapes
 
 if TYPE_CHECKING:
-    from epsinas_onnx.inspection import Inspection
+    from epsinas_onnx.inspection import Inspection, Lumping
 
 _PLAIN_WIDTH = 160
 
@@ -36,7 +36,7 @@ def inspect_command(
     batch: Annotated[int, typer.Option(min=2, help="Samples in the minibatch.")] = 256,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
 ) -> None:
-    """Show what scoring will do with a model: every weight's role and why, what is fed, and what is odd.
+    """Show what scoring will do with a model: roles and why, what is fed, what lumping merges, and what is odd.
 
     The first column is how --role names a use. Nothing is run, and no weight is read.
     """
@@ -68,8 +68,28 @@ def _print(found: Inspection, console: Console) -> None:
     counts = Counter(use.role for use in found.uses)
     console.print()
     console.print("roles: " + (", ".join(f"{count} {role}" for role, count in counts.items()) or "none"))
+    if found.lumping is not None:
+        console.print()
+        _print_lumping(found.lumping, console)
     for warning in found.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def _print_lumping(lumping: Lumping, console: Console) -> None:
+    table = _table("value", "operator", "shape", "classes computed")
+    for value in lumping.values:
+        cells = (_dims(value.shape), _dims(value.classes))
+        table.add_row(escape(value.value), value.operator, *cells)
+    console.print(table)
+    console.print()
+    before, after = lumping.multiply_adds
+    saved = f", {before / after:,.0f} times fewer" if after else ""
+    console.print(f"lumping: {before:,} multiply-adds in convolutions and matrix products become {after:,}{saved}")
+    if lumping.without_rule:
+        names = ", ".join(lumping.without_rule)
+        console.print(f"lumping: run as they are, on whole tensors: {escape(names)}")
+    if lumping.cut_off is not None:
+        console.print(f"lumping: the output cannot depend on the input: {escape(lumping.cut_off)}")
 
 
 def _print_inputs(found: Inspection, console: Console) -> None:
@@ -90,3 +110,7 @@ def _table(*titles: str) -> Table:
     for title in titles:
         table.add_column(title, overflow="fold")
     return table
+
+
+def _dims(dims: tuple[int, ...] | None) -> str:
+    return "unknown" if dims is None else f"\\[{', '.join(map(str, dims))}]"

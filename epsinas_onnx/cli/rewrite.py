@@ -21,10 +21,13 @@ def rewrite_command(
     seed: Annotated[int, typer.Option(help="Seed of embedding tables.")] = 0,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, or model for the model's own float types.")] = "float32",
+    lump: Annotated[bool, typer.Option("--lump", help="Merge identical channels, for one minibatch size.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in the minibatch, with --lump.")] = 256,
 ) -> None:
     """Write a standard ONNX file with every weight at one constant and every bias 0; it holds no weight bytes.
 
-    This is the graph that score runs, so that it can be looked at, or run by any other runtime.
+    This is the graph that score runs, with --lump the merged one, so that it can be looked at, or run by any other
+    runtime. A merged graph gives one representative of each class of equal entries.
     """
     from epsinas_onnx.rewriting import rewrite
 
@@ -37,6 +40,8 @@ def rewrite_command(
         norm_stats=norm_stats.value,
         seed=seed,
         dtype=dtype,
+        lump=lump,
+        batch=batch,
     )
     before, after = Path(path).stat().st_size, output.stat().st_size
     typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)

@@ -99,6 +99,10 @@ def score_command(
     dtype: Annotated[
         str, typer.Option(help="float32 (the metric's), or model for the model's own float types.")
     ] = "float32",
+    lump: Annotated[
+        bool,
+        typer.Option("--lump/--no-lump", help="Merge identical channels (exact, and fast), or run the plain graph."),
+    ] = True,
 ) -> None:
     """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
 
@@ -116,6 +120,7 @@ def score_command(
         weights=parse_weights(weights),
         inputs=parse_inputs(input or []),
         batch=batch,
+        lump=lump,
         shapes=parse_shapes(shape or [], dim or []),
         outputs=tuple(output_name or ()),
         roles=parse_pairs("--role", role or []),

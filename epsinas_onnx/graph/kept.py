@@ -18,22 +18,36 @@ def read_kept_data(model: ir.Model, name: str) -> None:
     kept = [value for graph in model.graphs() for value in graph.initializers.values()]
     external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
     if external > available_bytes():
-        largest = max(kept, key=lambda value: 0 if value.const_value is None else value.const_value.nbytes)
-        raise OutOfMemory(
-            f"{name}: tensor {largest.name!r} and others that stay constant hold {readable(external)}, which is more "
-            f"than there is memory; give them a role with --role"
-        )
+        raise _too_large(max(kept, key=lambda v: 0 if v.const_value is None else v.const_value.nbytes), external, name)
     for value in kept:
-        tensor = value.const_value
-        if tensor is None:
-            raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
-        if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = _read_external(tensor, value, name)
-        elif not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
-            raise ModelError(
-                f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
-                f"does not fill that shape; export the model again, or give the tensor a role with --role"
-            )
+        value.const_value = kept_tensor(value, name)
+
+
+def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
+    """Return the data of one tensor that stays constant, read from its file where it is external.
+
+    Raises OutOfMemory when it is more than there is, ModelError when it is missing or cut off.
+    """
+    tensor = value.const_value
+    if tensor is None:
+        raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
+    if isinstance(tensor, ir.ExternalTensor):
+        if tensor.nbytes > available_bytes():
+            raise _too_large(value, tensor.nbytes, name)
+        return _read_external(tensor, value, name)
+    if not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
+            f"does not fill that shape; export the model again, or give the tensor a role with --role"
+        )
+    return tensor
+
+
+def _too_large(value: ir.Value, size: int, name: str) -> OutOfMemory:
+    return OutOfMemory(
+        f"{name}: tensor {value.name!r} and others that stay constant hold {readable(size)}, which is more than there "
+        f"is memory; give them a role with --role"
+    )
 
 
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
+from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
 
 ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
@@ -74,7 +75,7 @@ def load_model(source: ModelSource) -> LoadedModel:
     RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
     _check_values(model, name)
     _name_everything(model)
-    return LoadedModel(model, name, sum(1 for _ in model.graph.all_nodes()))
+    return LoadedModel(model, name, sum(len(graph) for graph in all_graphs(model.graph)))
 
 
 INTEGER_ARITHMETIC = frozenset(
@@ -86,7 +87,7 @@ INTEGER_ARITHMETIC = frozenset(
 
 def check_standard(model: ir.Model, name: str) -> None:
     """Raise UnsupportedError for the first operator that ONNX Runtime does not know, or that computes with integers."""
-    for node in model.graph.all_nodes():
+    for node in (node for graph in all_graphs(model.graph) for node in graph):
         if node.op_type in INTEGER_ARITHMETIC:
             raise UnsupportedError(
                 f"{name}: node {node.name!r} is {node.op_type}, which multiplies integers, and its weights cannot "
@@ -142,7 +143,7 @@ def _sparse_names(graph: onnx.GraphProto) -> Iterator[str]:
     for tensor in graph.sparse_initializer:
         yield tensor.values.name
     for node in graph.node:
-        for attribute in node.attribute:
+        for attribute in node.attribute if node.domain or node.op_type in WITH_BODIES else ():
             for body in (attribute.g, *attribute.graphs):
                 yield from _sparse_names(body)
 
@@ -175,7 +176,7 @@ def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> 
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 yield value.const_value
@@ -194,7 +195,7 @@ def _inline(model: ir.Model, name: str) -> ir.Model:
 
 def _check_values(model: ir.Model, name: str) -> None:
     """Raise ModelError for the first value that nothing makes, or whose name is no text."""
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         for node in graph:
             for value in (*node.inputs, *node.outputs):
                 if value is not None and not isinstance(value.name, str | None):
@@ -216,10 +217,12 @@ def _made_by_nobody(value: ir.Value) -> bool:
 
 def _name_everything(model: ir.Model) -> None:
     """Give unnamed nodes and values a name, so that every message and pattern can refer to them."""
-    taken = {value.name for graph in model.graphs() for node in graph for value in node.outputs}
-    for node in model.graph.all_nodes():
+    taken: set[str | None] | None = None
+    for node in (node for graph in all_graphs(model.graph) for node in graph):
         for index, value in enumerate(node.outputs):
             if not value.name and value.uses():
+                if taken is None:
+                    taken = {v.name for graph in all_graphs(model.graph) for n in graph for v in n.outputs}
                 value.name = _fresh(f"{node.op_type}_out{index}", taken)
         if not node.name:
             first = next((value.name for value in node.outputs if value.name), "")

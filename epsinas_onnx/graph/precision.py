@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx.graph.static import all_graphs
+
 NARROWED = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 FLOATS = NARROWED | {ir.DataType.FLOAT}
 
@@ -33,7 +35,7 @@ def to_float32(model: ir.Model) -> bool:
     range (mask constants of double models) become the largest finite float32 of their sign.
     """
     changed = False
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         for value in (*graph.inputs, *graph.initializers.values()):
             changed |= _retype(value)
             if value.const_value is not None and value.const_value.dtype in NARROWED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,7 +51,7 @@ def rewrite_weights(
     """
     emitter = Emitter(model.opset_imports.get("", 1))
     scalar = ir.Value(name=WEIGHT_INPUT, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
-    fills = _Fills(emitter, scalar, seed, name)
+    fills = _Fills(emitter, scalar, embedding_seeds(decisions, seed), name)
     by_node: dict[ir.Node, list[Use]] = {}
     for use in decisions.uses:
         by_node.setdefault(use.node, []).append(use)
@@ -79,29 +79,37 @@ def rewrite_weights(
     return Rewritten(model, tuple(pair for pair in statistics if pair[1].producer() in alive))
 
 
+def embedding_seeds(decisions: RoleDecisions, seed: int) -> dict[Use, int]:
+    """Return the seed of each embedding use: tables differ from each other, but not from one use to the next."""
+    numbers: dict[tuple[object, ...], int] = {}
+    return {
+        use: seed + numbers.setdefault((use.shape, use.value.dtype, *use.stored), len(numbers))
+        for use in decisions.with_role(Role.EMBEDDING)
+    }
+
+
 class _Fills:
     """The tensors full of c or 0 and the tables, one for each shape, at the start of the main graph."""
 
-    def __init__(self, emitter: Emitter, scalar: ir.Value, seed: int, name: str) -> None:
+    def __init__(self, emitter: Emitter, scalar: ir.Value, seeds: Mapping[Use, int], name: str) -> None:
         self.nodes: list[ir.Node] = []
         self._scalar = {ir.DataType.FLOAT: scalar}
         self._emitter = emitter
-        self._seed = seed
+        self._seeds = seeds
         self._name = name
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._zero: dict[ir.DataType, ir.Value] = {}
-        self._tables = 0
 
     def of_role(self, use: Use) -> ir.Value:
         """Return the tensor that a weight, bias or embedding use reads from now on."""
         if use.shape is None:
-            raise ShapeError(_no_shape(use, self._name))
+            raise ShapeError(no_shape(use, self._name))
         dtype = use.value.dtype or ir.DataType.FLOAT
         key: tuple[object, ...] = (use.role, use.shape, dtype)
         if use.role is Role.EMBEDDING:
             key = (*key, *use.stored)
         if key not in self._made:
-            self._made[key] = self._collect(lambda: self._make(use.role, use.shape or (), dtype))
+            self._made[key] = self._collect(lambda: self._make(use, use.shape or (), dtype))
         return self._made[key]
 
     def scalar(self, dtype: ir.DataType) -> ir.Value:
@@ -112,16 +120,15 @@ class _Fills:
             self._scalar[dtype] = cast
         return self._scalar[dtype]
 
-    def _make(self, role: Role, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
-        if role is Role.WEIGHT:
+    def _make(self, use: Use, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
+        if use.role is Role.WEIGHT:
             return self._emitter.fill(self.scalar(dtype), shape)
-        if role is Role.BIAS:
+        if use.role is Role.BIAS:
             if dtype not in self._zero:
                 self._zero[dtype] = self._emitter.constant(np.zeros([], dtype.numpy()))
                 self._zero[dtype].type = ir.TensorType(dtype)
             return self._emitter.fill(self._zero[dtype], shape)
-        self._tables += 1
-        table = uniform_table_nodes(self._emitter, shape, self._seed + self._tables - 1)
+        table = uniform_table_nodes(self._emitter, shape, self._seeds[use])
         return table if dtype == ir.DataType.FLOAT else self._emitter.op("Cast", [table], to=int(dtype))
 
     def _collect(self, make: object) -> ir.Value:
@@ -132,7 +139,8 @@ class _Fills:
         return value
 
 
-def _no_shape(use: Use, name: str) -> str:
+def no_shape(use: Use, name: str) -> str:
+    """Return the sentence for a weight whose shape nothing tells."""
     producer = use.value.producer()
     because = f"because it is computed at run time by node {producer.name!r}" if producer else "in the file"
     return (

@@ -19,7 +19,7 @@ ARITHMETIC = frozenset(
 )  # fmt: skip
 """Operators that make one weight out of others (weight normalisation, scale folding, packed gates)."""
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 
@@ -48,7 +48,7 @@ class StaticValues:
     def _visit(self, graph: ir.Graph) -> None:
         self.values.update(graph.initializers.values())
         for node in graph:
-            bodies = list(node_bodies(node))
+            bodies = node_bodies(node)
             for body in bodies:
                 self._visit(body)
             if self._is_static(node, bodies):
@@ -57,7 +57,7 @@ class StaticValues:
     def _is_static(self, node: ir.Node, bodies: list[ir.Graph]) -> bool:
         if node.op_type in ("Shape", "Size") and node.domain == "":
             return True
-        if node.op_type in _RANDOM or (bodies and node.op_type != "If"):
+        if node.op_type in RANDOM or (bodies and node.op_type != "If"):
             return False
         operands = [value for value in node.inputs if value is not None]
         operands += [output for body in bodies for output in body.outputs]
@@ -89,8 +89,18 @@ class StaticValues:
         return list(roots)
 
 
-def node_bodies(node: ir.Node) -> Iterable[ir.Graph]:
-    """Yield the graphs that a node holds in its attributes (If, Loop, Scan, SequenceMap)."""
+WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators of the standard domain that hold graphs."""
+
+
+def node_bodies(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs that a node holds in its attributes (If, Loop, Scan, SequenceMap)."""
+    if node.domain == "" and node.op_type not in WITH_BODIES:
+        return []
+    return list(_graph_attributes(node))
+
+
+def _graph_attributes(node: ir.Node) -> Iterable[ir.Graph]:
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from epsinas_onnx.graph.emitter import Emitter
 _PRIME = 2**31 - 1
 _MULTIPLIER = 48_271
 _SEED_STEP = 1_640_531_527
+T = TypeVar("T")
 _DROPPED, _STEP = 2**7, 2.0**-24  # float32 holds 24 of the 31 bits exactly, so that no entry is rounded up to 1
 
 
@@ -27,27 +29,71 @@ def uniform_table(shape: Sequence[int], seed: int = 0) -> npt.NDArray[np.float32
     return ((mixed // _DROPPED).astype(np.float32) * np.float32(_STEP)).reshape(tuple(shape))
 
 
+class Arithmetic(Protocol[T]):
+    """Integer arithmetic in some graph, which `uniform_rows` computes with."""
+
+    def number(self, value: int) -> T:
+        """Return an int64 scalar."""
+
+    def range(self, count: int) -> T:
+        """Return the int64 vector 0, 1, ..., count - 1."""
+
+    def op(self, op_type: str, first: T, second: T) -> T:
+        """Return a broadcasting ONNX operator of two int64 operands."""
+
+    def floats(self, value: T, step: float) -> T:
+        """Return the integers as float32, times `step`."""
+
+
+def uniform_rows(graph: Arithmetic[T], indices: T, rows: int, width: int, seed: int = 0) -> T:
+    """Append nodes that compute the rows of `uniform_table([rows, width], seed)` at `indices`, int64 `[..., 1]`.
+
+    Returns float32 `[..., width]`. Negative indices count from the end. Mod needs operator set 10.
+    """
+    prime = graph.number(_PRIME)
+
+    def times(a: T, b: T) -> T:
+        return graph.op("Mod", graph.op("Mul", a, b), prime)
+
+    row = graph.op("Mod", indices, graph.number(rows))
+    index = graph.op("Add", graph.op("Mul", row, graph.number(width)), graph.range(width))
+    start = graph.op("Add", graph.op("Mul", index, graph.number(_MULTIPLIER)), graph.number(_offset(seed)))
+    x = graph.op("Mod", start, prime)
+    square = times(x, x)
+    mixed = graph.op("Div", times(times(square, square), x), graph.number(_DROPPED))
+    return graph.floats(mixed, _STEP)
+
+
 def uniform_table_nodes(emitter: Emitter, shape: Sequence[int], seed: int = 0) -> ir.Value:
     """Append nodes that compute `uniform_table(shape, seed)`; Range needs operator set 11, Mod 10."""
     if emitter.opset < 11:
         return emitter.constant(uniform_table(shape, seed))
+    width = shape[-1]
+    rows = math.prod(shape) // max(1, width)
+    graph = _Emitted(emitter)
+    every = emitter.op("Reshape", [graph.range(rows), emitter.constant(np.asarray([rows, 1], np.int64))])
+    drawn = uniform_rows(graph, every, rows, width, seed)
+    return emitter.op("Reshape", [drawn, emitter.constant(np.asarray(shape, np.int64))])
 
-    def number(value: int) -> ir.Value:
-        return emitter.constant(np.asarray(value, np.int64))
 
-    prime = number(_PRIME)
+class _Emitted:
+    """Arithmetic with onnx-ir values."""
 
-    def times(a: ir.Value, b: ir.Value) -> ir.Value:
-        return emitter.op("Mod", [emitter.op("Mul", [a, b]), prime])
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
 
-    index = emitter.op("Range", [number(0), number(math.prod(shape)), number(1)])
-    start = emitter.op("Add", [emitter.op("Mul", [index, number(_MULTIPLIER)]), number(_offset(seed))])
-    x = emitter.op("Mod", [start, prime])
-    square = times(x, x)
-    mixed = emitter.op("Div", [times(times(square, square), x), number(_DROPPED)])
-    mixed = emitter.op("Cast", [mixed], to=int(ir.DataType.FLOAT))
-    scaled = emitter.op("Mul", [mixed, emitter.constant(np.asarray(_STEP, np.float32))])
-    return emitter.op("Reshape", [scaled, emitter.constant(np.asarray(shape, np.int64))])
+    def number(self, value: int) -> ir.Value:
+        return self._emitter.constant(np.asarray(value, np.int64))
+
+    def range(self, count: int) -> ir.Value:
+        return self._emitter.op("Range", [self.number(0), self.number(count), self.number(1)])
+
+    def op(self, op_type: str, first: ir.Value, second: ir.Value) -> ir.Value:
+        return self._emitter.op(op_type, [first, second])
+
+    def floats(self, value: ir.Value, step: float) -> ir.Value:
+        cast = self._emitter.op("Cast", [value], to=int(ir.DataType.FLOAT))
+        return self._emitter.op("Mul", [cast, self._emitter.constant(np.asarray(step, np.float32))])
 
 
 def _offset(seed: int) -> int:

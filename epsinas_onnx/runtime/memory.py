@@ -39,9 +39,12 @@ def peak_bytes(model: ir.Model) -> tuple[int, str]:
     return peak + weights, name
 
 
-def refuse_if_too_large(model: ir.Model, name: str, jobs: int = 1) -> None:
-    """Raise OutOfMemory when the estimate for `jobs` such runs at a time is beyond the memory that is left."""
-    needed, largest = peak_bytes(model)
+def refuse_if_too_large(estimate: tuple[int, str], name: str, jobs: int = 1) -> None:
+    """Raise OutOfMemory when `jobs` runs at a time need more than the memory that is left.
+
+    estimate: bytes of one run at its peak, and the largest value's name.
+    """
+    needed, largest = estimate
     free = available_bytes()
     if needed * jobs > free:
         raise OutOfMemory(

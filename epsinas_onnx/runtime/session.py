@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,31 +13,45 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import MissingRuntime, ModelError, RunError
 from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
-from epsinas_onnx.runtime.providers import CPU, Provider, provider_name, runtime
+from epsinas_onnx.runtime.providers import Provider, provider_name, runtime
 
 Array = npt.NDArray[Any]
+
+CHEAPEST = ("ConstantFolding",)
+"""Optimizers that find nothing in a lumped graph, and take as long as making the rest of its session does."""
 
 
 class Engine:
     """A rewritten graph, ready to run with any constant.
 
-    On the CPU the constant is bound into the graph before a session is made: ONNX Runtime then folds it into the
-    kernels and picks its blocked convolutions, which more than pays for a session each (benchmarks/binding.py).
-    Elsewhere, or with `bind=False`, one session serves all constants through the graph's scalar input.
+    write: returns the graph to run for a weight. binds: whether the weight is stored in that graph rather than an input
+    of it. On the CPU ONNX Runtime then folds it into the kernels and picks its blocked convolutions, which more than
+    pays for a session each (benchmarks/binding.py). Otherwise one session serves all constants.
+    disabled: optimizers of ONNX Runtime to leave out. small: whether the run is so short that it is not worth changing
+    the layout of convolutions for.
 
     seconds: wall-clock `session` and `run` so far.
     """
 
     def __init__(
-        self, model: ir.Model, name: str, providers: Sequence[Provider], threads: int = 0, bind: bool = True
+        self,
+        write: Callable[[Array], onnx.ModelProto],
+        name: str,
+        providers: Sequence[Provider],
+        threads: int = 0,
+        binds: bool = True,
+        disabled: Sequence[str] = (),
+        small: bool = False,
     ) -> None:
-        self._proto = without_shapes(to_proto(model, name))
+        self._write = write
+        self._disabled = list(disabled)
+        self._small = small
         self._name = name
         self._providers = list(providers)
         self._threads = threads
-        self._binds = bind and [provider_name(provider) for provider in providers] == [CPU]
+        self._binds = binds
         self._session: Any = None
-        self._constant: float | None = None
+        self._weight: Array | None = None
         self.seconds = {"session": 0.0, "run": 0.0}
 
     @property
@@ -47,12 +61,12 @@ class Engine:
 
     def run(
         self,
-        constant: float,
+        weight: Array,
         feeds: Mapping[str, Array],
         outputs: Sequence[str],
         batch_axes: Mapping[str, int] | None = None,
     ) -> dict[str, Array]:
-        """Return `outputs` by name for weights equal to `constant`.
+        """Return `outputs` by name for a weight, float32 in the shape of `epsinas_weight`.
 
         feeds: every graph input but the weight scalar. batch_axes: where given, the graph takes one sample at a time;
         the inputs named are cut along their axis, and the outputs stacked along a new first axis.
@@ -60,10 +74,10 @@ class Engine:
         The arrays are copies: an array that ONNX Runtime returned keeps the memory of its whole session alive.
         Raises RunError when ONNX Runtime refuses the graph or fails in it.
         """
-        session = self._prepare(constant)
+        session = self._prepare(weight)
         feeds = dict(feeds)
         if not self._binds:
-            feeds[WEIGHT_INPUT] = np.asarray(constant, np.float32)
+            feeds[WEIGHT_INPUT] = weight
         started = time.perf_counter()
         try:
             if not batch_axes:
@@ -75,18 +89,23 @@ class Engine:
         self.seconds["run"] += time.perf_counter() - started
         return dict(zip(outputs, arrays, strict=True))
 
-    def _prepare(self, constant: float) -> Any:
-        if self._session is not None and (not self._binds or self._constant == constant):
+    def _prepare(self, weight: Array) -> Any:
+        same = not self._binds or (self._weight is not None and np.array_equal(self._weight, weight))
+        if self._session is not None and same:
             return self._session
         self._session = None  # frees the arena of the session before
         started = time.perf_counter()
-        proto = bind_constant(self._proto, constant) if self._binds else self._proto
+        proto = without_shapes(self._write(weight))
         ort = runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 4
+        if self._small:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            session = ort.InferenceSession(proto.SerializeToString(), options, providers=self._providers)
+            session = ort.InferenceSession(
+                proto.SerializeToString(), options, providers=self._providers, disabled_optimizers=self._disabled
+            )
         except Exception as error:
             raise RunError(f"{self._name}: ONNX Runtime refused the graph: {_sentence(error)}") from error
         if self.provider not in session.get_providers():
@@ -94,7 +113,7 @@ class Engine:
                 f"ONNX Runtime fell back to {session.get_providers()[0]} although {self.provider} was asked for; check "
                 f"the CUDA and cuDNN libraries, or use --provider cpu"
             )
-        self._session, self._constant = session, constant
+        self._session, self._weight = session, weight
         self.seconds["session"] += time.perf_counter() - started
         return session
 
@@ -132,15 +151,15 @@ def _forget_value_info(node: onnx.NodeProto) -> None:
                 _forget_value_info(inner)
 
 
-def bind_constant(proto: onnx.ModelProto, constant: float) -> onnx.ModelProto:
-    """Return a copy of a rewritten graph whose weight scalar is stored in it rather than fed."""
+def bind_constant(proto: onnx.ModelProto, weight: Array) -> onnx.ModelProto:
+    """Return a copy of a rewritten graph whose input `epsinas_weight` is stored in it rather than fed."""
     bound = onnx.ModelProto()
     bound.CopyFrom(proto)
     for index, value in enumerate(bound.graph.input):
         if value.name == WEIGHT_INPUT:
             del bound.graph.input[index]
             break
-    bound.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(constant, np.float32), WEIGHT_INPUT))
+    bound.graph.initializer.append(onnx.numpy_helper.from_array(weight, WEIGHT_INPUT))
     return bound
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 OPSET = 18
@@ -67,6 +68,11 @@ class GraphBuilder:
         """Return a float32 scalar initializer."""
         if name not in self.initializers:
             self.initializers[name] = _initializer(name, np.asarray(value, np.float32))
+        return self.initializers[name]
+
+    def floats(self, values: npt.ArrayLike, name: str) -> ir.Value:
+        """Return a float32 tensor as an initializer."""
+        self.initializers[name] = _initializer(name, np.asarray(values, np.float32))
         return self.initializers[name]
 
     def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:

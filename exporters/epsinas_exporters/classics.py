@@ -1,4 +1,4 @@
-"""Well-known networks written directly as weightless graphs: ResNet-50, MobileNetV2, an MLP, an LSTM, a transformer."""
+"""Well-known networks written directly as weightless graphs: of images, of features, and of tokens."""
 
 from __future__ import annotations
 
@@ -97,6 +97,39 @@ def transformer(tokens: int = 1000, width: int = 64, heads: int = 4, layers: int
     return b.model([ids], [typed_output(b.linear(mean, "output", width, tokens), ["batch", tokens])])
 
 
+def llama(
+    layers: int = 32,
+    width: int = 4096,
+    heads: int = 32,
+    hidden: int = 11008,
+    vocabulary: int = 32000,
+    kv_heads: int | None = None,
+) -> ir.Model:
+    """Return the decoder of Llama 2 (Touvron et al., 2023), by default of 7 billion parameters, as torch spells it.
+
+    Input `input_ids`: int64 `[batch, sequence]`, both free; output `logits`: float32 `[batch, sequence, vocabulary]`.
+    kv_heads: heads of keys and values, of which each serves equally many of the queries; as many as these unless given.
+    """
+    b = GraphBuilder("llama")
+    ids = tensor_input("input_ids", ["batch", "sequence"], ir.DataType.INT64)
+    length = b.op("Gather", [b.op("Shape", [ids], "shape"), b.int64_scalar(1)], "length")
+    positions = b.op("Range", [b.int64_scalar(0), length, b.int64_scalar(1)], "positions")
+    turns, mask = _rotary_tables(b, positions, width // heads), _causal_mask(b, positions)
+    x = b.op("Gather", [b.parameter("embedding.weight", [vocabulary, width]), ids], "embedding")
+    for layer in range(layers):
+        name = f"l{layer}"
+        mixed = _rotary_attention(b, _rms_norm(b, x, f"{name}.norm1", width), name, width, heads, kv_heads or heads,
+                                  turns, mask)  # fmt: skip
+        x = b.op("Add", [x, mixed], f"{name}.add1")
+        y = _rms_norm(b, x, f"{name}.norm2", width)
+        gate = _projection(b, y, f"{name}.gate", width, hidden)
+        gate = b.op("Mul", [gate, b.op("Sigmoid", [gate], f"{name}.sigmoid")], f"{name}.silu")
+        gated = b.op("Mul", [gate, _projection(b, y, f"{name}.up", width, hidden)], f"{name}.gated")
+        x = b.op("Add", [x, _projection(b, gated, f"{name}.down", hidden, width)], f"{name}.add2")
+    logits = _projection(b, _rms_norm(b, x, "norm", width), "logits", width, vocabulary)
+    return b.model([ids], [typed_output(logits, ["batch", "sequence", vocabulary])])
+
+
 def _conv_bn(
     b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> ir.Value:
@@ -162,3 +195,73 @@ def _attention(b: GraphBuilder, x: ir.Value, name: str, width: int, heads: int) 
     mixed = b.op("MatMul", [b.op("Softmax", [scores], f"{name}.softmax", axis=-1), value], f"{name}.mixed")
     mixed = b.op("Transpose", [mixed], f"{name}.transpose", perm=[0, 2, 1, 3])
     return _linear3(b, b.op("Reshape", [mixed, b.int64s([0, 0, width])], f"{name}.merge"), f"{name}.out", width, width)
+
+
+def _projection(b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int) -> ir.Value:
+    return b.op("MatMul", [x, b.parameter(f"{name}.weight", [inputs, outputs])], name)
+
+
+def _rms_norm(b: GraphBuilder, x: ir.Value, name: str, width: int) -> ir.Value:
+    square = b.op("Pow", [x, b.scalar(2.0, "two")], f"{name}.square")
+    mean = b.op("ReduceMean", [square, b.int64s([-1])], f"{name}.mean")
+    root = b.op("Sqrt", [b.op("Add", [mean, b.scalar(1e-5, "epsilon")], f"{name}.add")], f"{name}.root")
+    normalised = b.op("Mul", [x, b.op("Reciprocal", [root], f"{name}.inverse")], f"{name}.unit")
+    return b.op("Mul", [b.parameter(f"{name}.weight", [width]), normalised], name)
+
+
+def _rotary_tables(b: GraphBuilder, positions: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
+    """Return the cosines and sines of the angles, `[sequence, width]`: one half of the features as the other."""
+    column = b.op("Unsqueeze", [positions, b.int64s([1])], "column")
+    frequencies = b.floats(1e4 ** (-np.arange(0, width, 2) / width), "inverse_frequencies")
+    angles = b.op("Mul", [b.op("Cast", [column], "column.float", to=int(ir.DataType.FLOAT)), frequencies], "angles")
+    both = b.op("Concat", [angles, angles], "angles.both", axis=-1)
+    return b.op("Cos", [both], "cos"), b.op("Sin", [both], "sin")
+
+
+def _causal_mask(b: GraphBuilder, positions: ir.Value) -> ir.Value:
+    """Return what is added to scores, `[sequence, sequence]`: float32's lowest number for keys behind their query."""
+    behind = b.op("Less", [b.op("Unsqueeze", [positions, b.int64s([1])], "queries"), positions], "behind")
+    lowest = b.scalar(float(np.finfo(np.float32).min), "lowest")
+    return b.op("Where", [behind, lowest, b.scalar(0.0, "zero")], "mask")
+
+
+def _rotary(b: GraphBuilder, x: ir.Value, name: str, width: int, turns: tuple[ir.Value, ir.Value]) -> ir.Value:
+    """Return x * cos + (-second half, first half) * sin."""
+    first = b.op("Slice", [x, b.int64s([0]), b.int64s([width // 2]), b.int64s([-1])], f"{name}.first")
+    second = b.op("Slice", [x, b.int64s([width // 2]), b.int64s([width]), b.int64s([-1])], f"{name}.second")
+    swapped = b.op("Concat", [b.op("Neg", [second], f"{name}.neg"), first], f"{name}.swapped", axis=-1)
+    cosine = b.op("Mul", [x, turns[0]], f"{name}.cos")
+    return b.op("Add", [cosine, b.op("Mul", [swapped, turns[1]], f"{name}.sin")], f"{name}.rotary")
+
+
+def _rotary_attention(
+    b: GraphBuilder, x: ir.Value, name: str, width: int, heads: int, kv_heads: int, turns: tuple[ir.Value, ir.Value],
+    mask: ir.Value,
+) -> ir.Value:  # fmt: skip
+    each = width // heads
+
+    def split(part: str, count: int) -> ir.Value:
+        flat = _projection(b, x, f"{name}.{part}", width, count * each)
+        folded = b.op("Reshape", [flat, b.int64s([0, 0, count, each])], f"{name}.{part}.heads")
+        return b.op("Transpose", [folded], f"{name}.{part}.t", perm=[0, 2, 1, 3])
+
+    def repeated(value: ir.Value, part: str) -> ir.Value:
+        if kv_heads == heads:
+            return value
+        value = b.op("Unsqueeze", [value, b.int64s([2])], f"{name}.{part}.unsqueeze")
+        value = b.op("Expand", [value, b.int64s([1, 1, heads // kv_heads, 1, 1])], f"{name}.{part}.expand")
+        return b.op("Reshape", [value, b.int64s([0, heads, -1, each])], f"{name}.{part}.repeated")
+
+    query = _rotary(b, split("q", heads), f"{name}.q", each, turns)
+    key = repeated(_rotary(b, split("k", kv_heads), f"{name}.k", each, turns), "k")
+    value = repeated(split("v", kv_heads), "v")
+    turned = b.op("Transpose", [key], f"{name}.k.columns", perm=[0, 1, 3, 2])
+    scores = b.op("Mul", [b.op("MatMul", [query, turned], f"{name}.scores"), b.scalar(each**-0.5, "scale")],
+                  f"{name}.scaled")  # fmt: skip
+    shares = b.op("Softmax", [b.op("Add", [scores, mask], f"{name}.masked")], f"{name}.softmax", axis=-1)
+    mixed = b.op(
+        "Transpose", [b.op("MatMul", [shares, value], f"{name}.mixed")], f"{name}.transpose", perm=[0, 2, 1, 3]
+    )
+    return _projection(
+        b, b.op("Reshape", [mixed, b.int64s([0, 0, width])], f"{name}.merge"), f"{name}.out", width, width
+    )

@@ -1,0 +1,215 @@
+"""Owns the lowered graph while it is built: nodes, stored tensors, shared sub-expressions and bodies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.lump.value import Array, Dims, Tensor
+
+_FOLDED_SIZE = 2**20
+"""Stored tensors are laid out anew while the graph is built up to this many entries."""
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One node of the lowered graph. source: the user's node that it was made for."""
+
+    op_type: str
+    domain: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: Mapping[str, Any]
+    source: str
+
+
+@dataclass(eq=False)
+class Body:
+    """A graph inside a node (a branch, or what a loop repeats); it may read every tensor of the graphs around it."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    seen: dict[Any, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+class LoweredGraph:
+    """Collects nodes in topological order; a node that was there before is not made again.
+
+    imports: operator sets, domain to version; those of the user's model, because his operators are copied as they are.
+    initializers: stored tensors. derived: stored tensors that are computed from the constants when these are known.
+    """
+
+    def __init__(self, imports: Mapping[str, int]) -> None:
+        self.imports = dict(imports)
+        self.opset = self.imports.get("", 1)
+        self.inputs: list[Tensor] = []
+        self.initializers: dict[Tensor, Array] = {}
+        self.derived: dict[Tensor, Callable[[Array], Array]] = {}
+        self.source = ""
+        self._constants: dict[Any, Tensor] = {}
+        self._scopes = [Body()]
+        self._base: dict[Tensor, Tensor] = {}
+        self._count = 0
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Return the nodes of the main graph."""
+        return self._scopes[0].nodes
+
+    def input(self, name: str, shape: Dims, dtype: ir.DataType) -> Tensor:
+        """Append a graph input."""
+        tensor = Tensor(name, shape, dtype)
+        self.inputs.append(tensor)
+        return tensor
+
+    def constant(self, array: Array) -> Tensor:
+        """Return a stored tensor; equal arrays are stored once."""
+        key = (array.dtype, array.shape, array.tobytes())
+        found = self._constants.get(key)
+        if found is None:
+            found = self._constants[key] = Tensor(
+                self._fresh("constant"), array.shape, ir.DataType.from_numpy(array.dtype)
+            )
+            self.initializers[found] = array
+        return found
+
+    def derive(self, make: Callable[[Array], Array], shape: Dims, dtype: ir.DataType) -> Tensor:
+        """Return a tensor that is stored once the constants are known: `make` of them."""
+        tensor = Tensor(self._fresh("derived"), shape, dtype)
+        self.derived[tensor] = make
+        return tensor
+
+    def laid_out(self, tensor: Tensor, shape: Dims, change: Callable[[Array, Dims], Array]) -> Tensor | None:
+        """Return a stored tensor, reshaped or stretched now; None where it is computed in the graph, or large."""
+        if math.prod(shape) > _FOLDED_SIZE:
+            return None
+        array = self.initializers.get(tensor)
+        if array is not None:
+            return self.constant(change(array, shape))
+        make = self.derived.get(tensor)
+        if make is None:
+            return None
+        key = ("derived", tensor, change, shape)
+        if key not in self._constants:
+            inner = make
+            self._constants[key] = self.derive(lambda weight: change(inner(weight), shape), shape, tensor.dtype)
+        return self._constants[key]
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        shape: Dims | None,
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Tensor:
+        """Append a node with one output and return it; its dtype is that of the first input unless given.
+
+        attributes: int, float, str, lists of these, an array, an onnx-ir attribute, or a Body.
+        """
+        if dtype is None:
+            assert inputs[0] is not None
+            dtype = inputs[0].dtype
+        return self.ops(op_type, inputs, [(shape, dtype)], domain, attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[tuple[Dims | None, ir.DataType]],
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        share: bool = True,
+    ) -> tuple[Tensor, ...]:
+        """Append a node with any number of outputs, given as shape and dtype; share: whether it is deterministic."""
+        attributes = attributes or {}
+        key = (domain, op_type, tuple(inputs), len(outputs), *(_key(attributes) if attributes else ()))
+        share = share and not any(isinstance(value, Body) for value in attributes.values())
+        if share:
+            for scope in self._scopes:
+                if key in scope.seen:
+                    return scope.seen[key]
+        made = tuple(Tensor(self._fresh(op_type), shape, dtype) for shape, dtype in outputs)
+        scope = self._scopes[-1]
+        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source))
+        if share:
+            scope.seen[key] = made
+        return made
+
+    def reshape(self, tensor: Tensor, shape: Dims) -> Tensor:
+        """Return the same data in another shape; reshapes of reshapes become one."""
+        if tensor.shape == shape:
+            return tensor
+        base = self._base.get(tensor, tensor)
+        if base.shape == shape:
+            return base
+        stored = self.laid_out(tensor, shape, np.reshape)
+        if stored is not None:
+            return stored
+        result = self.op("Reshape", [base, self.constant(np.asarray(shape, np.int64))], shape)
+        self._base[result] = base
+        return result
+
+    def open(self) -> Body:
+        """Begin a body: what is appended until `close` belongs to it."""
+        self._scopes.append(Body())
+        return self._scopes[-1]
+
+    def close(self, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Body:
+        """End the body that was opened last."""
+        body = self._scopes.pop()
+        body.inputs, body.outputs = list(inputs), list(outputs)
+        return body
+
+    def placeholder(self, label: str, shape: Dims | None, dtype: ir.DataType) -> Tensor:
+        """Return a tensor that a body is given by its node."""
+        return Tensor(self._fresh(label), shape, dtype)
+
+    def _fresh(self, label: str) -> str:
+        self._count += 1
+        return f"{self.source}/{label}.{self._count}" if self.source else f"epsinas/{label}.{self._count}"
+
+    def live_nodes(self, outputs: Sequence[Tensor]) -> list[Node]:
+        """Return the nodes of the main graph that the outputs need, in order."""
+        needed = set(outputs)
+        live = []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.outputs):
+                live.append(node)
+                needed.update(reads(node))
+        live.reverse()
+        return live
+
+
+def reads(node: Node) -> Iterable[Tensor]:
+    """Yield what a node takes, what its bodies take from outside included."""
+    for tensor in node.inputs:
+        if tensor is not None:
+            yield tensor
+    for value in node.attributes.values():
+        if isinstance(value, Body):
+            yield from value.outputs
+            for inner in value.nodes:
+                yield from reads(inner)
+
+
+def _key(attributes: Mapping[str, Any]) -> Iterable[Any]:
+    for name in sorted(attributes):
+        value = attributes[name]
+        if isinstance(value, ir.Attr):
+            inner = value.value
+            if isinstance(inner, (list, tuple)):
+                yield name, tuple(inner)
+            else:
+                yield name, inner if isinstance(inner, (int, float, str)) else id(value)
+        elif isinstance(value, np.ndarray):
+            yield name, value.shape, value.tobytes()
+        else:
+            yield name, tuple(value) if isinstance(value, list) else value

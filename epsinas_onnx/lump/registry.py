@@ -1,0 +1,48 @@
+"""Owns the registry of rules: which function lumps which operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.step import Step
+from epsinas_onnx.lump.value import Lumped
+
+Operands: TypeAlias = Sequence[Lumped | None]
+Outcome: TypeAlias = Lumped | Sequence[Lumped | None] | None
+"""A rule returns its output, or all of them in order, or None where it does not apply: then the operator is run as it
+is, on expanded operands."""
+Rule: TypeAlias = Callable[[Context, Step, Operands], Outcome]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A rule. scaled: whether it takes operands with a pending factor, because it is linear or normalises."""
+
+    function: Rule
+    scaled: bool
+
+
+RULES: dict[tuple[str, str], Registered] = {}
+
+
+def rule(*op_types: str, domain: str = "", scaled: bool = False) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of operators; its operands have known shapes and, unless `scaled`, no factors."""
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            key = (domain, op_type)
+            assert key not in RULES, f"{op_type} has two rules"
+            RULES[key] = Registered(function, scaled)
+        return function
+
+    return register
+
+
+def find_rule(domain: str, op_type: str) -> Registered | None:
+    """Return the rule of an operator; the modules that hold rules are imported the first time."""
+    if not RULES:
+        from epsinas_onnx.lump import rules  # noqa: F401
+    return RULES.get((domain, op_type))

@@ -1,0 +1,31 @@
+"""The rules, one module an operator family; importing this package registers all of them."""
+
+from epsinas_onnx.lump.rules import (
+    attention,
+    contributed,
+    convolution,
+    einsum,
+    elementwise,
+    layout,
+    matmul,
+    normalisation,
+    pooling,
+    reduction,
+    rotary,
+    softmax,
+)
+
+__all__ = [
+    "attention",
+    "contributed",
+    "convolution",
+    "einsum",
+    "elementwise",
+    "layout",
+    "matmul",
+    "normalisation",
+    "pooling",
+    "reduction",
+    "rotary",
+    "softmax",
+]

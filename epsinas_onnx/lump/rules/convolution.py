@@ -1,0 +1,203 @@
+"""Rules of convolutions whose kernels are one constant: a sum over channels, then a box filter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.registry import Operands, rule
+from epsinas_onnx.lump.step import Step
+from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
+
+
+@rule("Conv", scaled=True)
+def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
+    """y[n, o, p] = sum over channels i of o's group, offsets k: w * x[n, i, p + k].
+
+    With one w for the whole kernel, channels of x that are equal give equal terms, so a group's sum is one over
+    classes, weighted by how many of each it holds; and output channels are equal where their groups hold equal
+    classes equally often. What is left of the kernel is a box filter of ones.
+
+    Order of the multiplications: plain rounds each product w * x and sums up afterwards, so that a product below
+    float32's smallest number is lost even where the sum of all products would not be. Here w therefore meets x before
+    anything is summed, and how many channels there are comes last, which in the range where float32 loses bits is
+    exact. Only a value that no weight has touched yet is summed first: it is as large as the input.
+    """
+    x, weight, bias = [*operands, None][:3]
+    if x is None or weight is None or not weight.is_single or x.rank < 3:
+        return None
+    kernel = weight.shape[2:]
+    groups = step.integer("group", 1)
+    x = _with_free_space(context, x)
+    counts, channels = channel_counts(x.axes[1], groups, weight.shape[0])
+    box = _Box(step, kernel, x.shape[2:])
+    y = _scaled_box(context, x, weight, counts, channels, box)
+    return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))
+
+
+def channel_counts(part: Partition, groups: int, outputs: int) -> tuple[Array, Partition]:
+    """Return how many channels of each class the different groups hold, `[rows, part.count]`, and the output channels.
+
+    groups: how many of them the channels of `part` are cut into. The partition has one class for each row.
+    """
+    width = part.size // groups
+    if groups == 1 or part.is_one:
+        return part.sizes[None, :] // groups if part.is_one else part.sizes[None, :], Partition.one(outputs)
+    rows = np.zeros((groups, part.count), np.int64)
+    np.add.at(rows, (np.repeat(np.arange(groups), width), part.labels), 1)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    labels = np.repeat(number[inverse.reshape(-1)], outputs // groups)
+    return rows[np.sort(first)], Partition.of(labels)
+
+
+def _with_free_space(context: Context, x: Lumped) -> Lumped:
+    """Return x with every position of an image a class of its own: padding would tell equal ones apart."""
+    if all(part.is_discrete for part in x.axes[2:]):
+        return x
+    return context.refine(x, (*x.axes[:2], *(Partition.discrete(size) for size in x.shape[2:])))
+
+
+def _scaled_box(context: Context, x: Lumped, weight: Lumped, counts: Array, channels: Partition, box: _Box) -> Lumped:
+    if not x.weighted:  # untouched by any weight: sum first, and once for all constants
+        y = box.filter(context, context.mix(x, 1, counts, channels))
+        return _times(context, y, weight)
+    plain = counts.shape == (1, 1) or (np.count_nonzero(counts, axis=1) == 1).all()
+    if plain and box.is_filter and context.target.blocked and context.target.bound and weight.weighted:
+        # Groups of one class: the multiplication is the kernel's, and the sum over channels a number or a choice.
+        y = box.filter(context, x, context.settle(weight))
+        return context.mix(y, 1, counts, channels)
+    x = _times(context, x, weight)
+    return box.filter(context, context.mix(x, 1, counts, channels))
+
+
+def _times(context: Context, x: Lumped, weight: Lumped) -> Lumped:
+    """Return x times a weight of one class, whatever its shape."""
+    number = weight.replace(parts=(Partition.one(1),), tensor=context.tensor(weight), known=None)
+    return context.mul(x, number)
+
+
+class _Box:
+    """A filter of ones over the positions of an image, with a convolution's pads, strides and dilations."""
+
+    def __init__(self, step: Step, kernel: Dims, space: Dims) -> None:
+        rank = len(kernel)
+        self.kernel = kernel
+        self.strides = step.integers("strides") or (1,) * rank
+        self.dilations = step.integers("dilations") or (1,) * rank
+        self.pads = _pads(step, kernel, space, self.strides, self.dilations)
+        self.space = tuple(
+            (size + self.pads[axis] + self.pads[axis + rank] - dilation * (length - 1) - 1) // stride + 1
+            for axis, (size, length, stride, dilation) in enumerate(
+                zip(space, kernel, self.strides, self.dilations, strict=True)
+            )
+        )
+        self.input_space = space
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether neighbours are summed up at all; a kernel of size 1 without pads leaves every position to itself."""
+        return any(length > 1 for length in self.kernel) or any(self.pads)
+
+    def filter(self, context: Context, x: Lumped, weight: Lumped | None = None) -> Lumped:
+        """Return the sums over the kernel's positions, of x times a weight where one is given; the factor stays."""
+        parts = (*x.axes[:2], *(Partition.discrete(size) for size in self.space))
+        if not self.is_filter:
+            return self._stride(context, x, parts)
+        operands = [x, weight]
+        if context.target.blocked:
+            maps = context.as_channels(x)
+            made = self._over_channels(context, maps, self._kernel(context, maps.dims[1], x.dtype, weight))
+        else:
+            maps = context.as_batch(x)
+            made = self._over_channels(context, maps, self._kernel(context, 1, x.dtype, weight))
+        return context.result(made, parts, operands, x.factor)
+
+    def _kernel(self, context: Context, maps: int, dtype: ir.DataType, weight: Lumped | None) -> Tensor:
+        shape = (maps, 1, *self.kernel)
+        if weight is None:
+            return context.constant(np.ones(shape, dtype.numpy()))
+        constants = context.constants if weight.varied else 1
+        rank = len(self.kernel)
+        column = context.reshape(context.tensor(weight), (constants, *(1,) * (rank + 2)))
+        full = context.stretch(column, (constants, maps // constants, 1, *self.kernel))
+        return context.reshape(full, shape)
+
+    def _over_channels(self, context: Context, maps: Tensor, kernel: Tensor) -> Tensor:
+        """Append a depthwise convolution; vectors are images of height 1, which have kernels."""
+        lift = len(self.kernel) == 1
+        batch, channels = maps.dims[:2]
+        extra = (1,) if lift else ()
+        pads = [0, self.pads[0], 0, self.pads[1]] if lift else list(self.pads)
+        image = context.reshape(maps, (batch, channels, *extra, *maps.dims[2:]))
+        kernel = context.reshape(kernel, (*kernel.dims[:2], *extra, *self.kernel))
+        made = context.op(
+            "Conv", [image, kernel], (batch, channels, *extra, *self.space),
+            group=channels, kernel_shape=[*extra, *self.kernel], pads=pads, strides=[*extra, *self.strides],
+            dilations=[*extra, *self.dilations],
+        )  # fmt: skip
+        return context.reshape(made, (batch, channels, *self.space)) if lift else made
+
+    def _stride(self, context: Context, x: Lumped, parts: tuple[Partition, ...]) -> Lumped:
+        if all(stride == 1 for stride in self.strides):
+            return x.replace(parts=parts)
+        rank = len(self.kernel)
+        tensor = context.canonical(x.replace(factor=1.0))
+        first = len(tensor.dims) - rank
+        made = context.slice(
+            tensor, [0] * rank, list(self.input_space), list(range(first, first + rank)), list(self.strides)
+        )
+        return context.result(made, parts, [x], x.factor)
+
+
+def _pads(step: Step, kernel: Dims, space: Dims, strides: Dims, dilations: Dims) -> Dims:
+    """Return the pads of all axes, first those in front, then those behind (ONNX Conv, attribute auto_pad)."""
+    rank = len(kernel)
+    mode = step.text("auto_pad", "NOTSET")
+    if mode == "VALID":
+        return (0,) * (2 * rank)
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        front, behind = [], []
+        for size, length, stride, dilation in zip(space, kernel, strides, dilations, strict=True):
+            needed = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (length - 1) + 1 - size)
+            small, large = needed // 2, needed - needed // 2
+            front.append(small if mode == "SAME_UPPER" else large)
+            behind.append(large if mode == "SAME_UPPER" else small)
+        return (*front, *behind)
+    return step.integers("pads") or (0,) * (2 * rank)
+
+
+@rule("ConvTranspose", scaled=True)
+def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
+    """The transpose of a convolution: every input spreads w times itself over the kernel's positions.
+
+    Channels are summed up as in a convolution; the spreading is a ConvTranspose of one channel with a kernel of ones.
+    The order of the multiplications is that of a convolution.
+    """
+    x, weight, bias = [*operands, None][:3]
+    if x is None or weight is None or not weight.is_single or x.rank < 3:
+        return None
+    groups = step.integer("group", 1)
+    shape = step.out_shape()
+    if shape is None:
+        return None
+    x = _with_free_space(context, x)
+    counts, channels = channel_counts(x.axes[1], groups, weight.shape[1] * groups)
+    if x.weighted:
+        y = context.mix(_times(context, x, weight), 1, counts, channels)
+    else:
+        y = context.mix(x, 1, counts, channels)
+    maps = context.as_batch(y)
+    kernel = context.constant(np.ones((1, 1, *weight.shape[2:]), y.dtype.numpy()))
+    names = ("auto_pad", "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides")
+    made = context.op("ConvTranspose", [maps, kernel], (*maps.dims[:2], *shape[2:]), **step.attributes(*names))
+    y = context.result(made, (*y.axes[:2], *(Partition.discrete(size) for size in shape[2:])), [y], y.factor)
+    if not x.weighted:
+        y = _times(context, y, weight)
+    return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))

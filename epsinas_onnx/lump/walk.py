@@ -1,0 +1,238 @@
+"""Walks a user's graph node by node: finds operands and their roles, applies rules, and runs what has none as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.kept import kept_tensor
+from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
+from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
+from epsinas_onnx.graph.static import RANDOM, node_bodies
+from epsinas_onnx.lump.context import KNOWN_SIZE, Context
+from epsinas_onnx.lump.partition import Partition, of_array
+from epsinas_onnx.lump.registry import Outcome, find_rule
+from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
+from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
+
+_COMPARED_SIZE = 2**20
+"""Stored tensors up to this many entries are searched for equal slices."""
+
+_NORMALISES = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormalization"})
+_KEEPS_SPREAD = frozenset(
+    {"Conv", "Relu", "Clip", "LeakyRelu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Identity",
+     "Dropout", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gemm", "Slice", "Split", "Pad"}
+)  # fmt: skip
+
+
+class Unlumpable(Exception):
+    """Raised where a graph cannot be lowered at all, so that the plain one must do."""
+
+
+class Walker:
+    """Lowers graphs into a context. values: what became of each of the user's values so far.
+
+    without_rule: the user's nodes that run as they are.
+    """
+
+    def __init__(self, context: Context, decisions: RoleDecisions, name: str, seed: int, inferred: bool = True) -> None:
+        self.context = context
+        self.name = name
+        self._inferred = inferred
+        self.values: dict[ir.Value, Lumped] = {}
+        self.without_rule: list[ir.Node] = []
+        self._uses = {(use.node, use.slot): use for use in decisions.uses if self._is_replaced(use)}
+        self._seeds = embedding_seeds(decisions, seed)
+        self._tables: dict[tuple[int, Dims], Lumped] = {}
+        self._order = 0
+        self._spread: set[ir.Value] = set()
+
+    def _is_replaced(self, use: Use) -> bool:
+        if use.role is Role.STATISTICS:
+            return self.context.target.norm_stats != "stored"
+        return use.role is not Role.CONSTANT
+
+    def walk(self, graph: ir.Graph, outputs: Iterable[ir.Value]) -> None:
+        """Lower the nodes of `graph` that `outputs` need, in order."""
+        needed = self._needed(graph, outputs)
+        for node in graph:
+            if node in needed:
+                self._order += 1
+                self._node(Step(node, self._order))
+
+    def _needed(self, graph: ir.Graph, outputs: Iterable[ir.Value]) -> set[ir.Node]:
+        needed: set[ir.Node] = set()
+        pending = list(outputs)
+        while pending:
+            producer = pending.pop().producer()
+            if producer is None or producer in needed or producer.graph is not graph:
+                continue
+            needed.add(producer)
+            pending += self._reads(producer)
+        return needed
+
+    def _reads(self, node: ir.Node) -> Iterable[ir.Value]:
+        for slot, value in enumerate(node.inputs):
+            if value is not None and (node, slot) not in self._uses:
+                yield value
+        for body in node_bodies(node):
+            yield from body.outputs
+            for inner in body:
+                yield from self._reads(inner)
+
+    def value(self, value: ir.Value) -> Lumped:
+        """Return what became of a value; a stored tensor is read when it is asked for."""
+        found = self.values.get(value)
+        if found is None:
+            found = self.values[value] = self._stored(kept_tensor(value, self.name))
+        return found
+
+    def _stored(self, tensor: ir.TensorProtocol) -> Lumped:
+        dtype = tensor.dtype
+        if dtype == ir.DataType.STRING:
+            raise Unlumpable("strings have no classes")
+        array = tensor.numpy()
+        if array.size <= KNOWN_SIZE:
+            return self.context.known(array, dtype)
+        parts = of_array(array) if array.size <= _COMPARED_SIZE else tuple(map(Partition.discrete, array.shape))
+        if any(part.count != part.size for part in parts):
+            array = array[np.ix_(*(part.representatives for part in parts))]
+        return Lumped(parts, dtype, self.context.constant(array), zero=array.size <= _COMPARED_SIZE and not array.any())
+
+    def _operand(self, node: ir.Node, slot: int, value: ir.Value | None) -> Lumped | None:
+        if value is None:
+            return None
+        use = self._uses.get((node, slot))
+        if use is None:
+            return self.value(value)
+        if use.role is Role.STATISTICS:
+            return None
+        if use.shape is None:
+            raise ShapeError(no_shape(use, self.name))
+        dtype = use.value.dtype or ir.DataType.FLOAT
+        if use.role is Role.WEIGHT:
+            return self.context.weight(use.shape, dtype)
+        if use.role is Role.BIAS:
+            return self.context.zeros(use.shape, dtype)
+        parts = tuple(Partition.discrete(size) for size in use.shape)
+        return Lumped(parts, dtype, table=self._seeds[use])
+
+    def _node(self, step: Step) -> None:
+        node = step.node
+        context = self.context
+        context.graph.source = str(node.name)
+        operands = [self._operand(node, slot, value) for slot, value in enumerate(node.inputs)]
+        context.doubtful = not self._keeps_spread(node, operands)
+        outcome: Outcome = self._folded(step, operands)
+        if outcome is None and all(operand is None or operand.parts is not None for operand in operands):
+            found = find_rule(node.domain, node.op_type)
+            if found is not None:
+                taken = operands if found.scaled else [o if o is None else context.settle(o) for o in operands]
+                try:
+                    outcome = found.function(context, step, taken)
+                except (ArithmeticError, LookupError, TypeError, ValueError):
+                    outcome = None  # operands that contradict each other: ONNX Runtime says what is wrong with them
+        if outcome is None:
+            if any(True for _ in node_bodies(node)):
+                raise Unlumpable(f"node {node.name!r} ({node.op_type}) has a body and no rule applies")
+            self.without_rule.append(node)
+            outcome = self.as_it_is(step, operands)
+        results = [outcome] if isinstance(outcome, Lumped) else outcome
+        for value, result in zip(node.outputs, results, strict=False):
+            if result is not None:
+                self.values[value] = result
+
+    def _keeps_spread(self, node: ir.Node, operands: Sequence[Lumped | None]) -> bool:
+        """Whether what a node takes varies about as much as it is large, because a normalisation saw to it.
+
+        Sums with positive weights, poolings and rectifiers behind a batch normalisation keep that; behind anything
+        else (the input, a sigmoid, a difference) a normalisation may be enlarging rounding alone.
+        """
+        keeps = all(
+            value in self._spread
+            for value, operand in zip(node.inputs, operands, strict=True)
+            if value is not None and operand is not None and operand.depends
+        )
+        if node.op_type in _NORMALISES or (keeps and node.op_type in _KEEPS_SPREAD):
+            self._spread.update(node.outputs)
+        return keeps
+
+    def _folded(self, step: Step, operands: Sequence[Lumped | None]) -> list[Lumped] | None:
+        """Return the outputs of a node of known operands, computed now; None where it has others."""
+        node = step.node
+        if node.op_type == "Constant" and node.domain == "":
+            return [self._constant(node)]
+        if node.op_type in RANDOM or any(True for _ in node_bodies(node)):
+            return None
+        if node.op_type in ("Shape", "Size"):
+            return self._measured(step, operands[0])
+        if not operands or not all(operand is None or operand.known is not None for operand in operands):
+            return None
+        shapes = [step.out_shape(index) for index in range(len(node.outputs))]
+        if any(shape is not None and int(np.prod(shape)) > KNOWN_SIZE for shape in shapes):
+            return None
+        arrays = [None if operand is None else operand.known for operand in operands]
+        results = evaluate(node, arrays, self.context.graph.imports)
+        if results is None or any(not isinstance(array, np.ndarray | np.generic) for array in results):
+            return None
+        made = [np.asarray(array) for array in results]
+        if any(array.size > KNOWN_SIZE for array in made):
+            return None
+        folded = []
+        for index, array in enumerate(made):
+            dtype = step.out_dtype(index) or ir.DataType.from_numpy(array.dtype)
+            folded.append(self.context.known(array.astype(dtype.numpy(), copy=False), dtype))
+        return folded
+
+    def _constant(self, node: ir.Node) -> Lumped:
+        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        if tensor is None:
+            raise Unlumpable(f"node {node.name!r} is a Constant of an unknown kind")
+        return self._stored(tensor)
+
+    def _measured(self, step: Step, operand: Lumped | None) -> list[Lumped] | None:
+        if operand is None or operand.parts is None:
+            return None
+        shape = operand.shape
+        if step.node.op_type == "Size":
+            return [self.context.known(np.asarray(np.prod(shape, dtype=np.int64)))]
+        start, end = step.integer("start", 0), step.node.attributes.get("end")
+        return [self.context.known(np.asarray(shape[start : None if end is None else int(end.value)], np.int64))]
+
+    def as_it_is(self, step: Step, operands: Sequence[Lumped | None]) -> list[Lumped]:
+        """Run an operator as it is, on expanded operands, once for each constant where they vary."""
+        if not self._inferred:
+            raise ShapesMissing
+        node, context = step.node, self.context
+        first = next((operand.dtype for operand in operands if operand is not None), ir.DataType.FLOAT)
+        outputs = [(step.out_shape(index), step.out_dtype(index) or first) for index in range(len(node.outputs))]
+
+        def make(tensors: list[Tensor | None]) -> Sequence[Tensor]:
+            return context.graph.ops(
+                node.op_type, tensors, outputs, node.domain, step.attributes(), node.op_type not in RANDOM
+            )
+
+        results = []
+        for tensor, varied in context.each(operands, make, context.expand):
+            shape = None if tensor.shape is None else tensor.shape[1 if varied else 0 :]
+            parts = None if shape is None else tuple(Partition.discrete(size) for size in shape)
+            made = context.result(tensor, parts, operands)
+            if made.varied and not varied:
+                raise SeparateRuns
+            results.append(made)
+        return results
+
+
+def evaluate(node: ir.Node, arrays: Sequence[Array | None], imports: Mapping[str, int]) -> Sequence[Array] | None:
+    """Return a node's outputs as ONNX's reference implementation computes them; None where it has none or fails."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = ir.to_proto(node)
+    feeds = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
+    try:
+        return list(ReferenceEvaluator(proto, opsets=dict(imports)).run(None, feeds))
+    except Exception:  # it raises what it likes; the node is then lowered like any other
+        return None

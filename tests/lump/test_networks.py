@@ -1,0 +1,70 @@
+"""Whole graphs: the lumped score is the plain one, on random networks, on the files in `models/`, on real structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import epsinas_onnx
+from epsinas_onnx.execution import PlainExecution, Setting
+from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.judge import EPSILON
+from epsinas_onnx.metric import amplification
+from epsinas_onnx.prepare import GraphOptions, decide_all
+from epsinas_onnx.runtime.providers import CPU
+from tests.lump.networks import SIZE, random_network
+
+Array = npt.NDArray[Any]
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
+NUDGE = 1e-6
+"""Share by which inputs are moved to see how much rounding a score takes: that of some ten float32 operations."""
+
+SATURATED = 2**16
+"""Outputs that vary by less than this share of themselves have some 7 bits left, and rounding decides their status."""
+
+
+def scored(source: object, **options: object) -> epsinas_onnx.Score:
+    return epsinas_onnx.score(source, **options)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20))
+def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None:
+    model = random_network(seed)
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((6, 3, SIZE, SIZE), np.float32)
+    nudged = (images * (1 + NUDGE * rng.standard_normal(images.shape))).astype(np.float32)
+    options = {"weights": (0.05, 0.4), "batch": 6}
+    enlarged = sum(amplification(output) for output in plain_outputs(model, images, (0.05, 0.4)))
+    assume(enlarged < SATURATED)
+    lumped, plain = (scored(model, inputs=images, lump=lump, **options) for lump in (True, False))
+    assume(epsinas_onnx.Status.NOISE not in (lumped.status, plain.status))  # lumped sums are the more exact ones
+    if plain.score is None or lumped.score is None:
+        assert lumped.status == plain.status, f"lumped: {lumped.reason}; plain: {plain.reason}"
+        return
+    moved = scored(model, inputs=nudged, lump=False, **options).raw_score
+    assert moved is not None
+    tolerance = 30 * abs(plain.score - moved) + 100 * EPSILON * enlarged
+    assert lumped.score == pytest.approx(plain.score, rel=1e-3, abs=1e-5 + tolerance)
+
+
+def plain_outputs(model: ir.Model, images: Array, constants: Sequence[float]) -> list[Array]:
+    """Return the outputs of the plain graph."""
+    decided = decide_all(load_model(model), len(images), GraphOptions())
+    passes = PlainExecution(decided, Setting([CPU])).run(constants, {"input": images}, None)
+    return [one.output for one in passes]
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_models_have_the_same_score_lumped_and_plain(path: Path) -> None:
+    lumped, plain = (scored(path, lump=lump, batch=16) for lump in (True, False))
+    assert lumped.status == plain.status
+    assert lumped.score == (None if plain.score is None else pytest.approx(plain.score, rel=1e-3, abs=1e-5))
