@@ -75,6 +75,7 @@ class Attempt:
         self.decided = self._decide(loaded, first)
         self.sample_norms = sample_norms(self.decided.model)
         self.depth = longest_path(self.decided.model, self.decided.outputs)
+        self.fixed = self.minibatch.fixed(self.decided.specs, self.decided.bounds)
         self.cut_off, self.execution = self._executed()
         self.seconds["rewrite"] = time.perf_counter() - started
         specs = [spec.with_batch(self.batch) for spec in self.decided.specs]
@@ -88,7 +89,7 @@ class Attempt:
 
         What the partitions prove holds for the plain graph too, so they are asked even where it is the one to run.
         """
-        lowered = prove(self.decided, self.setting, len(self.options.weights))
+        lowered = prove(self.decided, self.setting, len(self.options.weights), self.fixed)
         if lowered is not None and lowered.cut_off is not None:
             return f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}", None
         if lowered is not None and self.options.lump:
@@ -100,7 +101,7 @@ class Attempt:
         """Run both constants and judge them."""
         options, decided = self.options, self.decided
         if self.cut_off is None and self.execution is not None:
-            passes = self.execution.run(options.weights, self.feeds, self._cut_axes)
+            passes = self._passes()
         else:
             passes = [Pass(np.zeros(1, np.float32))] * 2
         evidence = Evidence(
@@ -130,6 +131,17 @@ class Attempt:
             seed=options.seed,
             versions=versions(),
         )
+
+    def _passes(self) -> list[Pass]:
+        """Run all constants; a lumped graph that ONNX Runtime does not take gives way to the plain one."""
+        assert self.execution is not None
+        try:
+            return self.execution.run(self.options.weights, self.feeds, self._cut_axes)
+        except RunError:
+            if not self.execution.lumped:
+                raise
+        self.execution = PlainExecution(self.decided, self.setting)
+        return self.execution.run(self.options.weights, self.feeds, self._cut_axes)
 
     @property
     def _cut_axes(self) -> Mapping[str, int] | None:
@@ -250,7 +262,7 @@ class Attempt:
                 decided = self.decided.with_batch(batch)
             else:  # the graph was rewritten for its minibatch
                 decided = decide_all(load_model(self.source), batch, self.graph_options)
-            self._traced = TracedExecution(decided, self.setting, lumped)
+            self._traced = TracedExecution(decided, self.setting, lumped, self.fixed)
         return self._traced
 
     def _few_feeds(self) -> dict[str, Array]:

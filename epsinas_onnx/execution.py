@@ -67,22 +67,32 @@ class Execution(Protocol):
         """Return a pass for each constant; axes: where the samples are cut apart, None to run them together."""
 
 
-def prove(decided: Decided, setting: Setting, constants: int) -> LumpedModel | None:
+def prove(
+    decided: Decided, setting: Setting, constants: int, fixed: Mapping[str, Array] | None = None
+) -> LumpedModel | None:
     """Lower a decided model, whose `cut_off` says what the partitions prove; None where it cannot be lowered."""
     try:
-        return lower(decided, setting, constants)
+        return lower(decided, setting, constants, fixed=fixed)
     except Unlumpable:
         return None
 
 
-def lower(decided: Decided, setting: Setting, constants: int, bound: bool = True) -> LumpedModel:
-    """Return the lumped graph of a decided model for so many constants a run."""
+def lower(
+    decided: Decided,
+    setting: Setting,
+    constants: int,
+    bound: bool = True,
+    fixed: Mapping[str, Array] | None = None,
+) -> LumpedModel:
+    """Return the lumped graph of a decided model for so many constants a run; fixed: inputs that are taken as given."""
     options = decided.options
     target = Target(constants, setting.on_cpu, bound and setting.on_cpu, options.norm_stats)
     for known in (decided.inferred, True):
         try:
             decided = decided.with_shapes() if known else decided
-            return lump(decided.model, decided.decisions, decided.specs, decided.name, target, options.seed, known)
+            return lump(
+                decided.model, decided.decisions, decided.specs, decided.name, target, options.seed, known, fixed
+            )
         except ShapesMissing:
             continue
     raise AssertionError("inference ran, and shapes that it does not find are no reason to ask for it")
@@ -100,6 +110,8 @@ class LumpedExecution:
         self._fetched: dict[str, Lumped] = dict(lowered.outputs)
         for index, pair in enumerate(lowered.observed):
             self._fetched |= {f"epsinas.mean.{index}": pair[0], f"epsinas.variance.{index}": pair[1]}
+        self._guards = {f"epsinas.guard.{index}": guard for index, guard in enumerate(lowered.context.guards)}
+        self._fetched |= self._guards
         self._engine = Engine(
             lambda weight: lowered.to_proto(self._fetched, weight if lowered.bound else None),
             decided.name, setting.providers, setting.threads, lowered.bound, CHEAPEST if setting.on_cpu else (),
@@ -120,13 +132,14 @@ class LumpedExecution:
     def _passes(self, got: Mapping[str, Array], stacked: bool) -> list[Pass]:
         rows = {name: self._split(value, got[name], stacked) for name, value in self._fetched.items()}
         pairs = [(f"epsinas.mean.{index}", f"epsinas.variance.{index}") for index in range(len(self._lowered.observed))]
-        return [
-            Pass(
-                np.concatenate([rows[name][constant].reshape(-1) for name in self._names]),
-                [(rows[mean][constant], rows[variance][constant]) for mean, variance in pairs],
-            )
-            for constant in range(self._lowered.constants)
-        ]
+        passes = []
+        for constant in range(self._lowered.constants):
+            output = np.concatenate([rows[name][constant].reshape(-1) for name in self._names])
+            if not all(np.isfinite(rows[name][constant]).all() for name in self._guards):
+                output = np.full_like(output, np.nan)
+            deviations = [(rows[mean][constant], rows[variance][constant]) for mean, variance in pairs]
+            passes.append(Pass(output, deviations))
+        return passes
 
     def _split(self, value: Lumped, array: Array, stacked: bool) -> list[Array]:
         if not stacked:
@@ -175,8 +188,10 @@ class TracedExecution:
     The lumped graph where there is one: its classes hold all values that the whole tensors do.
     """
 
-    def __init__(self, decided: Decided, setting: Setting, lumped: bool) -> None:
-        self._lowered = lower(decided, setting, 1, bound=False) if lumped else None
+    def __init__(
+        self, decided: Decided, setting: Setting, lumped: bool, fixed: Mapping[str, Array] | None = None
+    ) -> None:
+        self._lowered = lower(decided, setting, 1, bound=False, fixed=fixed) if lumped else None
         if self._lowered is None:
             model = rewrite_plainly(decided).model
             exposed = expose(model, decided.outputs)

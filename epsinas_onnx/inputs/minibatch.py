@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.shapes import InputSpec, Shapes
@@ -16,6 +18,8 @@ from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
 from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
 
 Array = npt.NDArray[Any]
+
+_FIXED_SIZE = 64
 
 
 class Minibatch:
@@ -75,6 +79,14 @@ class Minibatch:
             index += kind_for(spec, self._kind) in ("normal", "uniform", "tokens")
         return made
 
+    def fixed(self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None]) -> dict[str, Array]:
+        """Return the small inputs that are no floats and the same for all samples, such as a sample rate."""
+        chosen = {spec.name for spec in specs if _is_fixed(spec)}
+        others = {spec.name: np.zeros(0) for spec in specs if spec.name not in chosen}
+        given = fit(self._given, specs, self._name) if isinstance(self._given, dict) and chosen else {}
+        made = self.made(specs, bounds, skip={**others, **given})
+        return {**{name: array for name, array in given.items() if name in chosen}, **made}
+
     def text(self, specs: Sequence[InputSpec]) -> str:
         """Return what is fed, in a few words."""
         if self._given is not None:
@@ -99,6 +111,11 @@ def few_samples(feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int,
     """Return at most `count` of the samples, evenly spaced from the first to the last."""
     chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
     return {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+
+
+def _is_fixed(spec: InputSpec) -> bool:
+    numbers = spec.dtype.is_integer() or spec.dtype == ir.DataType.BOOL
+    return spec.batch_axis is None and numbers and math.prod(spec.shape) <= _FIXED_SIZE
 
 
 def _image_input(specs: Sequence[InputSpec]) -> InputSpec:

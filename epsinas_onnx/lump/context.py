@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,7 @@ from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
 from epsinas_onnx.graph.table import uniform_rows, uniform_table
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Integers, Partition
-from epsinas_onnx.lump.step import SeparateRuns, Target
+from epsinas_onnx.lump.step import SeparateRuns, Step, Target
 from epsinas_onnx.lump.value import Array, Cause, Dims, Lumped, Parts, Tensor, known_value
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
@@ -24,8 +24,26 @@ _STORED_TABLE = 2**22
 """Embedding tables up to this many entries are stored; larger ones are computed where they are read."""
 
 
+class Bodies(Protocol):
+    """Lowers the graphs that a node holds; the walker does."""
+
+    def inlined(self, graph: ir.Graph) -> list[Lumped]:
+        """Lower a body without inputs into the graph at hand; return its outputs."""
+
+    def lowered(self, graph: ir.Graph, bound: Mapping[ir.Value, Lumped]) -> list[Lumped]:
+        """Lower a body into the one that was opened, with its inputs bound; return its outputs."""
+
+    def shape(self, value: ir.Value) -> Dims | None:
+        """Return the shape that a value is declared with, where that is concrete."""
+
+    def at(self, step: Step) -> None:
+        """Go on with the node that holds the bodies."""
+
+
 class Context:
     """Appends nodes to the lowered graph for the rules."""
+
+    bodies: Bodies
 
     def __init__(self, graph: LoweredGraph, target: Target) -> None:
         self.graph = graph
@@ -38,23 +56,32 @@ class Context:
             else graph.input(WEIGHT_INPUT, shape, FLOAT)
         )
         self._weights: dict[ir.DataType, Tensor] = {FLOAT: weight}
+        self._filled: dict[tuple[Dims, ir.DataType], Lumped] = {}
+        self._zeros: dict[tuple[Dims, ir.DataType], Lumped] = {}
         self.op = graph.op
         self.constant = graph.constant
         self.reshape = graph.reshape
         self.opset = graph.opset
         self.observed: list[tuple[Lumped, Lumped]] = []
+        self.guards: list[Lumped] = []
         self.doubtful = True  # of the node at hand: whether rounding alone may be what a normalisation enlarges
 
     # Making values.
 
     def weight(self, shape: Sequence[int], dtype: ir.DataType = FLOAT) -> Lumped:
         """Return a tensor of `shape` full of the constant."""
+        key = (tuple(shape), dtype)
+        found = self._filled.get(key)
+        if found is not None:
+            return found
         if dtype not in self._weights:
-            self._weights[dtype] = self.op("Cast", [self._weights[FLOAT]], (self.constants,), dtype, to=int(dtype))
-        return Lumped(
+            source, shape = self._weights[FLOAT], (self.constants,)
+            self._weights[dtype] = self.graph.outermost("Cast", [source], shape, dtype, to=int(dtype))
+        found = self._filled[key] = Lumped(
             tuple(Partition.one(size) for size in shape), dtype, self._weights[dtype], weighted=True,
             varied=self.constants > 1,
         )  # fmt: skip
+        return found
 
     def known(self, array: Array, dtype: ir.DataType | None = None) -> Lumped:
         """Return an array that is the same for every input and constant."""
@@ -62,7 +89,11 @@ class Context:
 
     def zeros(self, shape: Sequence[int], dtype: ir.DataType, cause: Cause | None = None) -> Lumped:
         """Return zeros of `shape`, as one class along every axis."""
-        return self.filled(0.0, shape, dtype, cause).replace(zero=True)
+        key = (tuple(shape), dtype)
+        found = self._zeros.get(key)
+        if found is None:
+            found = self._zeros[key] = self.filled(0.0, shape, dtype).replace(zero=True)
+        return found if cause is None else found.replace(cause=cause)
 
     def filled(self, value: float, shape: Sequence[int], dtype: ir.DataType, cause: Cause | None = None) -> Lumped:
         """Return a tensor of `shape` full of a number that is known, as one class along every axis."""
@@ -373,7 +404,14 @@ class Context:
 
     def observe(self, mean: Lumped, variance: Lumped) -> None:
         """Remember a minibatch's mean and variance, a channel at a time, for the judge to look at."""
-        self.observed.append((mean, variance))
+        if not self.graph.in_body:
+            self.observed.append((mean, variance))
+
+    def guard(self, value: Lumped) -> None:
+        """Have a value looked at that a proof makes superfluous: where it is infinite, what was proven is NaN."""
+        if value.depends and not self.graph.in_body:
+            nothing = self.elementwise("Mul", [value, self.scalar(0.0, value.dtype)])
+            self.guards.append(self.settle(self.total(nothing, list(range(value.rank)))))
 
     def same(self, first: Lumped, second: Lumped) -> bool:
         """Whether two values are equal wherever they meet, because one tensor of the lowered graph holds both."""

@@ -143,6 +143,15 @@ class LoweredGraph:
             scope.seen[key] = made
         return made
 
+    def outermost(
+        self, op_type: str, inputs: Sequence[Tensor], shape: Dims, dtype: ir.DataType, **attributes: Any
+    ) -> Tensor:
+        """Append a node to the main graph, in front of the one whose body is open, so that all bodies see it."""
+        scopes, self._scopes = self._scopes, self._scopes[:1]
+        made = self.op(op_type, inputs, shape, dtype, **attributes)
+        self._scopes = scopes
+        return made
+
     def reshape(self, tensor: Tensor, shape: Dims) -> Tensor:
         """Return the same data in another shape; reshapes of reshapes become one."""
         if tensor.shape == shape:
@@ -153,7 +162,10 @@ class LoweredGraph:
         stored = self.laid_out(tensor, shape, np.reshape)
         if stored is not None:
             return stored
-        result = self.op("Reshape", [base, self.constant(np.asarray(shape, np.int64))], shape)
+        empty: dict[str, Any] = (
+            {"allowzero": 1} if 0 in shape and self.opset >= 14 else {}
+        )  # else a 0 stands for the size before
+        result = self.op("Reshape", [base, self.constant(np.asarray(shape, np.int64))], shape, **empty)
         self._base[result] = base
         return result
 
@@ -161,6 +173,15 @@ class LoweredGraph:
         """Begin a body: what is appended until `close` belongs to it."""
         self._scopes.append(Body())
         return self._scopes[-1]
+
+    def discard(self) -> None:
+        """Forget the body that was opened last, and all that was appended to it."""
+        self._scopes.pop()
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a body is open, whose tensors cannot be seen from outside."""
+        return len(self._scopes) > 1
 
     def close(self, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Body:
         """End the body that was opened last."""

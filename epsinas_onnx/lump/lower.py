@@ -112,25 +112,28 @@ def lump(
     target: Target,
     seed: int = 0,
     inferred: bool = True,
+    fixed: Mapping[str, Array] | None = None,
 ) -> LumpedModel:
     """Lower `model`, whose shapes are concrete and whose roles are decided; it is not modified.
 
-    inferred: whether inference has found what shapes it can. Where the constants cannot share one run, the result is
-    for one constant at a time.
+    inferred: whether inference has found what shapes it can. fixed: inputs whose numbers may be taken for granted, by
+    name, so that a branch which they decide is not lowered both ways. Where the constants cannot share one run, the
+    result is for one constant at a time.
 
     Raises ShapesMissing where shapes are needed that were not inferred, Unlumpable where the graph cannot be lowered,
     ShapeError when a weight has no known shape, ModelError when a stored tensor that stays constant cannot be read.
     """
     try:
-        return _lowered(model, decisions, specs, name, target, seed, inferred)
+        return _lowered(model, decisions, specs, name, target, seed, inferred, fixed or {})
     except SeparateRuns:
         alone = dataclasses.replace(target, constants=1, bound=False)
-        return _lowered(model, decisions, specs, name, alone, seed, inferred)
+        return _lowered(model, decisions, specs, name, alone, seed, inferred, fixed or {})
 
 
 def _lowered(
     model: ir.Model, decisions: RoleDecisions, specs: Sequence[InputSpec], name: str, target: Target, seed: int,
     inferred: bool,
+    fixed: Mapping[str, Array],
 ) -> LumpedModel:  # fmt: skip
     graph = LoweredGraph(model.opset_imports)
     context = Context(graph, target)
@@ -143,7 +146,11 @@ def _lowered(
             raise Unlumpable("strings have no classes")
         tensor = graph.input(str(value.name), shape, dtype)
         parts = tuple(Partition.discrete(size) for size in shape)
-        walker.values[value] = Lumped(parts, dtype, tensor, depends=True)
+        walker.values[value] = (
+            context.known(fixed[tensor.name], dtype)
+            if tensor.name in fixed
+            else Lumped(parts, dtype, tensor, depends=True)
+        )
     wanted = list(model.graph.outputs)
     walker.walk(model.graph, wanted)
     found = {str(value.name): context.settle(walker.value(value)) for value in wanted}
@@ -155,7 +162,7 @@ def _lowered(
         walker.values,
         found,
         _cut_off(found.values()),
-        tuple(walker.without_rule),
+        tuple(dict.fromkeys(walker.without_rule)),
     )
 
 

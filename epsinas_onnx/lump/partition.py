@@ -175,9 +175,9 @@ def of_array(array: npt.NDArray[np.generic]) -> tuple[Partition, ...]:
 
 
 def _slices(array: npt.NDArray[np.generic], axis: int) -> Partition:
+    if array.shape[axis] <= 1 or array.size == 0:
+        return _one(array.shape[axis])
     rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
-    if rows.shape[0] <= 1 or rows.shape[1] == 0:
-        return _one(rows.shape[0]) if rows.shape[0] else _discrete(0)
     seen: dict[bytes, int] = {}
     return Partition.of([seen.setdefault(row.tobytes(), len(seen)) for row in rows])
 

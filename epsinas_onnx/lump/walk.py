@@ -11,6 +11,7 @@ from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.kept import kept_tensor
 from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
+from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import RANDOM, node_bodies
 from epsinas_onnx.lump.context import KNOWN_SIZE, Context
 from epsinas_onnx.lump.partition import Partition, of_array
@@ -40,6 +41,7 @@ class Walker:
 
     def __init__(self, context: Context, decisions: RoleDecisions, name: str, seed: int, inferred: bool = True) -> None:
         self.context = context
+        context.bodies = self
         self.name = name
         self._inferred = inferred
         self.values: dict[ir.Value, Lumped] = {}
@@ -62,6 +64,27 @@ class Walker:
             if node in needed:
                 self._order += 1
                 self._node(Step(node, self._order))
+
+    def inlined(self, graph: ir.Graph) -> list[Lumped]:
+        """Lower a body without inputs into the graph at hand; return its outputs."""
+        return self.lowered(graph, {})
+
+    def lowered(self, graph: ir.Graph, bound: Mapping[ir.Value, Lumped]) -> list[Lumped]:
+        """Lower a body with its inputs bound, and forget its values; return its outputs."""
+        self.values.update(bound)
+        self.walk(graph, graph.outputs)
+        outputs = [self.value(value) for value in graph.outputs]
+        for value in (*bound, *(output for node in graph for output in node.outputs)):
+            self.values.pop(value, None)
+        return outputs
+
+    def shape(self, value: ir.Value) -> Dims | None:
+        """Return the shape that a value is declared with, where that is concrete."""
+        return known_shape(value)
+
+    def at(self, step: Step) -> None:
+        """Go on with the node that holds the bodies."""
+        self.context.graph.source = str(step.node.name)
 
     def _needed(self, graph: ir.Graph, outputs: Iterable[ir.Value]) -> set[ir.Node]:
         needed: set[ir.Node] = set()

@@ -27,8 +27,8 @@ MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
 NUDGE = 1e-6
 """Share by which inputs are moved to see how much rounding a score takes: that of some ten float32 operations."""
 
-SATURATED = 2**16
-"""Outputs that vary by less than this share of themselves have some 7 bits left, and rounding decides their status."""
+SATURATED = 2**10
+"""Outputs that vary by less than this share of themselves have 13 bits left, and rounding may decide their status."""
 
 
 def scored(source: object, **options: object) -> epsinas_onnx.Score:
@@ -52,7 +52,7 @@ def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None
         return
     moved = scored(model, inputs=nudged, lump=False, **options).raw_score
     assert moved is not None
-    tolerance = 30 * abs(plain.score - moved) + 100 * EPSILON * enlarged
+    tolerance = 30 * abs(plain.score - moved) + 300 * EPSILON * enlarged
     assert lumped.score == pytest.approx(plain.score, rel=1e-3, abs=1e-5 + tolerance)
 
 

@@ -3,6 +3,7 @@
 from epsinas_onnx.lump.rules import (
     attention,
     contributed,
+    control,
     convolution,
     einsum,
     elementwise,
@@ -18,6 +19,7 @@ from epsinas_onnx.lump.rules import (
 __all__ = [
     "attention",
     "contributed",
+    "control",
     "convolution",
     "einsum",
     "elementwise",

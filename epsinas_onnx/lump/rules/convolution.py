@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import onnx_ir as ir
@@ -30,11 +31,18 @@ def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     x, weight, bias = [*operands, None][:3]
     if x is None or weight is None or not weight.is_single or x.rank < 3:
         return None
-    kernel = weight.shape[2:]
+    whole = weight.shape
     groups = step.integer("group", 1)
+    if x.shape[1] != groups * whole[1]:
+        return None
     x = _with_free_space(context, x)
-    counts, channels = channel_counts(x.axes[1], groups, weight.shape[0])
-    box = _Box(step, kernel, x.shape[2:])
+    counts, channels = channel_counts(x.axes[1], groups, whole[0])
+    box = _box(
+        whole[2:], x.shape[2:], step.text("auto_pad", "NOTSET"), step.integers("pads"), step.integers("strides"),
+        step.integers("dilations"),
+    )  # fmt: skip
+    if min(box.space) < 1:
+        return None
     y = _scaled_box(context, x, weight, counts, channels, box)
     return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))
 
@@ -79,6 +87,15 @@ def _scaled_box(context: Context, x: Lumped, weight: Lumped, counts: Array, chan
 
 def _times(context: Context, x: Lumped, weight: Lumped) -> Lumped:
     """Return x times a weight of one class, whatever its shape."""
+    maps = context.as_channels(x) if context.target.blocked and x.varied and weight.varied else None
+    if maps is not None:
+        # The constants one behind the other, as the maps are, so that these stay as they lie.
+        rank = len(maps.dims)
+        column = context.reshape(context.tensor(weight), (context.constants, 1))
+        spread = context.stretch(column, (context.constants, maps.dims[1] // context.constants))
+        scale = context.reshape(spread, (1, maps.dims[1], *(1,) * (rank - 2)))
+        product = context.op("Mul", [maps, scale], maps.dims)
+        return context.result(product, x.parts, [x, weight], x.factor * weight.factor)
     number = weight.replace(parts=(Partition.one(1),), tensor=context.tensor(weight), known=None)
     return context.mul(x, number)
 
@@ -86,12 +103,14 @@ def _times(context: Context, x: Lumped, weight: Lumped) -> Lumped:
 class _Box:
     """A filter of ones over the positions of an image, with a convolution's pads, strides and dilations."""
 
-    def __init__(self, step: Step, kernel: Dims, space: Dims) -> None:
+    def __init__(
+        self, kernel: Dims, space: Dims, mode: str, pads: Dims | None, strides: Dims | None, dilations: Dims | None
+    ) -> None:
         rank = len(kernel)
         self.kernel = kernel
-        self.strides = step.integers("strides") or (1,) * rank
-        self.dilations = step.integers("dilations") or (1,) * rank
-        self.pads = _pads(step, kernel, space, self.strides, self.dilations)
+        self.strides = strides or (1,) * rank
+        self.dilations = dilations or (1,) * rank
+        self.pads = _pads(mode, pads, kernel, space, self.strides, self.dilations)
         self.space = tuple(
             (size + self.pads[axis] + self.pads[axis + rank] - dilation * (length - 1) - 1) // stride + 1
             for axis, (size, length, stride, dilation) in enumerate(
@@ -99,11 +118,8 @@ class _Box:
             )
         )
         self.input_space = space
-
-    @property
-    def is_filter(self) -> bool:
-        """Whether neighbours are summed up at all; a kernel of size 1 without pads leaves every position to itself."""
-        return any(length > 1 for length in self.kernel) or any(self.pads)
+        # A kernel of size 1 without pads leaves every position to itself.
+        self.is_filter = any(length > 1 for length in kernel) or any(self.pads)
 
     def filter(self, context: Context, x: Lumped, weight: Lumped | None = None) -> Lumped:
         """Return the sums over the kernel's positions, of x times a weight where one is given; the factor stays."""
@@ -156,10 +172,12 @@ class _Box:
         return context.result(made, parts, [x], x.factor)
 
 
-def _pads(step: Step, kernel: Dims, space: Dims, strides: Dims, dilations: Dims) -> Dims:
+_box = lru_cache(maxsize=1024)(_Box)
+
+
+def _pads(mode: str, pads: Dims | None, kernel: Dims, space: Dims, strides: Dims, dilations: Dims) -> Dims:
     """Return the pads of all axes, first those in front, then those behind (ONNX Conv, attribute auto_pad)."""
     rank = len(kernel)
-    mode = step.text("auto_pad", "NOTSET")
     if mode == "VALID":
         return (0,) * (2 * rank)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -170,7 +188,7 @@ def _pads(step: Step, kernel: Dims, space: Dims, strides: Dims, dilations: Dims)
             front.append(small if mode == "SAME_UPPER" else large)
             behind.append(large if mode == "SAME_UPPER" else small)
         return (*front, *behind)
-    return step.integers("pads") or (0,) * (2 * rank)
+    return pads or (0,) * (2 * rank)
 
 
 @rule("ConvTranspose", scaled=True)

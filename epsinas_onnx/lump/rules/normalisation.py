@@ -28,6 +28,11 @@ def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome
         return None
     training = step.integer("training_mode", 0) == 1
     epsilon = step.number("epsilon", 1e-5)
+    stored = mean is not None and variance is not None and not training
+    if not stored and context.target.norm_stats != "reset" and context.target.blocked and x.factor > 0:
+        uniform = x.axes[0].uniform and all(part.uniform for part in x.axes[2:])
+        if uniform and x.axes[1].is_one and scale.is_single and shift.zero:
+            return _as_one_instance(context, x, scale, epsilon)
     scale, shift = context.per_channel(scale, x.rank), context.per_channel(shift, x.rank)
     if mean is not None and variance is not None and not training:
         centred = context.elementwise("Sub", [context.settle(x), context.per_channel(mean, x.rank)])
@@ -37,13 +42,10 @@ def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome
     if context.target.norm_stats == "reset":
         return _affine(context, x, _deviation(context, context.scalar(1.0, x.dtype), epsilon), scale, shift)
     axes = [0, *range(2, x.rank)]
-    single = x.axes[1].is_one and scale.is_single and shift.zero and all(x.axes[axis].uniform for axis in axes)
-    if single and context.target.blocked and x.factor > 0:
-        return _as_one_instance(context, step, x, scale, epsilon)
     return standardised(context, step, x, axes, epsilon, scale, shift, record=True)
 
 
-def _as_one_instance(context: Context, step: Step, x: Lumped, scale: Lumped, epsilon: float) -> Lumped:
+def _as_one_instance(context: Context, x: Lumped, scale: Lumped, epsilon: float) -> Lumped:
     tensor = context.tensor(x)
     copies = context.constants if x.varied else 1
     flat = context.reshape(tensor, (1, copies, tensor.elements // copies))
@@ -61,7 +63,7 @@ def _as_one_instance(context: Context, step: Step, x: Lumped, scale: Lumped, eps
         centred = context.elementwise("Sub", [x.replace(factor=1.0), mean.replace(factor=1.0)])
         context.observe(mean.replace(factor=1.0), context.mean(context.mul(centred, centred), [0, *range(2, x.rank)]))
     y = context.result(made, x.axes, [x, scale if inside else None])
-    return y if inside else context.mul(y, scale)
+    return y if inside else context.mul(y, context.per_channel(scale, x.rank))
 
 
 @rule("InstanceNormalization", scaled=True)
@@ -198,6 +200,7 @@ def standardised(
 
 def _vanished(context: Context, step: Step, x: Lumped) -> Lumped:
     cause = Cause(step.node, _IDENTICAL, step.order) if x.depends else x.cause
+    context.guard(x)
     return context.zeros(x.shape, x.dtype, cause)
 
 

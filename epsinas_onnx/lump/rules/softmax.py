@@ -40,6 +40,7 @@ def shares(context: Context, step: Step, x: Lumped, axis: int, op_type: str = "S
     logarithm = op_type == "LogSoftmax"
     if part.is_one and part.size:
         cause = Cause(step.node, _EVEN, step.order) if x.depends else x.cause
+        context.guard(x)
         return context.filled(-math.log(part.size) if logarithm else 1 / part.size, x.shape, x.dtype, cause)
     if not part.uniform:
         x = context.add(x, _along(context, x, axis, part, np.log(sizes)))
