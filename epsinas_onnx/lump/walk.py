@@ -13,12 +13,14 @@ from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import RANDOM, node_bodies
-from epsinas_onnx.lump.context import KNOWN_SIZE, Context
+from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.registry import Outcome, find_rule
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
 
+_KNOWN_SIZE = 4096
+"""Values up to this many entries are computed while the graph is built, where nothing but stored numbers go in."""
 _COMPARED_SIZE = 2**20
 """Stored tensors up to this many entries are searched for equal slices."""
 
@@ -118,7 +120,7 @@ class Walker:
         if dtype == ir.DataType.STRING:
             raise Unlumpable("strings have no classes")
         array = tensor.numpy()
-        if array.size <= KNOWN_SIZE:
+        if array.size <= _KNOWN_SIZE:
             return self.context.known(array, dtype)
         parts = of_array(array) if array.size <= _COMPARED_SIZE else tuple(map(Partition.discrete, array.shape))
         if any(part.count != part.size for part in parts):
@@ -195,14 +197,14 @@ class Walker:
         if not operands or not all(operand is None or operand.known is not None for operand in operands):
             return None
         shapes = [step.out_shape(index) for index in range(len(node.outputs))]
-        if any(shape is not None and int(np.prod(shape)) > KNOWN_SIZE for shape in shapes):
+        if any(shape is not None and int(np.prod(shape)) > _KNOWN_SIZE for shape in shapes):
             return None
         arrays = [None if operand is None else operand.known for operand in operands]
         results = evaluate(node, arrays, self.context.graph.imports)
         if results is None or any(not isinstance(array, np.ndarray | np.generic) for array in results):
             return None
         made = [np.asarray(array) for array in results]
-        if any(array.size > KNOWN_SIZE for array in made):
+        if any(array.size > _KNOWN_SIZE for array in made):
             return None
         folded = []
         for index, array in enumerate(made):

@@ -13,6 +13,7 @@ from epsinas_onnx.lump.partition import Integers, Partition, concatenate
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
+from epsinas_onnx.lump.tables import table_rows
 from epsinas_onnx.lump.value import Dims, Lumped, Parts
 
 
@@ -246,9 +247,9 @@ def gather(context: Context, step: Step, operands: Operands) -> Lumped | None:
     if x is None or indices is None:
         return None
     axis = step.integer("axis", 0) % x.rank
-    if x.table is not None and x.tensor is None and axis == 0 and indices.known is None:
+    if x.table is not None and x.tensor is None and axis == 0 and indices.known is None and not indices.varied:
         parts = (*indices.axes, Partition.discrete(x.shape[1]))
-        return context.result(context.table_rows(x, indices), parts, [x, indices])
+        return context.result(table_rows(context, x, context.canonical(indices)), parts, [x, indices])
     if indices.known is not None:
         numbers = np.where(indices.known < 0, indices.known + x.shape[axis], indices.known).astype(np.int64)
         y = chosen(context, x, axis, numbers.reshape(-1))
