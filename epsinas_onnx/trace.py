@@ -99,25 +99,33 @@ class Tracer:
         if chunk:
             yield chunk
 
-    def _carries(self, value: ir.Value, seen: Mapping[str, _Seen]) -> bool:
-        """Whether a value depends on the input; one that was not fetched does when something before it does."""
-        pending, visited = [value], {value}
+    def _carries(self, value: ir.Value, seen: Mapping[str, _Seen], known: dict[ir.Value, bool]) -> bool:
+        """Whether a value depends on the input; one that was not fetched does when something before it does.
+
+        known: what has been found out so far.
+        """
+        pending = [value]
         while pending:
-            current = pending.pop()
-            if current.name in seen:
-                if seen[str(current.name)].depends:
-                    return True
-                continue
-            producer = current.producer()
-            operands = [] if producer is None else [v for v in _operands(producer) if v not in visited]
-            visited.update(operands)
-            pending += operands
-        return False
+            current = pending[-1]
+            if current in known:
+                pending.pop()
+            elif current.name in seen:
+                known[current] = seen[str(current.name)].depends
+            else:
+                producer = current.producer()
+                operands = [] if producer is None else list(_operands(producer))
+                new = [operand for operand in operands if operand not in known]
+                if new:
+                    pending += new
+                else:
+                    known[current] = any(known[operand] for operand in operands)
+        return known[value]
 
     def _cut(self, seen: Mapping[str, _Seen]) -> Loss | None:
         """Walk back from the outputs through dead values, and return the first node that is fed by a live one."""
         pending = [self._values[name] for name in self._outputs if name in self._values]
-        if any(self._carries(value, seen) for value in pending):
+        known: dict[ir.Value, bool] = {}
+        if any(self._carries(value, seen, known) for value in pending):
             return None
         visited = set(pending)
         frontier: list[ir.Node] = []
@@ -126,10 +134,10 @@ class Tracer:
             if producer is None:
                 continue
             operands = list(_operands(producer))
-            if any(self._carries(value, seen) for value in operands):
+            if any(self._carries(value, seen, known) for value in operands):
                 frontier.append(producer)
             for value in operands:
-                if value not in visited and not self._carries(value, seen):
+                if value not in visited and not self._carries(value, seen, known):
                     visited.add(value)
                     pending.append(value)
         order = {node: index for index, node in enumerate(self._graph)}
@@ -221,13 +229,16 @@ def _named(node: ir.Node) -> ir.Node:
 def _compare(plain: Array, bits: Array, other: Array) -> _Seen:
     finite = bool(np.isfinite(plain).all())
     with np.errstate(all="ignore"):
-        moved = float(np.nanmax(np.abs(plain - other), initial=0)) if plain.size else 0.0
-        rounding = float(np.nanmax(np.abs(plain - bits), initial=0)) if plain.size else 0.0
+        moved, rounding = _largest(plain - other), _largest(plain - bits)
     return _Seen(moved > 4 * rounding, finite, _largest(plain))
 
 
 def _largest(array: Array) -> float:
-    return float(np.nanmax(np.abs(array), initial=0)) if array.size else 0.0
+    """Return the largest magnitude, NaN left aside."""
+    if not array.size:
+        return 0.0
+    largest = max(abs(float(array.max())), abs(float(array.min())))
+    return float(np.nanmax(np.abs(array), initial=0)) if math.isnan(largest) else largest
 
 
 def _largest_before(node: ir.Node, seen: Mapping[str, _Seen]) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime
 from hypothesis import strategies as st
 
-from epsinas_onnx.graph.roles import RoleDecisions
+from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Partition
@@ -23,6 +24,7 @@ from epsinas_onnx.lump.walk import Walker
 from epsinas_onnx.lump.write import write_model
 
 Array = npt.NDArray[Any]
+Reference: TypeAlias = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Operand:
 
     array: representatives, `[constants, *counts]` where `varied`, else `[*counts]`; the whole value where `known`.
     parts: the partitions. known: whether the rule may look at the numbers. weighted: whether a weight touched it.
-    factor: what the representatives must still be multiplied by.
+    factor: what the representatives must still be multiplied by. layout: the tensor's own shape, where it is another.
     """
 
     array: Array
@@ -40,6 +42,12 @@ class Operand:
     known: bool = False
     weighted: bool = False
     factor: float = 1.0
+    layout: tuple[int, ...] | None = None
+
+    @property
+    def laid_out(self) -> Array:
+        """Return the representatives as they lie in memory."""
+        return self.array if self.layout is None else self.array.reshape(self.layout)
 
     def whole(self, constant: int) -> Array:
         """Return the whole value for one constant."""
@@ -76,15 +84,29 @@ def operands(
     high: float = 2.0,
     dtype: npt.DTypeLike = np.float32,
     factors: bool = False,
+    layouts: bool = False,
 ) -> Operand:
-    """Draw an operand of `shape`: random partitions (unless given), numbers in [low, high], varied or not."""
+    """Draw an operand of `shape`: random partitions (unless given), numbers in [low, high], varied or not.
+
+    factors: whether it may have a pending factor. layouts: whether its tensor may have a shape of its own.
+    """
     chosen = tuple(parts) if parts is not None else tuple(draw(partitions(size)) for size in shape)
     varied = constants > 1 and draw(st.booleans())
     counts = tuple(part.count for part in chosen)
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     array = rng.uniform(low, high, (constants, *counts) if varied else counts).astype(dtype)
     factor = draw(st.sampled_from([1.0, 3.0, 0.5, -2.0])) if factors else 1.0
-    return Operand(array, chosen, varied, factor=factor, weighted=varied or (constants == 1 and draw(st.booleans())))
+    layout = draw(layouts_of(array.shape)) if layouts else None
+    weighted = varied or (constants == 1 and draw(st.booleans()))
+    return Operand(array, chosen, varied, weighted=weighted, factor=factor, layout=layout)
+
+
+@st.composite
+def layouts_of(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Draw a shape with the same entries: as it is, flat, or with its first axes merged and a 1 beside them."""
+    kept = draw(st.integers(0, len(shape)))
+    merged = math.prod(shape[:kept])
+    return draw(st.sampled_from([shape, (math.prod(shape),), (1, merged, *shape[kept:]), (merged, 1, *shape[kept:])]))
 
 
 def known(array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Operand:
@@ -118,12 +140,20 @@ def lower(
     constants: int = 1,
     blocked: bool = True,
     domains: Mapping[str, int] | None = None,
+    target: Target | None = None,
 ) -> Lowered:
-    """Apply the rule of a node and run what it made; the arrays are whole values, `[output][constant]`."""
+    """Apply the rule of a node and run what it made; the arrays are whole values, `[output][constant]`.
+
+    target: what the graph is lowered for; where it is given, `constants` and `blocked` are its own, and the mean and
+    variance of a BatchNormalization have their usual role, so that its `norm_stats` decides what becomes of them.
+    """
     model = _model(node, given, opset, domains)
     graph = LoweredGraph(model.opset_imports)
-    context = Context(graph, Target(constants, blocked))
-    walker = Walker(context, RoleDecisions((), ()), "test", 0)
+    decisions = RoleDecisions(() if target is None else tuple(_statistics(model.graph)), ())
+    target = target or Target(constants, blocked)
+    constants = target.constants
+    context = Context(graph, target)
+    walker = Walker(context, decisions, "test", 0)
     feeds: dict[str, Array] = {}
     for value in model.graph.inputs:
         operand = given[str(value.name)]
@@ -131,8 +161,8 @@ def lower(
         if operand.known:
             walker.values[value] = context.known(operand.array, dtype)
             continue
-        tensor = graph.input(str(value.name), operand.array.shape, dtype)
-        feeds[tensor.name] = operand.array
+        tensor = graph.input(str(value.name), operand.laid_out.shape, dtype)
+        feeds[tensor.name] = operand.laid_out
         walker.values[value] = Lumped(
             operand.parts, dtype, tensor, operand.factor, operand.weighted, operand.varied, depends=True
         )
@@ -145,11 +175,21 @@ def lower(
     feeds["epsinas_weight"] = np.ones(constants, np.float32)
     arrays = run(proto, feeds)
     whole = []
-    for value, tensor, array in zip(outputs, tensors, arrays, strict=True):
+    for made, tensor, array in zip(outputs, tensors, arrays, strict=True):
         assert tensor.shape is None or tensor.shape == array.shape, f"{tensor} came out as {array.shape}"
-        rows = list(array) if value.varied else [array] * constants
-        whole.append([row if value.parts is None else expanded(row, value.parts) for row in rows])
+        assert not made.zero or not array.any(), f"{tensor} is not zero"
+        rows = list(array) if made.varied else [array] * constants
+        whole.append([row if made.parts is None else expanded(row, made.parts) for row in rows])
     return Lowered(outputs, whole, walker.without_rule, graph)
+
+
+def _statistics(graph: ir.Graph) -> Iterator[Use]:
+    for node in graph:
+        if node.op_type == "BatchNormalization" and not node.attributes.get_int("training_mode", 0):
+            for slot in (3, 4):
+                value = node.inputs[slot]
+                assert value is not None
+                yield Use(node, slot, value, None, Role.STATISTICS, "given", ())
 
 
 def check(
@@ -163,17 +203,21 @@ def check(
     atol: float = 1e-4,
     ruled: bool = True,
     domains: Mapping[str, int] | None = None,
+    target: Target | None = None,
+    reference: Reference | None = None,
 ) -> Lowered:
     """Assert that the lumped result, expanded, is what ONNX Runtime computes from the expanded operands.
 
     ruled: whether the rule must have applied. Tolerances: float32 sums of up to some hundred terms of size 1, in
-    another order than the operator's.
+    another order than the operator's. target: as for `lower`. reference: computes the outputs from the whole operands
+    by name, in place of ONNX Runtime.
     """
-    lowered = lower(node, given, opset, constants, blocked, domains)
+    lowered = lower(node, given, opset, constants, blocked, domains, target)
     if ruled:
         assert not lowered.without_rule, "the rule did not apply"
-    for constant in range(constants):
-        wanted = plain(node, {name: operand.whole(constant) for name, operand in given.items()}, opset, domains)
+    for constant in range(constants if target is None else target.constants):
+        whole = {name: operand.whole(constant) for name, operand in given.items()}
+        wanted = plain(node, whole, opset, domains) if reference is None else reference(whole)
         for index, array in enumerate(wanted[: len(lowered.arrays)]):
             got = lowered.arrays[index][constant]
             assert got.shape == array.shape, f"{got.shape} instead of {array.shape}"

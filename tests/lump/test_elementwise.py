@@ -103,3 +103,221 @@ def test_unary(op_type: str, data: st.DataObject) -> None:
     attributes = data.draw(st.sampled_from([{}, _UNARY_ATTRIBUTES.get(op_type, {})]))
     node = onnx.helper.make_node(op_type, ["x"], ["y"], **attributes)
     check(node, {"x": x}, opset=20, constants=constants, **_PLACES)
+
+
+_DOUBLE_UNARY = (
+    "Abs", "Ceil", "Cos", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Relu", "Round", "Shrink", "Sigmoid", "Sign",
+    "Sin", "Sqrt", "Tanh",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("op_type", _DOUBLE_UNARY)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_unary_of_doubles(op_type: str, data: st.DataObject) -> None:
+    low, high = _UNARY[op_type]
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants, low=low, high=high, dtype=np.float64))
+    check(onnx.helper.make_node(op_type, ["x"], ["y"]), {"x": x}, constants=constants, **_EXACT)
+
+
+@pytest.mark.parametrize("op_type", ["Relu", "Neg", "Identity", "Dropout", "Sigmoid"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_pending_factor_is_part_of_the_value(op_type: str, data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants, factors=True))
+    check(onnx.helper.make_node(op_type, ["x"], ["y"]), {"x": x}, constants=constants, **_PLACES)
+
+
+@pytest.mark.parametrize("op_type", ["IsInf", "IsNaN"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_what_is_no_number(op_type: str, data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants))
+    x.array = np.select([x.array > 1, x.array > 0, x.array > -1], [np.inf, np.nan, -np.inf], x.array).astype(np.float32)
+    attributes = {"detect_negative": data.draw(st.integers(0, 1))} if op_type == "IsInf" else {}
+    check(onnx.helper.make_node(op_type, ["x"], ["y"], **attributes), {"x": x}, constants=constants)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "dtype"),
+    [("Not", bool), ("BitwiseNot", np.int32), ("Neg", np.int64), ("Abs", np.int32), ("Sign", np.int64), ("Relu", np.int32)],
+)  # fmt: skip
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_unary_of_integers(op_type: str, dtype: type, data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(typed(shape, dtype, constants, -5, 5))
+    check(onnx.helper.make_node(op_type, ["x"], ["y"]), {"x": x}, constants=constants, rtol=0, atol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(x=operands([2, 3], factors=True), opset=st.sampled_from([10, 13]))
+def test_the_mask_of_a_dropout_is_true(x: Operand, opset: int) -> None:
+    check(onnx.helper.make_node("Dropout", ["x"], ["y", "mask"]), {"x": x}, opset=opset)
+
+
+_BINARY: list[tuple[str, type, dict[str, int | str]]] = [
+    *((op_type, dtype, {}) for op_type in ("Add", "Sub", "Mul", "Div") for dtype in (np.float32, np.float64, np.int64)),
+    *((op_type, bool, {}) for op_type in ("And", "Or", "Xor", "Equal")),
+    *((op_type, dtype, {}) for op_type in ("BitwiseAnd", "BitwiseOr", "BitwiseXor") for dtype in (np.int32, np.uint8)),
+    *((op_type, dtype, {}) for op_type in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+      for dtype in (np.float32, np.float64, np.int64)),
+    ("BitShift", np.uint8, {"direction": "LEFT"}), ("BitShift", np.uint32, {"direction": "RIGHT"}),
+    ("Mod", np.int64, {}), ("Mod", np.int32, {"fmod": 1}), ("Mod", np.float32, {"fmod": 1}),
+    ("Pow", np.float32, {}), ("Pow", np.float64, {}), ("PRelu", np.float32, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op_type", "dtype", "attributes"), _BINARY)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_binary(op_type: str, dtype: type, attributes: dict[str, int | str], data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    x_shape, y_shape = data.draw(shapes(2))
+    if op_type == "PRelu":  # a slope is stretched, what it is applied to is not
+        x_shape = np.broadcast_shapes(x_shape, y_shape)
+    positive = op_type in ("Div", "Mod", "Pow") or np.dtype(dtype).kind == "u"
+    x = data.draw(typed(x_shape, dtype, constants, 0.5 if positive else -3, 3))
+    y = data.draw(typed(y_shape, dtype, constants, 1 if positive else -3, 3))
+    node = onnx.helper.make_node(op_type, ["x", "y"], ["z"], **attributes)
+    check(node, {"x": x, "y": y}, constants=constants, **(_EXACT if dtype is np.float64 else _PLACES))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), exponent=st.sampled_from([2, 2, 0.5, 3, -1]), dtype=st.sampled_from([np.float32, np.int64]))
+def test_a_power_with_a_stored_exponent(data: st.DataObject, exponent: float, dtype: type) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants, low=0.5, factors=False))
+    rank = data.draw(st.integers(0, len(shape) + 1))
+    if dtype is np.int64:
+        exponent = math.ceil(abs(exponent))
+    given = {"x": x, "y": known(np.full((1,) * rank, exponent), dtype)}
+    check(onnx.helper.make_node("Pow", ["x", "y"], ["z"]), given, constants=constants, **_PLACES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]))
+def test_where(data: st.DataObject, dtype: type) -> None:
+    constants = data.draw(st.integers(1, 2))
+    first, second, third = data.draw(shapes(3))
+    given = {
+        "c": data.draw(typed(first, bool, constants)),
+        "x": data.draw(typed(second, dtype, constants, -9, 9)),
+        "y": data.draw(typed(third, dtype, constants, -9, 9)),
+    }
+    check(onnx.helper.make_node("Where", list(given), ["z"]), given, constants=constants, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("op_type", ["Sum", "Max", "Min", "Mean"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]))
+def test_variadic(op_type: str, data: st.DataObject, dtype: type) -> None:
+    if op_type in ("Sum", "Mean"):
+        dtype = np.float32  # the only kernels
+    constants = data.draw(st.integers(1, 2))
+    found = data.draw(shapes(data.draw(st.integers(1, 4))))
+    given = {f"x{i}": data.draw(typed(shape, dtype, constants, -9, 9)) for i, shape in enumerate(found)}
+    check(onnx.helper.make_node(op_type, list(given), ["z"]), given, constants=constants, **_PLACES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), opset=st.sampled_from([9, 10]))
+def test_clip_with_attributes(data: st.DataObject, opset: int) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants))
+    attributes = {name: value for name, value in (("min", -0.5), ("max", 0.7)) if data.draw(st.booleans())}
+    node = onnx.helper.make_node("Clip", ["x"], ["y"], **attributes)
+    check(node, {"x": x}, opset=opset, constants=constants, rtol=0, atol=0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]), opset=st.sampled_from([12, 18]))
+def test_clip_with_bounds(data: st.DataObject, dtype: type, opset: int) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    given = {"x": data.draw(typed(shape, dtype, constants, -4, 4))}
+    for name, low, high in (("low", -3, 1), ("high", -1, 3)):
+        kind = data.draw(st.sampled_from(["absent", "stored", "computed"]))
+        if kind == "stored":
+            given[name] = known(np.rint(data.draw(st.floats(low, high))), dtype)
+        elif kind == "computed":
+            given[name] = data.draw(typed((), dtype, constants, low, high))
+    names = [name if name in given else "" for name in ("x", "low", "high")]
+    check(onnx.helper.make_node("Clip", names, ["y"]), given, opset=opset, constants=constants, rtol=0, atol=0)
+
+
+_TYPES = (np.float32, np.float64, np.int64, np.int32, np.uint8, np.float16, bool)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), source=st.sampled_from(_TYPES), target=st.sampled_from(_TYPES), like=st.booleans())
+def test_cast(data: st.DataObject, source: type, target: type, like: bool) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    given = {"x": data.draw(typed(shape, source, constants, 0, 9))}
+    if like:
+        given["like"] = data.draw(typed((2, 1), target, constants))
+        node = onnx.helper.make_node("CastLike", ["x", "like"], ["y"])
+    else:
+        node = onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(target)))
+    check(node, given, opset=19, constants=constants, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("op_type", ["Relu", "Sigmoid", "Add", "Sub", "Mul", "Max", "Less"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_any_layout_in_memory(op_type: str, data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    shape = [data.draw(st.integers(1, 3)) for _ in range(4)]
+    given = {"x": data.draw(relaid(shape, constants))}
+    if op_type not in ("Relu", "Sigmoid"):
+        other = [data.draw(st.sampled_from([size, size, size, 1])) for size in shape]
+        given["y"] = data.draw(relaid(other, constants))
+    node = onnx.helper.make_node(op_type, data.draw(st.permutations(list(given))), ["z"])
+    check(node, given, constants=constants, **_PLACES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_value_less_itself_is_zero(data: st.DataObject) -> None:
+    constants = data.draw(st.integers(1, 2))
+    (shape,) = data.draw(shapes(1))
+    x = data.draw(operands(shape, constants=constants, factors=True))
+    lowered = check(onnx.helper.make_node("Sub", ["x", "x"], ["z"]), {"x": x}, constants=constants, rtol=0, atol=0)
+    (z,) = lowered.values
+    assert z.zero and z.is_single and not z.depends and not z.varied
+    assert z.cause is not None and not z.cause.zero and z.cause.node.op_type == "Sub"
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), first=st.booleans())
+def test_a_product_with_a_stored_zero_is_zero(data: st.DataObject, first: bool) -> None:
+    constants = data.draw(st.integers(1, 2))
+    x_shape, zero_shape = data.draw(shapes(2))
+    x = data.draw(operands(x_shape, constants=constants, factors=True))
+    given = {"x": x, "zero": known(np.zeros(zero_shape), np.float32)}
+    node = onnx.helper.make_node("Mul", ["zero", "x"] if first else ["x", "zero"], ["z"])
+    (z,) = check(node, given, constants=constants, rtol=0, atol=0).values
+    assert z.zero and z.is_single and not z.depends
+    assert z.cause is not None and z.cause.zero and z.cause.node.op_type == "Mul"
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), op_type=st.sampled_from(["Add", "Sub", "Sum"]))
+def test_a_stored_zero_is_added_for_nothing(data: st.DataObject, op_type: str) -> None:
+    constants = data.draw(st.integers(1, 2))
+    x_shape, zero_shape = data.draw(shapes(2))
+    x = data.draw(operands(x_shape, constants=constants))
+    given = {"x": x, "zero": known(np.zeros(zero_shape), np.float32)}
+    lowered = check(onnx.helper.make_node(op_type, ["x", "zero"], ["z"]), given, constants=constants, **_PLACES)
+    if np.broadcast_shapes(x_shape, zero_shape) == x_shape:
+        assert not lowered.graph.nodes
