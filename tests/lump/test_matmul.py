@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.step import SeparateRuns
 from tests.lump.harness import Operand, check, operands, weight
 
 _CONSTANTS = (0.3, -1.5)
@@ -21,7 +22,9 @@ _CONSTANTS = (0.3, -1.5)
 def matrices(draw: st.DrawFn, shape: Sequence[int], constants: int, dtype: npt.DTypeLike = np.float32) -> Operand:
     """Draw an operand of a product: an activation with any partitions, or a weight."""
     if dtype is np.float32 and draw(st.sampled_from([True, False, False])):
-        return weight(shape, _CONSTANTS[:constants])
+        found = weight(shape, _CONSTANTS[:constants])
+        found.array = np.asarray(found.array)
+        return found
     return draw(operands(shape, constants=constants, factors=True, dtype=dtype))
 
 
@@ -69,7 +72,7 @@ def test_matmul_of_integers(data: st.DataObject) -> None:
     given = {}
     for name, shape in zip("ab", data.draw(product_shapes()), strict=True):
         given[name] = data.draw(operands(shape, constants=constants, low=-9, high=9))
-        given[name].array = np.rint(given[name].array).astype(np.int64)
+        given[name].array = np.asarray(np.rint(given[name].array), np.int64)
     check(onnx.helper.make_node("MatMul", ["a", "b"], ["y"]), given, constants=constants, rtol=0, atol=0)
 
 
@@ -129,14 +132,19 @@ def test_gemm_of_doubles(case: tuple[dict[str, float], dict[str, Operand], int])
 @given(case=gemms())
 def test_fused_gemm(activation: str, case: tuple[dict[str, float], dict[str, Operand], int]) -> None:
     attributes, given, constants = case
-    if activation == "LeakyRelu":  # the one with a parameter runs as it is
+    ruled = activation != "LeakyRelu"  # the one with a parameter runs as it is
+    if not ruled:
         attributes = attributes | {"activation_alpha": 0.2}
     node = onnx.helper.make_node(
         "FusedGemm", list(given), ["y"], domain="com.microsoft", activation=activation, **attributes
     )
-    ruled = activation != "LeakyRelu"
-    lowered = check(node, given, constants=constants, domains={"com.microsoft": 1}, ruled=ruled)
-    assert bool(lowered.without_rule) is not ruled
+    try:
+        lowered = check(node, given, constants=constants, domains={"com.microsoft": 1}, ruled=ruled)
+    except SeparateRuns:  # ONNX infers no shapes of contributed operators
+        assert not ruled
+        assert constants == 2
+    else:
+        assert bool(lowered.without_rule) is not ruled
 
 
 def test_a_wide_layer_computes_one_feature() -> None:
