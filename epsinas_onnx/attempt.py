@@ -241,7 +241,7 @@ class Attempt:
             # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
             feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
             axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}
-            together, single = (PlainExecution(decided, self.setting) for decided in (both, alone))
+            together, single = (self._single(decided) for decided in (both, alone))
             for constant in _CHECK_CONSTANTS:
                 ours = together.run([constant], feeds, None)[0].output
                 theirs = single.run([constant], feeds, axes)[0].output
@@ -252,6 +252,13 @@ class Attempt:
         except (RunError, ShapeError):
             return False
         return True
+
+    def _single(self, decided: Decided) -> Execution:
+        """Return what runs a decided model for one constant at a time."""
+        lowered = prove(decided, self.setting, 1) if self.options.lump else None
+        if lowered is None:
+            return PlainExecution(decided, self.setting)
+        return LumpedExecution(lowered, decided, self.setting)
 
     def _trace(self) -> TracedExecution:
         """Lower or rewrite the graph anew for a few samples, with every value to look at."""

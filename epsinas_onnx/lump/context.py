@@ -124,8 +124,14 @@ class Context(Values):
         """Return the sum; a zero operand costs nothing."""
         for value, other in ((first, second), (second, first)):
             if other.zero and self.broadcast([value.axes, other.axes]) == value.axes:
-                return value
+                return self.less_zero(value, other)
         return self.elementwise("Add", [first, second])
+
+    def less_zero(self, value: Lumped, zero: Lumped) -> Lumped:
+        """Return a value plus or minus a zero of no more axes, which leaves at most the reason why nothing depends."""
+        if value.depends or zero.cause is None:
+            return value
+        return self.result(self.tensor(value), value.axes, [value, zero], value.factor).replace(zero=value.zero)
 
     def per_channel(self, value: Lumped, rank: int) -> Lumped:
         """Return a vector `[channels]` in a shape that broadcasts with `[n, channels, *space]` of `rank` axes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from epsinas_onnx.lump.graph import LoweredGraph, Node
+from epsinas_onnx.lump.graph import LoweredGraph, Node, reads
 from epsinas_onnx.lump.value import Dims, Tensor
 
 
@@ -13,18 +13,22 @@ def peak_bytes(graph: LoweredGraph, outputs: Sequence[Tensor]) -> tuple[int, str
     """Return the most bytes that live tensors of one run take together, and the name of the largest tensor."""
     live = graph.live_nodes(outputs)
     end = len(live)
-    last: dict[Tensor, int] = dict.fromkeys(outputs, end)
+    owner: dict[Tensor, Tensor] = {}  # a reshape shares the memory of its operand, which lives as long as it does
+    last: dict[Tensor, int] = {}
     for index, node in enumerate(live):
-        for tensor in node.inputs:
-            if tensor is not None:
-                last[tensor] = max(last.get(tensor, 0), index)
+        for tensor in reads(node):
+            last[owner.get(tensor, tensor)] = index
+        if node.op_type == "Reshape" and node.inputs[0] is not None:
+            owner[node.outputs[0]] = owner.get(node.inputs[0], node.inputs[0])
+    for tensor in outputs:
+        last[owner.get(tensor, tensor)] = end
     change = [0] * (end + 2)
     largest, name = 0, ""
     for tensor in graph.inputs:
         change[0] += _bytes(tensor)
         largest, name = max((largest, name), (_bytes(tensor), tensor.name))
     for index, node in enumerate(live):
-        if node.op_type == "Reshape":  # shares the memory of its operand
+        if node.op_type == "Reshape":
             continue
         for tensor in node.outputs:
             size = _bytes(tensor)

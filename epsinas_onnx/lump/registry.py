@@ -19,7 +19,11 @@ Rule: TypeAlias = Callable[[Context, Step, Operands], Outcome]
 
 @dataclass(frozen=True)
 class Registered:
-    """A rule. scaled: whether it takes operands with a pending factor, because it is linear or normalises."""
+    """A rule. scaled: whether it takes operands with a pending factor, because it hands it on or normalises.
+
+    What multiplies by a weight does not: factors that gather over many layers would leave tensors behind that underflow
+    where their values do not.
+    """
 
     function: Rule
     scaled: bool

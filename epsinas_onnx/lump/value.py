@@ -59,8 +59,8 @@ class Lumped:
     tensor: holds the representatives. Its data, in row-major order, are those of `[constants, *counts]` where the
     value varies with the constant, else of `[*counts]`; its own shape may be another one of the same size.
     None where the value is known and nothing has needed it in the graph yet, or where it is an embedding table.
-    factor: what `tensor` must be multiplied by to give the value; an exact number, and a layer that normalises
-    can do without it.
+    factor: what `tensor` must be multiplied by to give the value; an exact number, which a layer that normalises can do
+    without, and which is multiplied in before any other weight is.
     weighted: whether it is computed from the constant; varied: whether it has one copy for each constant.
     depends: whether it is computed from an input. cause: where that ended.
     zero: whether it is 0 everywhere. known: the whole value, small, the same for every input and constant.

@@ -125,12 +125,16 @@ def weight(shape: Sequence[int], constants: Sequence[float]) -> Operand:
 
 @dataclass
 class Lowered:
-    """What a rule made of a node: the values, what they are per constant, and which nodes had no rule."""
+    """What a rule made of a node: the values, what they are per constant, and which nodes had no rule.
+
+    guards: what must be finite for the values to be what a proof says they are.
+    """
 
     values: list[Lumped]
     arrays: list[list[Array]]
     without_rule: list[ir.Node]
     graph: LoweredGraph
+    guards: list[Array]
 
 
 def lower(
@@ -169,18 +173,18 @@ def lower(
     inner = next(iter(model.graph))
     walker.walk(model.graph, inner.outputs)
     outputs = [context.settle(walker.values[value]) for value in inner.outputs if value in walker.values]
-    names = [f"result{index}" for index in range(len(outputs))]
-    tensors = [context.canonical(value) for value in outputs]
+    tensors = [context.canonical(value) for value in (*outputs, *context.guards)]
+    names = [f"result{index}" for index in range(len(tensors))]
     proto = write_model(graph, dict(zip(names, tensors, strict=True)), np.ones(constants, np.float32))
     feeds["epsinas_weight"] = np.ones(constants, np.float32)
     arrays = run(proto, feeds)
     whole = []
-    for made, tensor, array in zip(outputs, tensors, arrays, strict=True):
+    for made, tensor, array in zip(outputs, tensors, arrays, strict=False):
         assert tensor.shape is None or tensor.shape == array.shape, f"{tensor} came out as {array.shape}"
         assert not made.zero or not array.any(), f"{tensor} is not zero"
         rows = list(array) if made.varied else [array] * constants
         whole.append([row if made.parts is None else expanded(row, made.parts) for row in rows])
-    return Lowered(outputs, whole, walker.without_rule, graph)
+    return Lowered(outputs, whole, walker.without_rule, graph, arrays[len(outputs) :])
 
 
 def _statistics(graph: ir.Graph) -> Iterator[Use]:
@@ -215,6 +219,7 @@ def check(
     lowered = lower(node, given, opset, constants, blocked, domains, target)
     if ruled:
         assert not lowered.without_rule, "the rule did not apply"
+    assert all(np.isfinite(guard).all() for guard in lowered.guards)
     for constant in range(constants if target is None else target.constants):
         whole = {name: operand.whole(constant) for name, operand in given.items()}
         wanted = plain(node, whole, opset, domains) if reference is None else reference(whole)

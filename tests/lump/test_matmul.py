@@ -25,7 +25,7 @@ def matrices(draw: st.DrawFn, shape: Sequence[int], constants: int, dtype: npt.D
         found = weight(shape, _CONSTANTS[:constants])
         found.array = np.asarray(found.array)
         return found
-    return draw(operands(shape, constants=constants, factors=True, dtype=dtype))
+    return draw(operands(shape, constants=constants, factors=True, dtype=dtype, layouts=True))
 
 
 @st.composite

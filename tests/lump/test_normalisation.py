@@ -107,7 +107,7 @@ def test_batch_normalisation(
             return [_standardised(x, [0, *range(2, x.ndim)], epsilon) * scale + shift]
         return [(x - mean) / np.sqrt(variance + epsilon) * scale + shift]
 
-    attributes = {"training_mode": 1} if training else {}
+    attributes: dict[str, Any] = {"training_mode": 1} if training else {}
     node = onnx.helper.make_node("BatchNormalization", list(given), ["y"], epsilon=epsilon, **attributes)
     _agrees(node, given, reference, target, opset=15)
 
@@ -234,12 +234,13 @@ def test_mean_variance_normalisation(data: st.DataObject, dtype: Any, target: Ta
     shape = [data.draw(st.integers(2, 4)) for _ in range(4)]
     x = data.draw(operands(shape, constants=target.constants, dtype=dtype, factors=True, layouts=True))
     axes = data.draw(st.sampled_from([None, [0, 2, 3], [0, 1, 2, 3], [2, 3], [-1]]))
+    attributes: dict[str, Any] = {"axes": axes} if axes else {}
 
     def reference(whole: Mapping[str, Array]) -> Sequence[Array]:
         x, over = whole["x"].astype(np.float64), tuple(axes or [0, 2, 3])
         return [(x - x.mean(over, keepdims=True)) / (x.std(over, keepdims=True) + 1e-9)]
 
-    node = onnx.helper.make_node("MeanVarianceNormalization", ["x"], ["y"], **({"axes": axes} if axes else {}))
+    node = onnx.helper.make_node("MeanVarianceNormalization", ["x"], ["y"], **attributes)
     if not all(x.parts[axis].is_one for axis in axes or [0, 2, 3]):  # else the reference divides rounding by rounding
         _agrees(node, {"x": x}, reference, target, opset=13)
 
@@ -252,7 +253,7 @@ def test_lp_normalisation(data: st.DataObject, dtype: Any, target: Target, p: in
     if silent:
         x.array = np.maximum(x.array, 0)  # a rectifier leaves rows of zeros, whose norm is 0
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    attributes = {"axis": axis} if p is None else {"axis": axis, "p": p}
+    attributes: dict[str, Any] = {"axis": axis} if p is None else {"axis": axis, "p": p}
     node = onnx.helper.make_node("LpNormalization", ["x"], ["y"], **attributes)
     check(node, {"x": x}, target=target, rtol=_TOLERANCE[dtype] / 10, atol=_TOLERANCE[dtype] / 10)
 
@@ -292,12 +293,16 @@ def test_identical_values_leave_the_shift(case: str, shifted: bool, blocked: boo
     assert (y.depends, y.zero) == (False, not shifted)
     assert y.cause is not None
     assert (y.cause.node.op_type, y.cause.zero) == (op_type, False)
+    given["x"].array = np.full_like(given["x"].array, np.inf)
+    assert [np.isnan(guard).any() for guard in lower(node, given, 21, target=Target(1, blocked)).guards] == [True]
 
 
-@pytest.mark.parametrize("axes", [None, [2, 3]])
-def test_a_mean_variance_normalisation_of_identical_values_is_zero(axes: list[int] | None) -> None:
-    x = _one_class((2, 3, 4, 4), apart=(1,) if axes is None else (0, 1))
-    node = onnx.helper.make_node("MeanVarianceNormalization", ["x"], ["y"], **({"axes": axes} if axes else {}))
+@pytest.mark.parametrize(("attributes", "apart"), [({}, (1,)), ({"axes": [2, 3]}, (0, 1))])
+def test_a_mean_variance_normalisation_of_identical_values_is_zero(
+    attributes: dict[str, Any], apart: tuple[int, ...]
+) -> None:
+    x = _one_class((2, 3, 4, 4), apart)
+    node = onnx.helper.make_node("MeanVarianceNormalization", ["x"], ["y"], **attributes)
     (y,) = lower(node, {"x": x}).values
     assert (y.depends, y.zero) == (False, True)
     assert y.cause is not None

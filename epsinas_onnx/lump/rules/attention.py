@@ -53,7 +53,7 @@ def is_wanted(step: Step, index: int) -> bool:
     return bool(value.name) and (bool(value.uses()) or value.is_graph_output())
 
 
-@rule("Attention", domain=_MICROSOFT, scaled=True)
+@rule("Attention", domain=_MICROSOFT)
 def packed_attention(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Self-attention with one projection for queries, keys and values (com.microsoft Attention)."""
     x, weights, bias, mask, past, attention_bias = [*operands, *[None] * 6][:6]
@@ -77,7 +77,7 @@ def packed_attention(context: Context, step: Step, operands: Operands) -> Lumped
     return merged(context, attend(context, step, query, key, value, scale, hidden))
 
 
-@rule("MultiHeadAttention", domain=_MICROSOFT, scaled=True)
+@rule("MultiHeadAttention", domain=_MICROSOFT)
 def multi_head_attention(context: Context, step: Step, operands: Operands) -> Outcome:
     """Attention between features that are projected already (com.microsoft MultiHeadAttention)."""
     query, key, value, bias, mask, attention_bias, past_key, past_value = [*operands, *[None] * 8][:8]
@@ -114,7 +114,7 @@ def multi_head_attention(context: Context, step: Step, operands: Operands) -> Ou
     return [merged(context, attend(context, step, query, key, value, scale, hidden)), key, value]
 
 
-@rule("GroupQueryAttention", domain=_MICROSOFT, scaled=True)
+@rule("GroupQueryAttention", domain=_MICROSOFT)
 def group_query_attention(context: Context, step: Step, operands: Operands) -> Outcome:
     """Causal attention of a prompt, with rotations where asked for (com.microsoft GroupQueryAttention).
 
@@ -157,7 +157,7 @@ def group_query_attention(context: Context, step: Step, operands: Operands) -> O
     return [merged(context, y), key, value]
 
 
-@rule("Attention", scaled=True)
+@rule("Attention")
 def attention(context: Context, step: Step, operands: Operands) -> Outcome:
     """Attention of three or four axes, heads shared in runs (ONNX Attention); the mask is added behind the softcap."""
     query, key, value, mask, past_key, past_value, lengths = [*operands, *[None] * 7][:7]

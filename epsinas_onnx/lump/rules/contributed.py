@@ -127,7 +127,7 @@ def split_gelu(context: Context, step: Step, operands: Operands) -> Lumped | Non
     return context.elementwise("Mul", [left, context.result(gelu, right.axes, [right])])
 
 
-@rule("FusedConv", domain=_MICROSOFT, scaled=True)
+@rule("FusedConv", domain=_MICROSOFT)
 def fused_convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """activation(convolution + Z)."""
     y = convolve(context, step, operands[:3])

@@ -15,7 +15,7 @@ from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
 
 
-@rule("Conv", scaled=True)
+@rule("Conv")
 def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """y[n, o, p] = sum over channels i of o's group, offsets k: w * x[n, i, p + k].
 
@@ -191,7 +191,7 @@ def _pads(mode: str, pads: Dims | None, kernel: Dims, space: Dims, strides: Dims
     return pads or (0,) * (2 * rank)
 
 
-@rule("ConvTranspose", scaled=True)
+@rule("ConvTranspose")
 def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The transpose of a convolution: every input spreads w times itself over the kernel's positions.
 

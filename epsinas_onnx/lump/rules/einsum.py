@@ -27,7 +27,7 @@ class _Labelled:
         return self.value.axes[self.labels.index(label)]
 
 
-@rule("Einsum", scaled=True)
+@rule("Einsum")
 def einsum(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Sum over all labels but the output's of the product of all operands.
 

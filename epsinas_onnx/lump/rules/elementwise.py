@@ -21,7 +21,7 @@ COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 def unary(context: Context, step: Step, x: Lumped, domain: str = "") -> Lumped:
     """Apply the user's operator, with its attributes, to the representatives in whatever layout they lie."""
     tensor = context.tensor(x)
-    dtype = step.out_dtype() or tensor.dtype
+    dtype = step.out_dtype() or (BOOL if step.node.op_type in ("IsInf", "IsNaN") else tensor.dtype)
     made = context.op(step.node.op_type, [tensor], tensor.shape, dtype, domain, **step.attributes())
     return context.result(made, x.axes, [x])
 
@@ -41,7 +41,7 @@ def contributed_gelu(context: Context, step: Step, operands: Operands) -> Lumped
         return None
     if bias is not None:
         x = context.add(x, bias)
-    tensor = context.tensor(x)
+    tensor = context.canonical(x)  # FastGelu takes no scalar
     # BiasGelu without its bias is Gelu.
     op_type = "Gelu" if step.node.op_type == "BiasGelu" else step.node.op_type
     made = context.op(op_type, [tensor], tensor.shape, domain="com.microsoft", **step.attributes())
@@ -62,11 +62,14 @@ def relu(context: Context, step: Step, operands: Operands) -> Lumped | None:
 
 @rule("Identity", "Dropout", scaled=True)
 def identity(context: Context, step: Step, operands: Operands) -> Outcome:
-    """The value itself. Dropout of an exported graph is off; its mask is true everywhere."""
+    """The value itself. Dropout of an exported graph is off; its mask is then true everywhere.
+
+    Before operator set 12 that was left open, and ONNX Runtime's mask is 0; before 10 it had the input's type.
+    """
     x = operands[0]
     if x is None or len(step.node.outputs) == 1:
         return x
-    mask = context.filled(1.0, x.shape, BOOL)
+    mask = context.filled(float(context.opset >= 12), x.shape, BOOL if context.opset >= 10 else x.dtype)
     return [x, mask]
 
 
@@ -102,13 +105,14 @@ def subtract(context: Context, step: Step, operands: Operands) -> Lumped | None:
     if x.tensor is not None and context.same(x, y) and x.dtype.is_floating_point():
         cause = Cause(step.node, "takes the mean of identical values away from them, which leaves 0", step.order)
         shape = tuple(part.size for part in parts)
+        context.guard(x)
         return context.zeros(shape, x.dtype, cause if x.depends else x.cause)
     if y.zero and parts == x.axes:
-        return x
+        return context.less_zero(x, y)
     return context.elementwise("Sub", [x, y])
 
 
-@rule("Mul", scaled=True)
+@rule("Mul")
 def multiply(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """X * y over the common refinement; a stored 0 ends the signal."""
     x, y = operands
@@ -119,6 +123,7 @@ def multiply(context: Context, step: Step, operands: Operands) -> Lumped | None:
         zero = x if x.zero else y
         shape = tuple(part.size for part in context.broadcast([x.axes, y.axes]))
         cause = Cause(step.node, "multiplies by 0", step.order, zero=True) if other.depends else other.cause
+        context.guard(other)
         return context.zeros(shape, x.dtype, zero.cause or cause)
     return context.mul(x, y)
 
@@ -154,7 +159,7 @@ def compare(context: Context, step: Step, operands: Operands) -> Lumped | None:
 
 @rule("Sum", "Max", "Min", "Mean")
 def variadic(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """f(x, y, ...) over the common refinement."""
+    """f(x, y, ...) over the common refinement; of these, Sum apart, none broadcasts before operator set 8."""
     values = [operand for operand in operands if operand is not None]
     if len(values) == 1:
         return values[0]
@@ -163,7 +168,7 @@ def variadic(context: Context, step: Step, operands: Operands) -> Lumped | None:
         for value in values[1:]:
             total = context.add(total, value)
         return total
-    return context.elementwise(step.node.op_type, values)
+    return None if context.opset < 8 else context.elementwise(step.node.op_type, values)
 
 
 @rule("Where")

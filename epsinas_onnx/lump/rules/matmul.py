@@ -11,14 +11,14 @@ from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Lumped
 
 
-@rule("MatMul", scaled=True)
+@rule("MatMul")
 def matrix_product(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """y[..., i, j] = sum over k: a[..., i, k] * b[..., k, j]; rows and columns stay as equal as they were."""
     a, b = operands
     return None if a is None or b is None else product(context, a, b)
 
 
-@rule("FusedMatMul", "TransposeMatMul", domain="com.microsoft", scaled=True)
+@rule("FusedMatMul", "TransposeMatMul", domain="com.microsoft")
 def fused_product(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Alpha * A * B, either of them transposed (com.microsoft FusedMatMul)."""
     a, b = operands
@@ -30,13 +30,13 @@ def fused_product(context: Context, step: Step, operands: Operands) -> Lumped | 
     return y.replace(factor=y.factor * step.number("alpha", 1.0))
 
 
-@rule("Gemm", scaled=True)
+@rule("Gemm")
 def general_product(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Alpha * A * B + beta * C, A and B transposed where the attributes say so (ONNX Gemm)."""
     return _gemm(context, step, operands)
 
 
-@rule("FusedGemm", domain="com.microsoft", scaled=True)
+@rule("FusedGemm", domain="com.microsoft")
 def fused_gemm(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """A Gemm with an activation behind it; those without parameters are taken apart."""
     activation = step.text("activation", "")
@@ -86,6 +86,7 @@ def product(context: Context, a: Lumped, b: Lumped) -> Lumped:
     times the product of its representatives. With a single class the product is an outer one, which a Mul does; a
     weight is such an operand, so it meets every entry of the other before anything is summed up (as in Conv).
     """
+    a, b = context.settle(a), context.settle(b)
     drop_row, drop_column = a.rank == 1, b.rank == 1
     if drop_row:
         a = a.replace(parts=(Partition.one(1), *a.axes), tensor=context.tensor(a), known=None, table=None)

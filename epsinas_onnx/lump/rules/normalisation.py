@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.context import FLOAT, Context
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
@@ -21,15 +21,19 @@ def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome
 
     Statistics are the minibatch's, 0 and 1, or the stored ones (`norm_stats`). A pending factor f goes into epsilon:
     normalising f x with epsilon is normalising x with epsilon / f^2. One class of channels with one scale and no
-    shift is an InstanceNormalization of `[1, constants, everything]`, the fastest form on the CPU provider.
+    shift is an InstanceNormalization of `[1, constants, everything]`, the fastest form on the CPU provider, which has
+    it for float32.
     """
     x, scale, shift, mean, variance = operands[:5]
-    if x is None or scale is None or shift is None or x.rank < 2:
+    if x is None or scale is None or shift is None or x.rank < 2 or scale.rank != 1:
+        return None
+    if any(output.uses() for output in step.node.outputs[1:]):
         return None
     training = step.integer("training_mode", 0) == 1
     epsilon = step.number("epsilon", 1e-5)
     stored = mean is not None and variance is not None and not training
-    if not stored and context.target.norm_stats != "reset" and context.target.blocked and x.factor > 0:
+    fits = context.target.blocked and x.dtype == FLOAT and x.factor > 0 and not x.is_single
+    if not stored and context.target.norm_stats != "reset" and fits:
         uniform = x.axes[0].uniform and all(part.uniform for part in x.axes[2:])
         if uniform and x.axes[1].is_one and scale.is_single and shift.zero:
             return _as_one_instance(context, x, scale, epsilon)
@@ -147,16 +151,20 @@ def mean_variance_normalise(context: Context, step: Step, operands: Operands) ->
 
 @rule("LpNormalization")
 def lp_normalise(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """X / |x|, the norm being the sum of magnitudes or the root of the sum of squares along an axis."""
+    """X / |x|, the norm being the sum of magnitudes or the root of the sum of squares along an axis.
+
+    What has the norm 0 stays 0: so it does over the smallest normal number, as norms below it are rounding alone.
+    """
     (x,) = operands
-    if x is None:
+    if x is None or context.opset < 8:  # Max broadcasts since operator set 8
         return None
     axis = step.integer("axis", -1) % x.rank
     if step.integer("p", 2) == 1:
         norm = context.settle(context.total(context.elementwise("Abs", [x]), [axis]))
     else:
         norm = context.elementwise("Sqrt", [context.settle(context.total(context.mul(x, x), [axis]))])
-    return None if x.zero else context.elementwise("Div", [x, norm])
+    smallest = context.scalar(float(np.finfo(x.dtype.numpy()).tiny), x.dtype)
+    return context.elementwise("Div", [x, context.elementwise("Max", [norm, smallest])])
 
 
 def rms(context: Context, x: Lumped, axes: Sequence[int], epsilon: float, scale: Lumped | None) -> Lumped:
