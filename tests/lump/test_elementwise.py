@@ -336,6 +336,9 @@ def test_a_zero_says_why_and_infinity_is_looked_for(body: str) -> None:
         assert not z.depends
         assert z.cause is not None
         assert z.cause.node.op_type == kind
+        if kind == "Mul":
+            assert not context.guards  # an edge that is cut off costs nothing
+            continue
         names = {f"guard{index}": context.canonical(guard) for index, guard in enumerate(context.guards)}
         proto = write_model(context.graph, names, np.ones(1, np.float32))
         for number, finite in ((3.0, True), (np.inf, False), (np.nan, False)):
