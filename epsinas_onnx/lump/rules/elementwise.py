@@ -114,7 +114,11 @@ def subtract(context: Context, step: Step, operands: Operands) -> Lumped | None:
 
 @rule("Mul")
 def multiply(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """X * y over the common refinement; a stored 0 ends the signal."""
+    """The product over the common refinement; a stored 0 ends the signal.
+
+    What it multiplies need not be computed then, nor looked at for infinities, which would cost as much as
+    the edges of a search space that such a 0 cuts off.
+    """
     x, y = operands
     if x is None or y is None:
         return None

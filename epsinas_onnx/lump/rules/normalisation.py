@@ -25,9 +25,7 @@ def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome
     it for float32.
     """
     x, scale, shift, mean, variance = operands[:5]
-    if x is None or scale is None or shift is None or x.rank < 2 or scale.rank != 1:
-        return None
-    if any(output.uses() for output in step.node.outputs[1:]):
+    if x is None or scale is None or shift is None or x.rank < 2 or scale.rank != 1 or _statistics_wanted(step):
         return None
     training = step.integer("training_mode", 0) == 1
     epsilon = step.number("epsilon", 1e-5)
@@ -117,7 +115,7 @@ def _repeated(context: Context, value: Lumped, times: int) -> Lumped:
 def layer_normalise(context: Context, step: Step, operands: Operands) -> Outcome:
     """The same over all axes from `axis` on. One class along all of them is 0 after its mean is taken away."""
     x, scale, shift = [*operands, None][:3]
-    if x is None or any(output.uses() for output in step.node.outputs[1:]):
+    if x is None or _statistics_wanted(step):
         return None
     axis = step.integer("axis", -1) % x.rank
     return standardised(context, step, x, list(range(axis, x.rank)), step.number("epsilon", 1e-5), scale, shift)
@@ -127,7 +125,7 @@ def layer_normalise(context: Context, step: Step, operands: Operands) -> Outcome
 def root_mean_square_normalise(context: Context, step: Step, operands: Operands) -> Outcome:
     """X / sqrt(mean of x^2 + epsilon) * scale over all axes from `axis` on."""
     x, scale = [*operands, None][:2]
-    if x is None or any(output.uses() for output in step.node.outputs[1:]):
+    if x is None or _statistics_wanted(step):
         return None
     axis = step.integer("axis", -1) % x.rank
     return rms(context, x, list(range(axis, x.rank)), step.number("epsilon", 1e-5), scale)
@@ -160,9 +158,9 @@ def lp_normalise(context: Context, step: Step, operands: Operands) -> Lumped | N
         return None
     axis = step.integer("axis", -1) % x.rank
     if step.integer("p", 2) == 1:
-        norm = context.settle(context.total(context.elementwise("Abs", [x]), [axis]))
+        norm = context.total(context.elementwise("Abs", [x]), [axis])
     else:
-        norm = context.elementwise("Sqrt", [context.settle(context.total(context.mul(x, x), [axis]))])
+        norm = context.elementwise("Sqrt", [context.total(context.mul(x, x), [axis])])
     smallest = context.scalar(float(np.finfo(x.dtype.numpy()).tiny), x.dtype)
     return context.elementwise("Div", [x, context.elementwise("Max", [norm, smallest])])
 
@@ -204,6 +202,10 @@ def standardised(
     if record:
         context.observe(mean, variance)
     return _affine(context, centred, _deviation(context, variance, epsilon), scale, shift)
+
+
+def _statistics_wanted(step: Step) -> bool:
+    return any(output.uses() or output.is_graph_output() for output in step.node.outputs[1:])
 
 
 def _vanished(context: Context, step: Step, x: Lumped) -> Lumped:
