@@ -162,10 +162,9 @@ class LoweredGraph:
         stored = self.laid_out(tensor, shape, np.reshape)
         if stored is not None:
             return stored
-        empty: dict[str, Any] = (
-            {"allowzero": 1} if 0 in shape and self.opset >= 14 else {}
-        )  # else a 0 stands for the size before
-        result = self.op("Reshape", [base, self.constant(np.asarray(shape, np.int64))], shape, **empty)
+        if 0 in shape:  # in a Reshape before operator set 14 a 0 stands for the size before
+            return self.constant(np.zeros(shape, tensor.dtype.numpy()))
+        result = self.op("Reshape", [base, self.constant(np.asarray(shape, np.int64))], shape)
         self._base[result] = base
         return result
 

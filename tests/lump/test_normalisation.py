@@ -33,6 +33,7 @@ _CONSTANTS = (0.3, 1.5)
 _EPSILONS = st.sampled_from([float(np.float32(epsilon)) for epsilon in (1e-5, 1e-3, 0.2)])
 """Attributes are float32."""
 
+_RARELY = st.sampled_from([False, False, False, True])
 _TYPES = st.sampled_from([np.float32, np.float32, np.float64])
 _TOLERANCE = {np.float32: 2e-4, np.float64: 1e-9}
 """Of numbers about 1: an epsilon of 1e-5 enlarges float32 rounding by up to 300."""
@@ -134,16 +135,16 @@ def test_batch_normalisation(
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), dtype=_TYPES, constants=st.integers(1, 2), epsilon=_EPSILONS, shifted=st.booleans())
+@given(data=st.data(), dtype=_TYPES, constants=st.integers(1, 2), epsilon=_EPSILONS, shifted=_RARELY)
 def test_batch_normalisation_of_identical_channels(
     data: st.DataObject, dtype: Any, constants: int, epsilon: float, shifted: bool
 ) -> None:
     """What becomes of a network of weights alone: an InstanceNormalization where channels, scales and shifts agree."""
-    shape = data.draw(st.tuples(st.integers(2, 4), st.integers(1, 4), st.integers(1, 4)))
+    shape = data.draw(st.tuples(st.integers(2, 4), st.integers(1, 3), st.integers(3, 5)))
     parts = [data.draw(partitions(shape[0])), Partition.one(shape[1]), data.draw(partitions(shape[2]))]
     x = data.draw(operands(shape, constants=constants, parts=parts, dtype=dtype, factors=True, layouts=True))
     width = shape[1:2]
-    one = [Partition.one(shape[1])] if data.draw(st.booleans()) else None
+    one = [Partition.one(shape[1])] if data.draw(st.sampled_from([True, True, False])) else None
     given = {"x": x, "scale": data.draw(operands(width, constants=constants, dtype=dtype, parts=one, factors=True))}
     given["shift"] = known(np.full(width, float(shifted)), dtype)
     lowered = _batch_normalises(data, Target(constants), given, False, epsilon)

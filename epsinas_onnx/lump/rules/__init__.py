@@ -13,6 +13,7 @@ from epsinas_onnx.lump.rules import (
     pooling,
     recurrent,
     reduction,
+    resizing,
     rotary,
     softmax,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "pooling",
     "recurrent",
     "reduction",
+    "resizing",
     "rotary",
     "softmax",
 ]

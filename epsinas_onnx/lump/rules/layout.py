@@ -1,4 +1,4 @@
-"""Rules of operators that move entries about: reshaping, transposing, joining and cutting."""
+"""Rules of operators that move entries about: reshaping, transposing, stretching, joining and cutting."""
 
 from __future__ import annotations
 
@@ -92,6 +92,13 @@ def transpose(context: Context, step: Step, operands: Operands) -> Lumped | None
     if x is None:
         return None
     return permuted(context, x, step.integers("perm") or tuple(reversed(range(x.rank))))
+
+
+def permuted(context: Context, x: Lumped, order: Sequence[int]) -> Lumped:
+    """Return a value with its axes in another order; a pending factor stays."""
+    tensor = context.canonical(x.replace(factor=1.0))
+    made = context.transpose(tensor, [0, *(axis + 1 for axis in order)] if x.varied else order)
+    return context.result(made, tuple(x.axes[axis] for axis in order), [x], x.factor)
 
 
 @rule("Expand", scaled=True)
@@ -228,11 +235,9 @@ def cut(context: Context, step: Step, operands: Operands) -> Lumped | None:
     for start, end, axis, stride in zip(starts, ends, axes, steps, strict=True):
         axis %= x.rank
         size = x.shape[axis]
-        if stride < 0 and end < -size:
-            indices = np.arange(size)[slice(start, None, stride)]
-        else:
-            indices = np.arange(size)[slice(start, end, stride)]
-        x = chosen(context, x, axis, indices)
+        # ONNX clamps a start in front of the axis to its first entry, whichever way the steps go; NumPy does not.
+        start, stop = max(start, -size), None if stride < 0 and end < -size else end
+        x = chosen(context, x, axis, np.arange(size)[slice(start, stop, stride)])
     return x
 
 
@@ -255,7 +260,7 @@ def gather(context: Context, step: Step, operands: Operands) -> Lumped | None:
         y = chosen(context, x, axis, numbers.reshape(-1))
         shape = (*x.shape[:axis], *numbers.shape, *x.shape[axis + 1 :])
         return reshaped(context, y, shape)
-    if x.axes[axis].is_one:
+    if x.axes[axis].is_one and 0 not in indices.shape:
         ones = tuple(Partition.one(size) for size in indices.shape)
         return relabelled(context, x, (*x.axes[:axis], *ones, *x.axes[axis + 1 :]))
     if indices.varied:
@@ -280,133 +285,3 @@ def tile(context: Context, step: Step, operands: Operands) -> Lumped | None:
         for part, times in zip(x.axes, repeats, strict=True)
     )
     return relabelled(context, x, parts)
-
-
-@rule("Pad")
-def pad(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """More entries at both ends of axes.
-
-    Constant padding puts a class in front of and behind the others of each axis; where they hold the same number along
-    all other axes, that is one class. The other modes copy entries of the axis, which is a choice of indices.
-    """
-    x = operands[0]
-    if x is None:
-        return None
-    if len(operands) > 1:
-        if any(operand is not None and operand.known is None for operand in operands[1:]):
-            return None
-        pads = known_ints(operands[1])
-        fill = operands[2].known if len(operands) > 2 and operands[2] is not None else None
-        number = 0.0 if fill is None else float(fill.reshape(-1)[0])
-        axes = known_ints(operands[3]) if len(operands) > 3 else None
-    else:
-        pads, number, axes = step.integers("pads"), step.number("value", 0.0), None
-    if pads is None or (not x.dtype.is_floating_point() and step.text("mode", "constant") == "constant"):
-        return None
-    chosen_axes = range(x.rank) if axes is None else [axis % x.rank for axis in axes]
-    for place, axis in enumerate(chosen_axes):
-        front, behind = pads[place], pads[place + len(pads) // 2]
-        x = _padded(context, x, axis, front, behind, step.text("mode", "constant"), number)
-    return x
-
-
-def _padded(context: Context, x: Lumped, axis: int, front: int, behind: int, mode: str, number: float) -> Lumped:
-    size = x.shape[axis]
-    if front < 0 or behind < 0:
-        x = chosen(context, x, axis, np.arange(max(0, -front), size + min(0, behind)))
-        front, behind, size = max(0, front), max(0, behind), x.shape[axis]
-    if front == behind == 0:
-        return x
-    if mode != "constant":
-        kind = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode]
-        return chosen(context, x, axis, np.pad(np.arange(size), (front, behind), kind))  # type: ignore[call-overload]
-    if x.zero and number == 0:
-        parts = (*x.axes[:axis], Partition.one(size + front + behind), *x.axes[axis + 1 :])
-        return context.zeros(tuple(part.size for part in parts), x.dtype, x.cause)
-    part = x.axes[axis]
-    extra = tuple(Partition.one(have.count) if i != axis else Partition.one(1) for i, have in enumerate(x.axes))
-    dims = (*((context.constants,) if x.varied else ()), *(p.size for p in extra))
-    ring = context.constant(np.full(dims, number, x.dtype.numpy()))
-    tensor = context.canonical(x)
-    place = axis + x.varied
-    # One class of padding serves both ends; it is the first where there is padding in front.
-    shape = tuple(dim + 1 if index == place else dim for index, dim in enumerate(tensor.dims))
-    pieces = [ring, tensor] if front else [tensor, ring]
-    made = context.op("Concat", pieces, shape, axis=place)
-    outside = 0 if front else part.count
-    inner = part.labels + 1 if front else part.labels
-    labels = np.concatenate([np.full(front, outside), inner, np.full(behind, outside)])
-    whole = Partition(labels.size, part.count + 1, labels) if part.count + 1 < labels.size else Partition.of(labels)
-    return context.result(made, (*x.axes[:axis], whole, *x.axes[axis + 1 :]), [x])
-
-
-@rule("DepthToSpace", scaled=True)
-def depth_to_space(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """Blocks of channels become squares of positions: a Reshape, a Transpose and a Reshape (ONNX DepthToSpace)."""
-    (x,) = operands
-    if x is None:
-        return None
-    n, c, h, w = x.shape
-    size = step.integer("blocksize", 1)
-    inner = c // (size * size)
-    if step.text("mode", "DCR") == "DCR":
-        cut_up, order = (n, size, size, inner, h, w), (0, 3, 4, 1, 5, 2)
-    else:
-        cut_up, order = (n, inner, size, size, h, w), (0, 1, 4, 2, 5, 3)
-    return reshaped(context, permuted(context, reshaped(context, x, cut_up), order), (n, inner, h * size, w * size))
-
-
-@rule("SpaceToDepth", scaled=True)
-def space_to_depth(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """Squares of positions become blocks of channels (ONNX SpaceToDepth)."""
-    (x,) = operands
-    if x is None:
-        return None
-    n, c, h, w = x.shape
-    size = step.integer("blocksize", 1)
-    cut_up = (n, c, h // size, size, w // size, size)
-    moved = permuted(context, reshaped(context, x, cut_up), (0, 3, 5, 1, 2, 4))
-    return reshaped(context, moved, (n, c * size * size, h // size, w // size))
-
-
-def permuted(context: Context, x: Lumped, order: Sequence[int]) -> Lumped:
-    """Return a value with its axes in another order; a pending factor stays."""
-    tensor = context.canonical(x.replace(factor=1.0))
-    made = context.transpose(tensor, [0, *(axis + 1 for axis in order)] if x.varied else order)
-    return context.result(made, tuple(x.axes[axis] for axis in order), [x], x.factor)
-
-
-@rule("Resize", "Upsample")
-def resize(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """Interpolate along axes: an axis of one class stays one; others are expanded, and axes that keep size are left.
-
-    ONNX interpolates one axis after the other, so axes whose size does not change, channels above all, keep their
-    partitions. The operator runs on a stack of maps with the scales of the axes that change.
-    """
-    x = operands[0]
-    shape = step.out_shape()
-    if x is None or shape is None or len(shape) != x.rank or x.rank < 3 or x.shape[:2] != shape[:2]:
-        return None
-    if step.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" or step.integers("axes") is not None:
-        return None
-    if any(operand is not None and operand.known is None for operand in operands[1:]):
-        return None
-    fine = (*x.axes[:2], *(Partition.discrete(size) for size in x.shape[2:]))
-    x = context.refine(x, fine)
-    maps = context.as_batch(x)
-    out = (*maps.dims[:2], *shape[2:])
-    attributes = step.attributes()
-    rest: list[object] = []
-    for slot, operand in enumerate(operands[1:], start=1):
-        if operand is None or operand.known is None or operand.known.size == 0:
-            rest.append(None if operand is None else context.constant(np.zeros(0, np.float32)))
-        elif operand.known.dtype == np.int64 and slot == 3:
-            rest.append(context.constant(np.asarray(out, np.int64)))
-        elif operand.known.size == x.rank:
-            if (operand.known[:2] != 1).any():
-                return None
-            rest.append(context.constant(operand.known))
-        else:
-            return None
-    made = context.op(step.node.op_type, [maps, *rest], out, **attributes)  # type: ignore[list-item]
-    return context.result(made, (*x.axes[:2], *(Partition.discrete(size) for size in shape[2:])), [x])

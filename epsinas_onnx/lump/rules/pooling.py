@@ -15,7 +15,7 @@ from epsinas_onnx.lump.value import Lumped
 def pool(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The mean or the largest of every window: equal channels stay equal, and a positive factor comes out unchanged."""
     (x,) = operands
-    shape = step.out_shape() or _pooled(step, x)
+    shape = _pooled(step, x) or step.out_shape()
     if x is None or shape is None or (len(step.node.outputs) > 1 and step.node.outputs[1].uses()):
         return None
     if x.factor < 0:
@@ -37,17 +37,25 @@ def norm_pool(context: Context, step: Step, operands: Operands) -> Lumped | None
 
 
 def _pooled(step: Step, x: Lumped | None) -> tuple[int, ...] | None:
-    """Return the output's shape where windows are placed without rounding up, which needs no inference."""
+    """Return the output's shape where pads are given; it needs no inference.
+
+    Rounding up, ONNX Runtime leaves out a window that would begin in the pads behind; ONNX's inference counts it.
+    """
     kernel = step.integers("kernel_shape")
-    if x is None or kernel is None or step.integer("ceil_mode", 0) or step.text("auto_pad", "NOTSET") != "NOTSET":
+    if x is None or kernel is None or step.text("auto_pad", "NOTSET") != "NOTSET":
         return None
     rank = len(kernel)
     strides, dilations = step.integers("strides") or (1,) * rank, step.integers("dilations") or (1,) * rank
     pads = step.integers("pads") or (0,) * (2 * rank)
-    space = tuple(
-        (size + pads[axis] + pads[axis + rank] - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1
-        for axis, size in enumerate(x.shape[2:])
-    )
+    up = step.integer("ceil_mode", 0) == 1
+    space = []
+    for axis, size in enumerate(x.shape[2:]):
+        stride = strides[axis]
+        free = size + pads[axis] + pads[axis + rank] - dilations[axis] * (kernel[axis] - 1) - 1
+        count = (-(-free // stride) if up else free // stride) + 1
+        if up and (count - 1) * stride >= size + pads[axis]:
+            count -= 1
+        space.append(count)
     return (*x.shape[:2], *space)
 
 
