@@ -165,3 +165,10 @@ def test_an_aspect_ratio_that_is_kept_is_left_to_the_operator() -> None:
         "Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", axes=[2, 3], keep_aspect_ratio_policy="not_larger"
     )
     check(node, {"x": _image(_one(3), _discrete(4)), "sizes": known([8, 6])}, ruled=False)
+
+
+def test_a_scale_that_changes_no_size() -> None:
+    """ONNX Runtime interpolates such an axis only where another one changes, which here is an axis of one class."""
+    x = Operand(np.asarray([[[[1.0, 2.0]]]], np.float32), (_one(1), _one(1), _one(2), _discrete(2)))
+    node = onnx.helper.make_node("Upsample", ["x", "scales"], ["y"])
+    check(node, {"x": x, "scales": known([1, 1, 2, 1.3], np.float32)}, opset=9, ruled=False)
