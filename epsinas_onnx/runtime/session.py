@@ -27,8 +27,8 @@ class Engine:
     write: returns the graph to run for a weight. binds: whether the weight is stored in that graph rather than an input
     of it. On the CPU ONNX Runtime then folds it into the kernels and picks its blocked convolutions, which more than
     pays for a session each (benchmarks/binding.py). Otherwise one session serves all constants.
-    disabled: optimizers of ONNX Runtime to leave out. small: whether the run is so short that it is not worth changing
-    the layout of convolutions for.
+    disabled: optimizers of ONNX Runtime to leave out. small: whether the run is so short that no optimizer
+    pays.
 
     seconds: wall-clock `session` and `run` so far.
     """
@@ -101,7 +101,7 @@ class Engine:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 4
         if self._small:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = ort.InferenceSession(
                 proto.SerializeToString(), options, providers=self._providers, disabled_optimizers=self._disabled
