@@ -126,7 +126,7 @@ class Attempt:
             nodes=self.nodes,
             seconds={key: round(value, 6) for key, value in seconds.items()},
             output=decided.outputs,
-            warnings=(*self.notes, *warnings_for(decided)),
+            warnings=(*self.notes, *warnings_for(decided), *([verdict.note] if verdict.note else [])),
             norm_stats=options.norm_stats,
             seed=options.seed,
             versions=versions(),

@@ -95,11 +95,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A status with its reason (None for ok) and the number that the formula gives (None where it gives none)."""
+    """A status with its reason (None for ok) and the number that the formula gives (None where it gives none).
+
+    note: what a careful reader should know beside the status, None for nothing.
+    """
 
     status: Status
     reason: str | None
     raw_score: float | None
+    note: str | None = None
 
 
 def judge(evidence: Evidence, runner: Runner) -> Verdict:
@@ -160,9 +164,12 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
             return Verdict(Status.UNDERFLOW, reason, raw)
     if worst > 0:
         return Verdict(Status.NOISE, _noise(evidence.weights[shares.index(worst)], worst, runner), raw)
-    if levels_compared(*evidence.outputs) < 2:
-        reason = "the formula skips zeros, and too few entries are left to compare; a larger --batch leaves more"
+    if raw is None:
+        reason = "the formula skips zeros, and no entry is left to compare; a larger --batch leaves more"
         return Verdict(Status.NOISE, reason, raw)
+    if raw == 0 and levels_compared(*evidence.outputs) == 1:  # both are at their largest there, which is no rounding
+        note = "the formula skips zeros, and only equal entries are left to compare; a larger --batch leaves more"
+        return Verdict(Status.OK, None, raw, note)
     return Verdict(
         Status.NOISE,
         f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and rounding alone can "

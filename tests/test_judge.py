@@ -400,3 +400,44 @@ def test_graph_without_a_path_is_constant_whatever_its_outputs_are() -> None:
     verdict = verdict_on(A, SQUARE, FakeRunner(), cut_off="no path leads there")
     assert verdict.status is Status.CONSTANT
     assert "no path leads there" in str(verdict.reason)
+
+
+def one_survivor() -> tuple[Array, Array]:
+    """Return outputs whose entries are 0, the minimum, in one of them everywhere but at the maximum of both."""
+    first, second = np.zeros(16, np.float32), np.zeros(16, np.float32)
+    first[[3, 9]], second[9] = (8e-36, 2e-35), 4e5
+    return first, second
+
+
+def test_a_single_entry_to_compare_is_a_score_of_0_with_a_note() -> None:
+    """As in the references of NAS-Bench-101; both outputs vary, and their largest entries are equal by definition."""
+    first, second = one_survivor()
+    verdict = verdict_on(first, second, FakeRunner(again=lambda c: first if c < 1 else second))
+    assert (verdict.status, verdict.raw_score, verdict.reason) == (Status.OK, 0.0, None)
+    assert "only equal entries are left" in str(verdict.note)
+    assert "larger --batch" in str(verdict.note)
+
+
+def test_a_single_entry_to_compare_is_noise_where_the_output_is() -> None:
+    first, second = one_survivor()
+    shuffled = np.roll(second, 3)
+    verdict = verdict_on(first, second, FakeRunner(again=lambda c: first if c < 1 else shuffled, loss=LOSS))
+    assert verdict.status is Status.NOISE
+
+
+def test_no_entry_to_compare_is_noise_that_says_so() -> None:
+    first, second = np.eye(2, 16, 3, dtype=np.float32)[0], np.eye(2, 16, 9, dtype=np.float32)[0]
+    verdict = verdict_on(first, second, FakeRunner(again=lambda c: first if c < 1 else second))
+    assert (verdict.status, verdict.raw_score) == (Status.NOISE, None)
+    assert "no entry is left" in str(verdict.reason)
+
+
+def test_a_note_on_the_score_is_among_the_warnings() -> None:
+    """Both outputs are 1 for one sample and 0 for all others, whatever the constant."""
+    graph = """(float[N,2] x) => (float[N,1] y) {
+        h = MatMul(x, W)  r = Relu(h)  s = Sub(r, one)  t = Relu(s)  y = Sign(t)
+    }"""
+    inputs = np.array([[9e9, 9e9]] + [[-1, -1]] * 7, np.float32)
+    result = scored(build(graph, W=(2, 1), one=np.asarray(1, np.float32)), inputs=inputs, weights=(0.1, 1.0))
+    assert (result.status, result.score) == (Status.OK, 0.0)
+    assert any("only equal entries are left" in warning for warning in result.warnings)

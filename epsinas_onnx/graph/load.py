@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import onnx
 import onnx_ir as ir
@@ -16,7 +16,20 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
 
-ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+@runtime_checkable
+class Buildable(Protocol):
+    """A network that is built where it is scored, such as an architecture of a search space; to be picklable."""
+
+    @property
+    def name(self) -> str:
+        """How results call it."""
+
+    def build(self) -> ir.Model:
+        """Return the network; a ValueError says what is wrong with its description."""
+
+
+ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Buildable
 
 OLDEST_OPSET = 7  # the oldest that ONNX Runtime promises to run
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
@@ -38,6 +51,8 @@ def source_name(source: object) -> str:
     """Return how a model is called in messages: its path, or its kind where it has none."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
+    if isinstance(source, Buildable):
+        return source.name
     kinds = {bytes: "<bytes>", onnx.ModelProto: "<ModelProto>", ir.Model: "<ir.Model>"}
     return next((name for kind, name in kinds.items() if isinstance(source, kind)), f"<{type(source).__name__}>")
 
@@ -47,9 +62,9 @@ def load_model(source: ModelSource) -> LoadedModel:
 
     External data is not opened: a kept constant that lives there is read when the graph is rewritten.
 
-    Raises ModelError when the file is missing, empty, cut off or not ONNX, or when an external-data path leaves
-    the model's folder; UnsupportedError for an opset below 7 and for sparse initializers; UsageError when `source`
-    is none of the accepted kinds.
+    Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
+    external-data path leaves the model's folder; UnsupportedError for an opset below 7 and for sparse initializers;
+    UsageError when `source` is none of the accepted kinds.
     """
     name = source_name(source)
     if isinstance(source, ir.Model):
@@ -58,6 +73,8 @@ def load_model(source: ModelSource) -> LoadedModel:
             _check_external_path(tensor, Path(tensor.base_dir), name)
     elif isinstance(source, onnx.ModelProto):
         model = _from_proto(source, name)
+    elif isinstance(source, Buildable):
+        model = _built(source)
     elif isinstance(source, bytes):
         model = _from_proto(_parse(source, name), name)
     elif isinstance(source, (str, os.PathLike)):
@@ -67,7 +84,8 @@ def load_model(source: ModelSource) -> LoadedModel:
         _check_external_paths(model, path.parent, name)
     else:
         raise UsageError(
-            f"a model is a path, bytes, an onnx.ModelProto or an onnx_ir.Model, not {type(source).__name__}"
+            f"a model is a path, bytes, an onnx.ModelProto, an onnx_ir.Model, or an object with a name and a build() "
+            f"that returns one, not {type(source).__name__}"
         )
     _check_opset(model, name)
     if model.functions:
@@ -98,6 +116,13 @@ def check_standard(model: ir.Model, name: str) -> None:
                 f"{name}: node {node.name!r} is {node.domain}::{node.op_type}, an operator that ONNX Runtime does not "
                 f"know; export the model without custom operators, or define it as a model-local function"
             )
+
+
+def _built(source: Buildable) -> ir.Model:
+    try:
+        return source.build()
+    except (ValueError, LookupError) as error:
+        raise ModelError(str(error)) from error
 
 
 def _read(path: Path) -> bytes:
