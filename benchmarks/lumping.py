@@ -26,8 +26,7 @@ from onnx import helper
 
 import epsinas_onnx
 from epsinas_exporters import classics
-from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces import nasbench201
+from epsinas_exporters.spaces import nasbench101, nasbench201
 from epsinas_onnx.inputs.generate import grey_ramp
 
 NETWORKS, BATCH = 20, 256
@@ -224,21 +223,27 @@ def written_by_hand(arch: str) -> bytes:
     return ByHand().network(nasbench201.parse(arch))
 
 
-# NAS-Bench-101-sized networks
+# NAS-Bench-101
 
 
 def nasbench101_section(threads: int) -> None:
-    """Time three cells of NAS-Bench-101's size (128 to 512 channels, 9 cells) at batch 64."""
+    """Time three cells of NAS-Bench-101 at batch 64."""
     cells = {
-        "conv3x3, conv3x3": [(3, [0]), (3, [1])],
-        "conv3x3 beside conv1x1": [(3, [0]), (1, [0])],
-        "five convolutions": [(1, [0]), (3, [1]), (3, [0, 2]), (3, [1]), (1, [3, 4])],
+        "conv3x3, conv3x3": (["conv3x3", "conv3x3"], [(0, 1), (1, 2), (2, 3)]),
+        "conv3x3 beside conv1x1": (["conv3x3", "conv1x1"], [(0, 1), (0, 2), (1, 3), (2, 3)]),
+        "five convolutions": (
+            ["conv1x1", "conv3x3", "conv3x3", "conv3x3", "conv1x1"],
+            [(0, 1), (1, 2), (0, 3), (2, 3), (1, 4), (3, 5), (4, 5), (5, 6)],
+        ),
     }
-    print("networks of NAS-Bench-101's size (128 to 512 channels, 9 cells), batch 64; one pair each")
+    print("networks of NAS-Bench-101 (128 to 512 channels, 9 cells), batch 64; one pair each")
     print(f"{'cell':30} {'plain s':>8} {'lumped ms':>10} {'ratio':>6}")
     ratios = []
-    for name, cell in cells.items():
-        data = ir.to_proto(sized_like_nasbench101(cell)).SerializeToString()
+    for name, (operations, edges) in cells.items():
+        size = len(operations) + 2
+        matrix = [[int((a, b) in edges) for b in range(size)] for a in range(size)]
+        cell = nasbench101.checked(matrix, ["input", *(f"{kind}-bn-relu" for kind in operations), "output"])
+        data = ir.to_proto(nasbench101.build(str(cell))).SerializeToString()
         options = {"batch": 64, "weights": (1e-4, 10.0), "threads": threads}
         epsinas_onnx.score(data, **options)
         plain, _ = timed(lambda: epsinas_onnx.score(data, lump=False, **options))  # noqa: B023
@@ -246,38 +251,6 @@ def nasbench101_section(threads: int) -> None:
         ratios.append(plain / lumped)
         print(f"{name:30} {plain:8.2f} {1e3 * lumped:10.1f} {ratios[-1]:6.1f}", flush=True)
     print(f"geometric mean of the ratios: {statistics.geometric_mean(ratios):.1f}\n")
-
-
-def sized_like_nasbench101(cell: Sequence[tuple[int, Sequence[int]]]) -> ir.Model:
-    """Return a network of 3 stacks of 3 cells; a cell lists (kernel, sources), 0 being its input, joined by Concat."""
-    b = GraphBuilder("cells")
-    image = tensor_input("input", ["batch", 3, 32, 32])
-
-    def conv(x: ir.Value, name: str, inputs: int, outputs: int, kernel: int) -> ir.Value:
-        return b.op(
-            "Relu", [b.batch_norm(b.conv(x, name, inputs, outputs, kernel), f"{name}.bn", outputs)], f"{name}.r"
-        )
-
-    x, width = conv(image, "stem", 3, 128, 3), 128
-    for stack in range(3):
-        channels = 128 * 2**stack
-        if stack:
-            x = b.op("MaxPool", [x], f"pool{stack}", kernel_shape=[2, 2], strides=[2, 2])
-        for index in range(3):
-            name = f"stack{stack}.cell{index}"
-            last = [vertex for vertex in range(1, len(cell) + 1) if all(vertex not in sources for _, sources in cell)]
-            inner = channels // len(last)
-            values = [conv(x, f"{name}.in", width, inner, 1)]
-            for vertex, (kernel, sources) in enumerate(cell, start=1):
-                total = values[sources[0]]
-                for source in sources[1:]:
-                    total = b.op("Add", [total, values[source]], f"{name}.{vertex}.add{source}")
-                values.append(conv(total, f"{name}.{vertex}", inner, inner, kernel))
-            joined = [values[vertex] for vertex in last]
-            x = joined[0] if len(joined) == 1 else b.op("Concat", joined, f"{name}.join", axis=1)
-            width = inner * len(last)
-    x = b.op("Flatten", [b.op("GlobalAveragePool", [x], "mean")], "flat")
-    return b.model([image], [typed_output(b.linear(x, "output", width, 1), ["batch", 1])])
 
 
 # ResNet-50

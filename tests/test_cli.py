@@ -35,7 +35,7 @@ SEQUENCE = """(float[N,T,3] x) => (float[N,2] y) {
     h = MatMul(x, W)  r = Tanh(h)  p = ReduceMean <keepdims = 0> (r, one)  y = MatMul(p, V)
 }"""
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
-TINY = ("--channels", "2", "--cells", "1")
+TINY = ("--size", "channels=2", "--size", "cells=1")
 
 
 def normalised() -> onnx.ModelProto:
@@ -647,7 +647,7 @@ def test_rewrite_says_where_it_cannot_write(perceptron_file: str, tmp_path: Path
     assert target in done.err
 
 
-# export nasbench201
+# export
 
 
 def exported(folder: Path, *args: str) -> list[str]:
@@ -703,7 +703,17 @@ def test_export_refuses_a_bad_architecture_and_names_the_edge(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("args", [(), ("--random", "15626"), ("--random", "-1"), ("--channels", "0", CELL)])
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--random", "15626"),
+        ("--random", "-1"),
+        ("--size", "channels=0", CELL),
+        ("--size", "chanels=8", CELL),
+        ("--size", "channels", CELL),
+    ],
+)
 def test_export_refuses_what_it_cannot_write(tmp_path: Path, args: tuple[str, ...]) -> None:
     done = command("export", "nasbench201", *args, "--output", str(tmp_path / "out"))
     assert (done.code, done.out) == (2, "")

@@ -6,9 +6,12 @@ import glob
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epsinas_onnx.errors import UsageError
+
+if TYPE_CHECKING:
+    from epsinas_exporters.spaces import SearchSpace
 
 EXIT_FAILED = 3
 """Some file could not be read or run."""
@@ -84,3 +87,13 @@ def parse_inputs(texts: Sequence[str]) -> Any:
     if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
         return texts[0]
     return parse_pairs("--input", texts)
+
+
+def find_space(name: str) -> SearchSpace:
+    """Return the search space called `name`; raises UsageError with the known names."""
+    from epsinas_exporters import spaces
+
+    try:
+        return spaces.get(name)
+    except LookupError as error:
+        raise UsageError(str(error)) from None

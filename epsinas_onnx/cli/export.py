@@ -1,65 +1,74 @@
-"""`epsinas-onnx export`: writes the networks of a benchmark as ONNX files without weights."""
+"""`epsinas-onnx export`: writes the networks of a search space as ONNX files without weights."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epsinas_onnx.cli.common import find_space, parse_pairs
 from epsinas_onnx.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Write networks of a benchmark as ONNX files without weight bytes.")
+if TYPE_CHECKING:
+    from epsinas_exporters.spaces import SearchSpace
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
-@app.command("nasbench201")
-def nasbench201_command(
+def export_command(
+    space: Annotated[str, typer.Argument(help="The search space; `epsinas-onnx spaces` lists them.")],
     archs: Annotated[
-        list[str] | None, typer.Argument(help="Architecture strings, or indices in the benchmark.")
+        list[str] | None, typer.Argument(help="Architectures, or indices in the benchmark's order.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write into.")] = Path(),
     random: Annotated[int, typer.Option("--random", min=0, help="Add this many architectures, drawn at random.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
-    everything: Annotated[bool, typer.Option("--all", help="All 15,625 architectures.")] = False,
-    channels: Annotated[int, typer.Option(min=1, help="Width of the first stage.")] = 16,
-    cells: Annotated[int, typer.Option(min=1, help="Cells a stage.")] = 5,
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier; the metric takes 1.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="A size of the network, such as channels=8 or cells=2; the benchmark's own otherwise."),
+    ] = None,
 ) -> None:
-    """Write NAS-Bench-201 networks, one file an architecture, named after its operations."""
+    """Write networks of a search space, one file an architecture, a few KB each, with no weight bytes."""
     import onnx_ir as ir
 
-    from epsinas_exporters.spaces import nasbench201
+    from epsinas_exporters.spaces import NotEnumerable
 
+    found = find_space(space)
+    sizes = _sizes(size or [])
     try:
-        wanted = [_architecture(arch) for arch in archs or []]
-        wanted += nasbench201.sample(random, seed) if random else []
-        wanted = nasbench201.architectures() if everything else wanted
+        wanted = [_architecture(found, arch) for arch in archs or []]
+        wanted += found.sample(random, seed) if random else []
+        wanted = list(found.enumerate()) if everything else wanted
         if not wanted:
             raise UsageError("name architectures, or give --random N or --all")
-        names = {nasbench201.file_name(arch): arch for arch in wanted}
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    try:
-        output.mkdir(parents=True, exist_ok=True)
+        names = {found.file_name(arch): arch for arch in wanted}
         for name, arch in names.items():
-            ir.save(nasbench201.build(arch, channels=channels, cells=cells, classes=classes), output / name)
+            model = found.build(arch, **sizes)
+            output.mkdir(parents=True, exist_ok=True)
+            ir.save(model, output / name)
+    except (ValueError, NotEnumerable) as error:
+        raise UsageError(str(error)) from None
+    except TypeError as error:
+        raise UsageError(f"{space} has no size of that name ({error})") from None
     except OSError as error:
         raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
     typer.echo(f"{len(names)} file{'' if len(names) == 1 else 's'} in {output}", err=True)
 
 
-def _architecture(text: str) -> str:
-    """Return the architecture string for a string or an index of the benchmark."""
-    from epsinas_exporters.spaces import nasbench201
+def _sizes(texts: list[str]) -> dict[str, int]:
+    try:
+        return {name: int(value) for name, value in parse_pairs("--size", texts).items()}
+    except ValueError:
+        raise UsageError(f"--size takes NAME=NUMBER, not {' '.join(texts)!r}") from None
 
-    if not text.isdecimal():
-        return str(nasbench201.parse(text))
-    everything = nasbench201.architectures()
-    if int(text) >= len(everything):
-        raise UsageError(f"index {text} is beyond the benchmark's last, {len(everything) - 1}")
-    return everything[int(text)]
+
+def _architecture(space: SearchSpace, text: str) -> str:
+    """Return the architecture for a text, or for an index where the space's texts are no numbers."""
+    if not text.isdecimal() or space.form.isdecimal():
+        return space.parse(text)
+    arch = next(itertools.islice(space.enumerate(), int(text), None), None)
+    if arch is None:
+        last = "" if space.size is None else f", {space.size - 1}"
+        raise UsageError(f"index {text} is beyond the last of {space.name}{last}")
+    return arch

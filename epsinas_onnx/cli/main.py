@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli import export, inspect, rewrite, score
+from epsinas_onnx.cli import export, inspect, rewrite, score, spaces
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.quiet import quiet_libraries
 
@@ -28,7 +28,8 @@ app = typer.Typer(
 app.command("score")(score.score_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("rewrite")(rewrite.rewrite_command)
-app.add_typer(export.app, name="export")
+app.command("export")(export.export_command)
+app.command("spaces")(spaces.spaces_command)
 
 
 def _version(wanted: bool) -> None:

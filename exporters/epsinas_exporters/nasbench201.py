@@ -1,9 +1,9 @@
 """The short name of `epsinas_exporters.spaces.nasbench201`."""
 
+from epsinas_exporters.spaces.base import ArchitectureError
 from epsinas_exporters.spaces.nasbench201 import (
     EDGES,
     OPERATIONS,
-    ArchitectureError,
     Cell,
     architectures,
     build,

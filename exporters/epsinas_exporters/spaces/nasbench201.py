@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operations, in the order in which the benchmark enumerates them."""
@@ -20,10 +21,6 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
 _INDEX_SEED = 88  # the benchmark shuffled its enumeration with this seed; its indices mean nothing without it
 _EDGE = re.compile(r"(?P<operation>[^~|]+)~(?P<source>\d+)")
-
-
-class ArchitectureError(ValueError):
-    """An architecture string that does not describe a cell; the message names the edge that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -121,59 +118,106 @@ def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) ->
     width = channels
     for stage in range(3):
         if stage:
-            x = _residual_block(builder, x, f"reduce{stage}", width)
+            x = residual_block(builder, x, f"reduce{stage}", width, 2 * width)
             width *= 2
         for index in range(cells):
-            x = _cell(builder, x, cell, f"stage{stage}.cell{index}", width)
-    x = builder.op("Relu", [builder.batch_norm(x, "head.bn", width)], "head.relu")
-    x = builder.op("Flatten", [builder.op("GlobalAveragePool", [x], "head.pool")], "head.flatten")
-    x = builder.linear(x, "output", width, classes)
+            x = build_cell(builder, x, cell, f"stage{stage}.cell{index}", width, width)
+    x = head(builder, x, width, classes)
     return builder.model([image], [typed_output(x, ["batch", classes])], **{"epsinas.arch": str(cell)})
 
 
-def build_many(archs: Sequence[str], **sizes: int) -> Iterator[tuple[str, ir.Model]]:
-    """Yield each architecture with its model, built one at a time."""
-    for arch in archs:
-        yield arch, build(arch, **sizes)
+class NASBench201(SearchSpace):
+    """The topology search space of NAS-Bench-201 and NATS-Bench."""
+
+    name = "nasbench201"
+    title = "NAS-Bench-201 (Dong and Yang, ICLR 2020)"
+    size = len(OPERATIONS) ** len(EDGES)
+    form = str(Cell(("nor_conv_3x3", "none", "skip_connect", "none", "avg_pool_3x3", "nor_conv_1x1")))
+    defaults = Defaults((1e-7, 1.0), "grey", 256)
+
+    def parse(self, text: str) -> str:
+        """Return the canonical architecture string."""
+        return str(parse(text))
+
+    def enumerate(self) -> Iterator[str]:
+        """Yield all 15,625 in the index order of the benchmark."""
+        yield from architectures()
+
+    def draw(self, rng: random.Random) -> str:
+        """Return a cell with an operation drawn for each edge."""
+        return str(Cell(tuple(rng.choice(OPERATIONS) for _ in EDGES)))
+
+    def mutate(self, arch: str, rng: random.Random) -> str:
+        """Return `arch` with another operation on one edge."""
+        operations = list(parse(arch).operations)
+        edge = rng.randrange(len(EDGES))
+        operations[edge] = rng.choice([operation for operation in OPERATIONS if operation != operations[edge]])
+        return str(Cell(tuple(operations)))
+
+    def sample(self, count: int, seed: int = 0) -> list[str]:
+        """Return `count` different architectures drawn uniformly."""
+        return sample(count, seed)
+
+    def build(self, arch: str, **sizes: int) -> ir.Model:
+        """Return the CIFAR network; see `build` of this module for its sizes."""
+        return build(arch, **sizes)
+
+    def file_name(self, arch: str) -> str:
+        """Return a file name that shows the operations."""
+        return file_name(arch)
 
 
-def _relu_conv_bn(
+def relu_conv_bn(
     b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1
 ) -> ir.Value:
+    """Append ReLU, convolution and batch normalisation."""
     x = b.op("Relu", [x], f"{name}.relu")
     return b.batch_norm(b.conv(x, f"{name}.conv", inputs, outputs, kernel, stride), f"{name}.bn", outputs)
 
 
-def _cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, width: int) -> ir.Value:
+def build_cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, inputs: int, outputs: int) -> ir.Value:
+    """Append a cell whose input has `inputs` channels and whose nodes have `outputs`."""
     nodes = [x]
     for target in (1, 2, 3):
         total: ir.Value | None = None
         for (source, end), operation in zip(EDGES, cell.operations, strict=True):
             if end == target:
-                value = _edge(b, nodes[source], operation, f"{name}.edge{source}-{target}", width)
+                width = outputs if source else inputs
+                value = _edge(b, nodes[source], operation, f"{name}.edge{source}-{target}", width, outputs)
                 total = value if total is None else b.op("Add", [total, value], f"{name}.node{target}.add{source}")
         assert total is not None
         nodes.append(total)
     return nodes[3]
 
 
-def _edge(b: GraphBuilder, x: ir.Value, operation: str, name: str, width: int) -> ir.Value:
+def _edge(b: GraphBuilder, x: ir.Value, operation: str, name: str, inputs: int, outputs: int) -> ir.Value:
+    match operation:
+        case "nor_conv_1x1":
+            return relu_conv_bn(b, x, name, inputs, outputs, 1)
+        case "nor_conv_3x3":
+            return relu_conv_bn(b, x, name, inputs, outputs, 3)
+    if inputs != outputs:  # what has no weights cannot change the width: a 1x1 convolution does
+        x = b.batch_norm(b.conv(x, f"{name}.conv", inputs, outputs, 1), f"{name}.bn", outputs)
     match operation:
         case "none":
             return b.op("Mul", [x, b.scalar(0.0, "zero")], f"{name}.none")
         case "skip_connect":
             return x
-        case "nor_conv_1x1":
-            return _relu_conv_bn(b, x, name, width, width, 1)
-        case "nor_conv_3x3":
-            return _relu_conv_bn(b, x, name, width, width, 3)
         case _:
             return b.op("AveragePool", [x], f"{name}.pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=0)
 
 
-def _residual_block(b: GraphBuilder, x: ir.Value, name: str, width: int) -> ir.Value:
-    main = _relu_conv_bn(b, x, f"{name}.a", width, 2 * width, 3, stride=2)
-    main = _relu_conv_bn(b, main, f"{name}.b", 2 * width, 2 * width, 3)
+def residual_block(b: GraphBuilder, x: ir.Value, name: str, inputs: int, outputs: int) -> ir.Value:
+    """Append the residual block between stages, which halves height and width."""
+    main = relu_conv_bn(b, x, f"{name}.a", inputs, outputs, 3, stride=2)
+    main = relu_conv_bn(b, main, f"{name}.b", outputs, outputs, 3)
     pooled = b.op("AveragePool", [x], f"{name}.down.pool", kernel_shape=[2, 2], strides=[2, 2])
-    short = b.conv(pooled, f"{name}.down.conv", width, 2 * width, 1)
+    short = b.conv(pooled, f"{name}.down.conv", inputs, outputs, 1)
     return b.op("Add", [short, main], f"{name}.add")
+
+
+def head(b: GraphBuilder, x: ir.Value, width: int, classes: int) -> ir.Value:
+    """Append batch normalisation, ReLU, global mean and the classifier."""
+    x = b.op("Relu", [b.batch_norm(x, "head.bn", width)], "head.relu")
+    x = b.op("Flatten", [b.op("GlobalAveragePool", [x], "head.pool")], "head.flatten")
+    return b.linear(x, "output", width, classes)

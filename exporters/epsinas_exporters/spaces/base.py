@@ -1,0 +1,105 @@
+"""The interface of a search space: architectures are strings, networks are ONNX graphs written directly."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+ATTEMPTS = 1_000
+"""How often `sample` draws an architecture that it already has before it gives up."""
+
+
+class ArchitectureError(ValueError):
+    """A text that does not describe an architecture of the space; the message names the part that is wrong."""
+
+
+class NotEnumerable(TypeError):
+    """The space has no list of all its architectures."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the scores of a space are computed with: the two constants, the kind of input, samples in the minibatch."""
+
+    weights: tuple[float, float]
+    input: str
+    batch: int
+
+
+class SearchSpace(ABC):
+    """A search space. An architecture is a text in canonical form: equal texts are equal architectures.
+
+    name: how the command line calls it. title: name, authors and venue. size: how many architectures it holds, None
+    where nobody can tell. form: an architecture as an example. defaults: what scores are computed with.
+
+    A package adds a space through the entry point group `epsinas_exporters.spaces`, whose entries are instances or
+    classes that take no arguments.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    size: ClassVar[int | None]
+    form: ClassVar[str]
+    defaults: ClassVar[Defaults]
+
+    @abstractmethod
+    def parse(self, text: str) -> str:
+        """Return the canonical form of the architecture in `text`; raises ArchitectureError."""
+
+    @abstractmethod
+    def enumerate(self) -> Iterator[str]:
+        """Yield every architecture once, in the benchmark's order where it has one; raises NotEnumerable."""
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> str:
+        """Return one architecture drawn at random."""
+
+    @abstractmethod
+    def mutate(self, arch: str, rng: random.Random) -> str:
+        """Return a neighbour of `arch`: another architecture that differs from it in one decision."""
+
+    @abstractmethod
+    def build(self, arch: str, **sizes: int) -> ir.Model:
+        """Return the network of `arch` with no weight bytes and a free batch.
+
+        sizes: such as `channels` or `cells`, the benchmark's own where they are not given. Raises ArchitectureError,
+        ValueError for a size below 1, and TypeError for a size that the space's networks do not have.
+        """
+
+    def sample(self, count: int, seed: int = 0) -> list[str]:
+        """Return `count` different architectures; the same seed gives the same list.
+
+        Raises ValueError when `count` is negative, or more than the space holds or `draw` finds.
+        """
+        if count < 0 or (self.size is not None and count > self.size):
+            holds = "" if self.size is None else f": {self.name} holds {self.size:,}"
+            raise ValueError(f"cannot draw {count} different architectures{holds}")
+        rng = random.Random(seed)
+        drawn: dict[str, None] = {}
+        missed = 0
+        while len(drawn) < count:
+            known = len(drawn)
+            drawn[self.draw(rng)] = None
+            missed = missed + 1 if len(drawn) == known else 0
+            if missed > ATTEMPTS:
+                raise ValueError(f"cannot draw {count} different architectures: found only {known} of {self.name}")
+        return list(drawn)
+
+    def from_row(self, row: Mapping[str, str]) -> str:
+        """Return the architecture in a table's row; raises ArchitectureError where no column holds one."""
+        for column in ("arch", "architecture"):
+            if row.get(column):
+                return self.parse(row[column])
+        raise ArchitectureError(
+            f"the columns {', '.join(row)} hold no architecture of {self.name}; name its column 'arch'"
+        )
+
+    def file_name(self, arch: str) -> str:
+        """Return a file name for `arch` that any file system takes, different for different architectures."""
+        return f"{self.name}-{hashlib.sha256(self.parse(arch).encode()).hexdigest()[:16]}.onnx"
