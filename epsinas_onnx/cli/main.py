@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli import export, inspect, rewrite, score, spaces
+from epsinas_onnx.cli import evaluate, export, inspect, rewrite, score, spaces
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.quiet import quiet_libraries
 
@@ -30,6 +30,7 @@ app.command("inspect")(inspect.inspect_command)
 app.command("rewrite")(rewrite.rewrite_command)
 app.command("export")(export.export_command)
 app.command("spaces")(spaces.spaces_command)
+app.command("evaluate")(evaluate.evaluate_command)
 
 
 def _version(wanted: bool) -> None:

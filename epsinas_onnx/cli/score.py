@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +20,8 @@ from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
 from epsinas_onnx.result import Score, Status
+
+T = TypeVar("T")
 
 _PLAIN_WIDTH = 160  # columns of a table that goes into a file or a pipe
 
@@ -132,7 +134,7 @@ def score_command(
     target = _open(output)
     scores: list[Score] = []
     try:
-        for result in _with_bar(results, len(models)):
+        for result in with_bar(results, len(models)):
             scores.append(result)
             if kind is Format.JSONL:
                 target.write(to_json_line(result))
@@ -166,7 +168,7 @@ def _open(output: Path | None) -> TextIO:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
 
 
-def _with_bar(results: Iterator[Score], total: int) -> Iterator[Score]:
+def with_bar(results: Iterator[T], total: int) -> Iterator[T]:
     """Yield the results, with a bar on standard error where that is a terminal and there is something to wait for."""
     console = Console(stderr=True)
     if total < 2 or not console.is_terminal:

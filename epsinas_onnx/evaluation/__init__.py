@@ -1,0 +1,1 @@
+"""How well scores rank the architectures of a benchmark: tables, scores, statistics, plots."""

@@ -1,0 +1,114 @@
+"""One evaluation as a whole: the ranking, the paper's figures, other proxies, and what is needed to show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from epsinas_onnx.evaluation.paper import PaperFigures, paper_figures
+from epsinas_onnx.evaluation.ranking import Comparison, Ranking, compare, evaluate_ranking
+from epsinas_onnx.evaluation.scoring import Scores
+from epsinas_onnx.evaluation.table import FloatArray
+
+OURS = "epsinas"
+"""What the scores of this package are called beside other proxies."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture as a list of the best shows it; parameters is None where nobody knows them."""
+
+    arch: str
+    score: float
+    accuracy: float
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the scores of one table rank its architectures.
+
+    archs, scores, accuracies: one entry a row; scores are NaN where there is none. comparison: None where no other
+    proxy was named. paper: None where the paper has no figures for this space and column.
+    """
+
+    space: str
+    column: str
+    lower_is_better: bool
+    archs: Sequence[str] = field(repr=False)
+    scores: Scores = field(repr=False)
+    accuracies: FloatArray = field(repr=False)
+    ranking: Ranking
+    comparison: Comparison | None
+    paper: PaperFigures | None
+
+    def best(self, count: int) -> list[Architecture]:
+        """Return the `count` best-scored architectures, best first, equal scores in the order of the table."""
+        values = self.scores.values
+        order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
+        chosen = [int(index) for index in order[:count] if np.isfinite(values[index])]
+        parameters = self.scores.parameters
+        return [
+            Architecture(
+                self.archs[index],
+                float(values[index]),
+                float(self.accuracies[index]),
+                int(parameters[index]) if np.isfinite(parameters[index]) else None,
+            )
+            for index in chosen
+        ]
+
+    def coverage(self) -> str:
+        """Return how many architectures have a score, and what became of the others, as a sentence."""
+        rest = ", ".join(f"{count:,} {status}" for status, count in self.scores.statuses.items() if status != "ok")
+        share = self.ranking.scored / self.ranking.total
+        return f"{self.ranking.scored:,} of {self.ranking.total:,} scored, {share:.1%}" + (f" ({rest})" if rest else "")
+
+    def plot(self, path: Path) -> None:
+        """Draw score against accuracy into `path`; its ending chooses the format."""
+        from epsinas_onnx.evaluation.plots import PlotData, plot
+
+        rho, ranking = self.ranking.spearman.value, self.ranking
+        share = f"{ranking.scored:,} of {ranking.total:,} scored, {ranking.scored / ranking.total:.1%}"
+        plot(
+            path,
+            PlotData(
+                scores=self.scores.values,
+                accuracies=self.accuracies,
+                parameters=self.scores.parameters if np.isfinite(self.scores.parameters).any() else None,
+                labels=tuple(self.archs),
+                title=self.space,
+                x_label=f"epsinas score ({self.scores.source})",
+                y_label=self.column,
+                subtitle=share if rho is None else f"Spearman {rho:.2f} over {share}",
+            ),
+        )
+
+
+def evaluate(
+    space: str,
+    column: str,
+    archs: Sequence[str],
+    scores: Scores,
+    accuracies: FloatArray,
+    proxies: Mapping[str, FloatArray] | None = None,
+    *,
+    lower_is_better: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Outcome:
+    """Return the statistics of `scores` against `accuracies`, float64 `[rows]` each, and beside other proxies.
+
+    proxies: by name, float64 `[rows]`, NaN where there is none. seed: of the bootstrap.
+    """
+    ranking = evaluate_ranking(
+        scores.values, accuracies, lower_is_better=lower_is_better, resamples=resamples, seed=seed
+    )  # fmt: skip
+    comparison = None
+    if proxies:
+        comparison = compare({OURS: scores.values, **proxies}, accuracies, lower_is_better=lower_is_better)
+    paper = paper_figures(space, column)
+    return Outcome(space, column, lower_is_better, archs, scores, accuracies, ranking, comparison, paper)

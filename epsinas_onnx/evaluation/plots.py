@@ -1,0 +1,245 @@
+"""Pictures of an evaluation: score against accuracy, static with matplotlib and interactive with plotly."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.evaluation.ranking import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STATIC = (".png", ".pdf", ".svg")
+_COLOURS = "viridis"
+_GREY = "#9a9a9a"
+_WIDE = 50.0  # scores that span a larger ratio are drawn on a logarithmic axis
+_LONGEST_LABEL = 200
+_BINS = 60
+
+
+@dataclass(frozen=True)
+class PlotData:
+    """What a picture shows: one entry an architecture in each array, scores NaN where there is none.
+
+    parameters: NaN where unknown, None where all are. title, subtitle: above the picture.
+    """
+
+    scores: FloatArray = field(repr=False)
+    accuracies: FloatArray = field(repr=False)
+    parameters: FloatArray | None = field(repr=False)
+    labels: Sequence[str] = field(repr=False)
+    title: str
+    subtitle: str
+    x_label: str
+    y_label: str
+
+
+def plot(path: Path, data: PlotData) -> None:
+    """Draw `data` into `path`: .png, .pdf and .svg with matplotlib, .html with plotly, in one file without a network.
+
+    Architectures without a score are shown as a histogram of their accuracies beside the points.
+
+    Raises UsageError for another ending, where the library is missing, and where the file cannot be written.
+    """
+    ending = path.suffix.lower()
+    if ending not in (*STATIC, ".html"):
+        raise UsageError(f"{path}: a plot is a {', '.join(STATIC)} or .html file")
+    try:
+        if ending == ".html":
+            path.write_text(_interactive(data), encoding="utf-8")
+        else:
+            import matplotlib as mpl
+
+            with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
+                _static(data).savefig(path, dpi=200, metadata=_METADATA[ending])
+    except ImportError as error:
+        raise UsageError(f"plots need {error.name}; run 'pip install \"epsinas-onnx[plots]\"'") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+# Dates in the files would make equal pictures differ.
+_METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is drawn where: indices into the data, and the axes that show nearly all of it.
+
+    shown: architectures with a score. unscored: those with an accuracy alone. x: where each shown one lies. limits: of
+    the accuracies. notes: what the axes leave out or move.
+    """
+
+    shown: Any
+    unscored: Any
+    x: FloatArray
+    is_log: bool
+    limits: tuple[float, float]
+    notes: str
+
+
+def _view(data: PlotData) -> _View:
+    known = np.isfinite(data.accuracies)
+    has = np.isfinite(data.scores)
+    shown, unscored = np.flatnonzero(has & known), np.flatnonzero(~has & known)
+    x = data.scores[shown]
+    notes = []
+    is_log = _is_wide(x)
+    if is_log and x.min() <= 0:
+        smallest = x[x > 0].min()
+        notes.append(f"{int((x <= 0).sum()):,} scores of 0 at the left edge")
+        x = np.where(x <= 0, smallest / 2, x)
+    limits = _limits(data.accuracies[known])
+    beyond = int(((data.accuracies[known] < limits[0]) | (data.accuracies[known] > limits[1])).sum())
+    if beyond:
+        notes.append(f"{beyond:,} beyond the axis")
+    return _View(shown, unscored, x, is_log, limits, ", ".join(notes))
+
+
+def _is_wide(scores: FloatArray) -> bool:
+    """Whether the positive scores, their outermost hundredths aside, need a logarithmic axis."""
+    positive = scores[scores > 0]
+    if len(positive) < max(2, len(scores) / 2):
+        return False
+    low, high = np.quantile(positive, [0.01, 0.99])
+    return bool(high / low > _WIDE)
+
+
+def _limits(accuracies: FloatArray) -> tuple[float, float]:
+    """Return a range with all accuracies but single ones far away, which would squeeze the rest."""
+    low, high = float(accuracies.min()), float(accuracies.max())
+    inner_low, inner_high = np.quantile(accuracies, [0.005, 0.995])
+    span = float(inner_high - inner_low) or high - low or 1.0
+    low, high = max(low, float(inner_low) - span / 2), min(high, float(inner_high) + span / 2)
+    return low - 0.03 * span, high + 0.03 * span
+
+
+def _subtitle(data: PlotData, view: _View) -> str:
+    return data.subtitle + (f"; {view.notes}" if view.notes else "")
+
+
+def _ticks(counts: FloatArray) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten within the range of parameter counts, the ends where there are none."""
+    low, high = float(np.nanmin(counts)), float(np.nanmax(counts))
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    return ticks or sorted({low, high})
+
+
+def _static(data: PlotData) -> Figure:
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    view = _view(data)
+    colours = None if data.parameters is None else data.parameters[view.shown]
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    grid = figure.add_gridspec(1, 2, width_ratios=[1, 8])
+    axes = figure.add_subplot(grid[1] if len(view.unscored) else grid[:])
+    points = axes.scatter(
+        view.x, data.accuracies[view.shown], s=_size(len(view.shown)), alpha=0.6, linewidths=0, rasterized=True,
+        c=_GREY if colours is None else colours, cmap=None if colours is None else _COLOURS,
+        norm=None if colours is None else LogNorm(),
+    )  # fmt: skip
+    if colours is not None and len(colours):
+        ticks = _ticks(colours)
+        bar = figure.colorbar(points, ax=axes, label="parameters", ticks=ticks)
+        bar.ax.minorticks_off()
+        bar.ax.set_yticklabels([_short(tick) for tick in ticks])
+        if bar.solids is not None:
+            bar.solids.set_alpha(1)
+    if view.is_log:
+        axes.set_xscale("log")
+    axes.set_ylim(*view.limits)
+    axes.set_xlabel(data.x_label)
+    left = axes
+    if len(view.unscored):
+        left = figure.add_subplot(grid[0], sharey=axes)
+        edges = np.linspace(*view.limits, _BINS + 1)
+        left.hist(data.accuracies[view.unscored], bins=edges.tolist(), orientation="horizontal", color=_GREY)
+        left.invert_xaxis()
+        left.set_xlabel(f"{len(view.unscored):,}\nunscored")
+        left.tick_params(axis="x", labelbottom=False, bottom=False)
+        axes.tick_params(axis="y", left=False, labelleft=False)
+    left.set_ylabel(data.y_label)
+    for one in {axes, left}:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(visible=True, color="#e6e6e6", linewidth=0.6)
+    figure.suptitle(data.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    axes.set_title(_subtitle(data, view), fontsize=9, color="#555555", loc="left")
+    return figure
+
+
+def _interactive(data: PlotData) -> str:
+    import plotly.graph_objects as go
+    from plotly.io import to_html
+    from plotly.subplots import make_subplots
+
+    view = _view(data)
+    figure = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.1, 0.9], horizontal_spacing=0.01)
+    figure.add_trace(
+        go.Histogram(
+            y=_rounded(data.accuracies[view.unscored]), marker_color=_GREY, nbinsy=_BINS,
+            hovertemplate="%{x} unscored<extra></extra>",
+        ),
+        row=1, col=1,
+    )  # fmt: skip
+    marker: dict[str, Any] = {"size": 6, "opacity": 0.7, "color": _GREY}
+    counts = np.full(len(view.shown), np.nan) if data.parameters is None else data.parameters[view.shown]
+    if np.isfinite(counts).any():
+        ticks = _ticks(counts)
+        bar = {"title": "parameters", "tickvals": np.log10(ticks).tolist(), "ticktext": [_short(t) for t in ticks]}
+        marker |= {"color": np.log10(counts).round(3), "colorscale": "Viridis", "colorbar": bar}
+    hover = [
+        f"{_label(data.labels[index])}<br>score: {data.scores[index]:.6g}<br>parameters: {_count(count)}"
+        for index, count in zip(view.shown, counts, strict=True)
+    ]
+    figure.add_trace(
+        go.Scattergl(
+            x=_rounded(view.x), y=_rounded(data.accuracies[view.shown]), mode="markers", marker=marker, text=hover,
+            hovertemplate=f"%{{text}}<br>{html.escape(data.y_label)}: %{{y}}<extra></extra>",
+        ),
+        row=1, col=2,
+    )  # fmt: skip
+    kind = "log" if view.is_log else "linear"
+    figure.update_xaxes(title_text=html.escape(data.x_label), type=kind, row=1, col=2)
+    left = f"{len(view.unscored):,}<br>unscored"
+    figure.update_xaxes(autorange="reversed", showticklabels=False, title_text=left, row=1, col=1)
+    figure.update_yaxes(range=list(view.limits))
+    figure.update_yaxes(title_text=html.escape(data.y_label), row=1, col=1)
+    title = f"<b>{html.escape(data.title)}</b><br><sup>{html.escape(_subtitle(data, view))}</sup>"
+    figure.update_layout(title=title, template="plotly_white", showlegend=False, bargap=0)
+    # A fixed element name makes equal pictures equal files.
+    page: str = to_html(figure, include_plotlyjs=True, full_html=True, div_id="evaluation")
+    return page
+
+
+def _size(points: int) -> float:
+    """Return the area of a marker: thousands of points need small ones."""
+    return float(np.clip(30_000 / max(points, 1), 4, 30))
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    """Return six significant digits, which halves the file."""
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _label(text: str) -> str:
+    return html.escape(text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "...")
+
+
+def _count(value: float) -> str:
+    return f"{int(value):,}" if np.isfinite(value) else "unknown"
+
+
+def _short(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,0 +1,157 @@
+"""An evaluation as text: tables for a terminal, Markdown, and a record for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from epsinas_onnx.evaluation.outcome import Outcome
+from epsinas_onnx.evaluation.ranking import BEST, Estimate
+
+_PLACES = {"best": "{:.0f}", "top_share": "{:.0%}"}
+
+Rows = list[list[str]]
+
+
+def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
+    """Return plain JSON types; numbers that are not defined are None."""
+    comparison = outcome.comparison
+    return {
+        "space": outcome.space,
+        "column": outcome.column,
+        "lower_is_better": outcome.lower_is_better,
+        "scores": outcome.scores.source,
+        "statuses": dict(outcome.scores.statuses),
+        **_plain(dataclasses.asdict(outcome.ranking)),
+        "paper": None if outcome.paper is None else {**outcome.paper.values, "remark": outcome.paper.remark},
+        "comparison": None if comparison is None else _plain(dataclasses.asdict(comparison)),
+        "top": [dataclasses.asdict(architecture) for architecture in outcome.best(top)],
+    }
+
+
+def to_markdown(outcome: Outcome, top: int = 0) -> str:
+    """Return the evaluation as Markdown tables with a line of coverage."""
+    parts = [f"{_headline(outcome)}\n\n{outcome.coverage()}", _markdown(*_statistics(outcome))]
+    if outcome.paper is not None:
+        parts.append(f"Paper: {outcome.paper.remark}.")
+    if outcome.comparison is not None:
+        parts += [_common(outcome), _markdown(*_proxies(outcome))]
+    if top:
+        parts.append(_markdown(*_best(outcome, top, code=True)))
+    return "\n\n".join(parts)
+
+
+def print_outcome(outcome: Outcome, top: int, console: Console) -> None:
+    """Print the evaluation as tables."""
+    console.print(Text(_headline(outcome)))
+    console.print(Text(f"coverage: {outcome.coverage()}"))
+    console.print()
+    _print(*_statistics(outcome), console)
+    if outcome.paper is not None:
+        console.print(Text(f"paper: {outcome.paper.remark}"))
+    if outcome.comparison is not None:
+        console.print()
+        console.print(Text(_common(outcome)))
+        _print(*_proxies(outcome), console)
+    if top:
+        console.print()
+        _print(*_best(outcome, top), console)
+
+
+def _headline(outcome: Outcome) -> str:
+    kind = "lower is better" if outcome.lower_is_better else "higher is better"
+    return f"{outcome.space}, {outcome.column} ({kind}), scores: {outcome.scores.source}"
+
+
+def _common(outcome: Outcome) -> str:
+    assert outcome.comparison is not None
+    return (
+        f"the same {outcome.comparison.common:,} of {outcome.comparison.total:,} architectures, those with every "
+        f"score; z and p of Steiger's test of Spearman against the first"
+    )
+
+
+def _statistics(outcome: Outcome) -> tuple[list[str], Rows]:
+    better = "lowest" if outcome.lower_is_better else "highest"
+    labels = {
+        "spearman": "Spearman, all scored",
+        "kendall": "Kendall, all scored",
+        "top_spearman": f"Spearman, the tenth with the {better} {outcome.column}",
+        "top_kendall": f"Kendall, the tenth with the {better} {outcome.column}",
+        "top_share": f"of the best-scored tenth, in the tenth with the {better} {outcome.column}",
+        "best": f"of the {BEST} best-scored, in the twentieth with the {better} {outcome.column}",
+    }
+    rows = []
+    for name, label in labels.items():
+        estimate: Estimate = getattr(outcome.ranking, name)
+        interval = ""
+        if estimate.low is not None and estimate.high is not None:
+            interval = f"{_number(name, estimate.low)} to {_number(name, estimate.high)}"
+        paper = None if outcome.paper is None else outcome.paper.values.get(name)
+        rows.append([label, _number(name, estimate.value), interval, _paper(name, paper)])
+    titles = ["statistic", "value", "95 % interval", "paper"]
+    if outcome.paper is None:
+        return titles[:3], [row[:3] for row in rows]
+    return titles, rows
+
+
+def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:
+    assert outcome.comparison is not None
+    rows = [
+        [
+            proxy.name, f"{proxy.scored:,}", _number("spearman", proxy.spearman), _number("kendall", proxy.kendall),
+            _number("top_share", proxy.top_share), _number("best", proxy.best),
+            "" if proxy.z is None else f"{proxy.z:.2f}", "" if proxy.p is None else f"{proxy.p:.2g}",
+        ]
+        for proxy in outcome.comparison.proxies
+    ]  # fmt: skip
+    return ["score", "scored alone", "Spearman", "Kendall", "top tenth", f"{BEST} best", "z", "p"], rows
+
+
+def _best(outcome: Outcome, top: int, code: bool = False) -> tuple[list[str], Rows]:
+    rows = []
+    for rank, found in enumerate(outcome.best(top), start=1):
+        arch = f"`{found.arch}`" if code else found.arch
+        parameters = "" if found.parameters is None else f"{found.parameters:,}"
+        rows.append([str(rank), arch, f"{found.score:.6f}", f"{found.accuracy:g}", parameters])
+    return ["#", "architecture", "score", outcome.column, "parameters"], rows
+
+
+def _number(name: str, value: float | None) -> str:
+    return "" if value is None else _PLACES.get(name, "{:.3f}").format(value)
+
+
+def _paper(name: str, value: float | None) -> str:
+    return "" if value is None else _PLACES.get(name, "{:.2f}").format(value)
+
+
+def _markdown(titles: list[str], rows: Rows) -> str:
+    aligned = [":-" if _is_text(title) else "-:" for title in titles]
+    lines = [titles, aligned, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _print(titles: list[str], rows: Rows, console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="left" if _is_text(title) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _is_text(title: str) -> bool:
+    return title in ("statistic", "score", "architecture")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

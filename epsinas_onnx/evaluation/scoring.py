@@ -1,0 +1,177 @@
+"""Scores of a table's architectures: computed and kept as they come, read from an earlier run, or from a column."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.evaluation.table import FloatArray, Table
+from epsinas_onnx.graph.load import Buildable
+from epsinas_onnx.inputs.minibatch import input_text, is_kind
+from epsinas_onnx.report.records import to_json_line
+from epsinas_onnx.result import Status
+
+if TYPE_CHECKING:
+    from epsinas_exporters.spaces import SearchSpace
+
+PARAMETER_COLUMNS = ("nparams", "params", "num_params", "parameters", "trainable_parameters")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score for each row of a table, float64 `[rows]`, NaN where there is none.
+
+    statuses: how many rows have which status. parameters: of each network, NaN where unknown. source: where the
+    scores came from, in words.
+    """
+
+    values: FloatArray
+    statuses: Mapping[str, int]
+    parameters: FloatArray
+    source: str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row without an architecture, which becomes a result with an error."""
+
+    name: str
+    reason: str
+
+    def build(self) -> NoReturn:
+        """Raise the ValueError that says what is wrong."""
+        raise ValueError(self.reason)
+
+
+def networks(table: Table, space: SearchSpace) -> list[Buildable]:
+    """Return the network of each row, named after its canonical architecture; of bad rows, one that says why.
+
+    Raises UsageError with the first reason when no row holds an architecture.
+    """
+    from epsinas_exporters.spaces import Network
+
+    found: list[Buildable] = []
+    for number, row in enumerate(table.rows, start=1):
+        try:
+            found.append(Network(space.name, space.from_row(row)))
+        except ValueError as error:
+            found.append(Unreadable(f"row {number}", f"{table.name}, row {number}: {error}"))
+    if isinstance(found[0], Unreadable) and all(isinstance(network, Unreadable) for network in found):
+        raise UsageError(found[0].reason)
+    return found
+
+
+def of_column(table: Table, column: str) -> Scores:
+    """Return scores that are a column of the table itself."""
+    values = table.numbers(column)
+    values[~np.isfinite(values)] = np.nan
+    return Scores(values, _counted(values), table_parameters(table), f"column {column}")
+
+
+def of_records(table: Table, keys: Sequence[str], records: Mapping[str, Mapping[str, Any]], source: str) -> Scores:
+    """Return the scores in `records` (by architecture) for the rows whose architectures are `keys`."""
+    found = [records.get(key) for key in keys]
+    values = np.array([_number(record, "score") for record in found], np.float64)
+    statuses = Counter("missing" if record is None else str(record.get("status") or "ok") for record in found)
+    ours = np.array([_number(record, "parameters") for record in found], np.float64)
+    return Scores(values, statuses, np.where(np.isfinite(ours), ours, table_parameters(table)), source)
+
+
+def table_parameters(table: Table) -> FloatArray:
+    """Return the parameter counts that the table itself holds, NaN without such a column."""
+    column = next((column for column in PARAMETER_COLUMNS if column in table.columns), None)
+    return np.full(len(table.rows), np.nan) if column is None else table.numbers(column)
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records that `score` or `evaluate` wrote into `path` (.jsonl, .json or .csv), by model.
+
+    Raises UsageError when the file is missing or holds no such records.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".csv":
+            records: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+        elif path.suffix == ".json":
+            records = json.loads(text)
+        else:
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return {str(record["model"]): record for record in records}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: holds no results of score or evaluate ({error})") from None
+
+
+def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield the record of each network, those that `path` holds first; every other is appended to it when it is there.
+
+    path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
+    ended in an error is tried again. options: keyword arguments of `score_many`.
+
+    Raises UsageError when the file holds results of other settings, and when it cannot be written.
+    """
+    from epsinas_onnx.scorer import score_many
+
+    done = {} if path is None or not path.exists() else _resumed(path, options)
+    missing = []
+    for network in networks:
+        if network.name in done:
+            yield done[network.name]
+        else:
+            missing.append(network)
+    if path is None:
+        yield from (score.to_dict() for score in score_many(missing, **options))
+        return
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            for score in score_many(missing, **options):
+                file.write(to_json_line(score))
+                file.flush()
+                yield score.to_dict()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _resumed(path: Path, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    _drop_cut_line(path)
+    records = read_records(path)
+    wanted: dict[str, Any] = {"weights": [float(weight) for weight in options["weights"]], "seed": options["seed"]}
+    if options["inputs"] != "auto":
+        wanted["input"] = input_text(options["inputs"])
+    if is_kind(options["inputs"]):
+        wanted["batch"] = options["batch"]
+    for name, record in records.items():
+        for key, value in wanted.items():
+            if record.get("status") != Status.ERROR and record.get(key) != value:
+                raise UsageError(
+                    f"{path}: holds results of other settings ({key} {record.get(key)}, not {value}, for {name[:80]}); "
+                    f"name another file, or remove this one"
+                )
+    return {name: record for name, record in records.items() if record.get("status") != Status.ERROR}
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Remove a last line without an end, which a run leaves that was killed while it wrote."""
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def _number(record: Mapping[str, Any] | None, key: str) -> float:
+    value = None if record is None else record.get(key)
+    return np.nan if value in (None, "") else float(value)
+
+
+def _counted(values: FloatArray) -> dict[str, int]:
+    scored = int(np.isfinite(values).sum())
+    return {"ok": scored, "unscored": len(values) - scored}
