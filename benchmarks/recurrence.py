@@ -33,6 +33,8 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     sizes: dict[str, list[int]] = {name: [] for name in forms}
     largest = 0.0
+    epsinas_onnx.score(space.build(space.sample(1, seed=1)[0]), weights=space.defaults.weights, inputs="tokens",
+                       batch=space.defaults.batch, providers="cpu")  # fmt: skip  # imports, thread pools
     for arch in space.sample(chosen.recipes, seed=0):
         scores = []
         for name, form in forms.items():

@@ -721,6 +721,19 @@ def test_export_refuses_what_it_cannot_write(tmp_path: Path, args: tuple[str, ..
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("args", [("--all",), ("123456789012345678",)])
+def test_export_does_not_begin_a_list_that_never_ends(tmp_path: Path, args: tuple[str, ...]) -> None:
+    done = command("export", "darts", *args, "--output", str(tmp_path / "out"))
+    assert (done.code, done.out) == (2, "")
+    assert "too many to list" in done.err
+
+
+def test_export_names_the_sizes_that_a_space_has(tmp_path: Path) -> None:
+    done = command("export", "nasbenchnlp", "--random", "1", "--size", "embedding=8", "--output", str(tmp_path))
+    assert done.code == 2
+    assert "layers, steps, width, hidden, tokens" in done.err
+
+
 def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     graph = "(float[N,3,8,8] x) => (float[N,1,8,8] y) { y = Conv(x, W) }"

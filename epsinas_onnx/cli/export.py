@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
+
+_LISTABLE = 10_000_000
 
 
 def export_command(
@@ -26,7 +29,7 @@ def export_command(
     everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="A size of the network, such as channels=8 or cells=2; the benchmark's own otherwise."),
+        typer.Option(help="A size of the network, such as channels=8; `epsinas-onnx spaces` lists them."),
     ] = None,
 ) -> None:
     """Write networks of a search space, one file an architecture, a few KB each, with no weight bytes."""
@@ -35,39 +38,47 @@ def export_command(
     from epsinas_exporters.spaces import NotEnumerable
 
     found = find_space(space)
-    sizes = _sizes(size or [])
+    sizes = _sizes(found, size or [])
     try:
         wanted = [_architecture(found, arch) for arch in archs or []]
         wanted += found.sample(random, seed) if random else []
-        wanted = list(found.enumerate()) if everything else wanted
-        if not wanted:
+        if not wanted and not everything:
             raise UsageError("name architectures, or give --random N or --all")
-        names = {found.file_name(arch): arch for arch in wanted}
-        for name, arch in names.items():
+        written = 0
+        for arch in _listed(found) if everything else dict.fromkeys(wanted):
             model = found.build(arch, **sizes)
             output.mkdir(parents=True, exist_ok=True)
-            ir.save(model, output / name)
+            ir.save(model, output / found.file_name(arch))
+            written += 1
     except (ValueError, NotEnumerable) as error:
         raise UsageError(str(error)) from None
-    except TypeError as error:
-        raise UsageError(f"{space} has no size of that name ({error})") from None
     except OSError as error:
         raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
-    typer.echo(f"{len(names)} file{'' if len(names) == 1 else 's'} in {output}", err=True)
+    typer.echo(f"{written} file{'' if written == 1 else 's'} in {output}", err=True)
 
 
-def _sizes(texts: list[str]) -> dict[str, int]:
+def _listed(space: SearchSpace) -> Iterator[str]:
+    """Return all architectures of the space, in its order."""
+    if space.size is not None and space.size > _LISTABLE:
+        raise UsageError(f"{space.name} holds {space.size:.1e} architectures, too many to list; give --random N")
+    return space.enumerate()
+
+
+def _sizes(space: SearchSpace, texts: list[str]) -> dict[str, int]:
     try:
-        return {name: int(value) for name, value in parse_pairs("--size", texts).items()}
+        sizes = {name: int(value) for name, value in parse_pairs("--size", texts).items()}
     except ValueError:
         raise UsageError(f"--size takes NAME=NUMBER, not {' '.join(texts)!r}") from None
+    if unknown := sizes.keys() - space.sizes.keys():
+        raise UsageError(f"{space.name} has no size {min(unknown)!r}; it has {', '.join(space.sizes) or 'none'}")
+    return sizes
 
 
 def _architecture(space: SearchSpace, text: str) -> str:
     """Return the architecture for a text, or for an index where the space's texts are no numbers."""
     if not text.isdecimal() or space.form.isdecimal():
         return space.parse(text)
-    arch = next(itertools.islice(space.enumerate(), int(text), None), None)
+    arch = next(itertools.islice(_listed(space), int(text), None), None)
     if arch is None:
         last = "" if space.size is None else f", {space.size - 1}"
         raise UsageError(f"index {text} is beyond the last of {space.name}{last}")

@@ -33,13 +33,15 @@ def spaces_command(
         typer.echo(json.dumps([_record(space) for space in loaded], indent=2))
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("space", "architectures", "constants", "input", "batch", "source", "an architecture"):
+        for title in ("space", "architectures", "constants", "input", "batch", "sizes", "source", "an architecture"):
             table.add_column(title, justify="right" if title in ("architectures", "batch") else "left", overflow="fold")
         for space in loaded:
             size = "no list" if space.size is None else f"{space.size:,}" if space.size < 1e9 else f"{space.size:.1e}"
             defaults = space.defaults
             constants = ",".join(f"{weight:g}" for weight in defaults.weights)
-            cells = (space.name, size, constants, defaults.input, str(defaults.batch), space.title, space.form)
+            sizes = " ".join(f"{name}={value}" for name, value in space.sizes.items())
+            batch = str(defaults.batch)
+            cells = (space.name, size, constants, defaults.input, batch, sizes, space.title, space.form)
             table.add_row(*map(Text, cells))
         Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)
     for reason in broken:
@@ -54,4 +56,5 @@ def _record(space: object) -> dict[str, object]:
     return {
         "name": space.name, "title": space.title, "size": space.size, "form": space.form,
         "weights": list(defaults.weights), "input": defaults.input, "batch": defaults.batch,
+        "sizes": dict(space.sizes),
     }  # fmt: skip

@@ -45,6 +45,17 @@ def test_the_spaces_are_found_by_their_entry_points() -> None:
         spaces.get("nasbench301")
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_the_listed_sizes_are_those_of_the_network(name: str) -> None:
+    space = spaces.get(name)
+    assert space.sizes
+    given = learned(space.build(space.form, **space.sizes))
+    assert given == learned(space.build(space.form))
+    for size, value in space.sizes.items():
+        other = space.build(space.form, **{size: value + 2})
+        assert learned(other) != given or size == "steps", size
+
+
 class FromAnotherPackage:
     """Stands in for an installed entry point."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,7 +37,8 @@ class SearchSpace(ABC):
     """A search space. An architecture is a text in canonical form: equal texts are equal architectures.
 
     name: how the command line calls it. title: name, authors and venue. size: how many architectures it holds, None
-    where nobody can tell. form: an architecture as an example. defaults: what scores are computed with.
+    where nobody can tell. form: an architecture as an example. defaults: what scores are computed with. sizes: what
+    `build` takes beside the architecture, each with the benchmark's own value.
 
     A package adds a space through the entry point group `epsinas_exporters.spaces`, whose entries are instances or
     classes that take no arguments.
@@ -47,6 +49,7 @@ class SearchSpace(ABC):
     size: ClassVar[int | None]
     form: ClassVar[str]
     defaults: ClassVar[Defaults]
+    sizes: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def parse(self, text: str) -> str:
@@ -68,8 +71,8 @@ class SearchSpace(ABC):
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the network of `arch` with no weight bytes and a free batch.
 
-        sizes: such as `channels` or `cells`, the benchmark's own where they are not given. Raises ArchitectureError,
-        ValueError for a size below 1, and TypeError for a size that the space's networks do not have.
+        sizes: some of the space's `sizes`. Raises ArchitectureError, ValueError for a size below 1, and TypeError for
+        a size that the space's networks do not have.
         """
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
@@ -103,3 +106,9 @@ class SearchSpace(ABC):
     def file_name(self, arch: str) -> str:
         """Return a file name for `arch` that any file system takes, different for different architectures."""
         return f"{self.name}-{hashlib.sha256(self.parse(arch).encode()).hexdigest()[:16]}.onnx"
+
+
+def sizes_of(build: Callable[..., ir.Model]) -> Mapping[str, int]:
+    """Return the whole numbers among the keywords of a function that builds networks, with their defaults."""
+    parameters = inspect.signature(build).parameters.values()
+    return {one.name: one.default for one in parameters if isinstance(one.default, int)}

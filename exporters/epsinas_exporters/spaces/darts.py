@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
 
 OPERATIONS = (
     "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"
@@ -302,6 +302,7 @@ class DARTS(SearchSpace):
     size = (1 * 3 * 6 * 10 * len(OPERATIONS) ** (2 * NODES)) ** 2
     form = "DARTS_V2"
     defaults = Defaults((1e-3, 1.0), "grey", 256)
+    sizes = sizes_of(build)
 
     def parse(self, text: str) -> str:
         """Return the genotype on one line, as DARTS writes it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
 
 INPUT, OUTPUT = "input", "output"
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
@@ -256,6 +256,7 @@ class NASBench101(SearchSpace):
     size = 423_624
     form = EXAMPLE
     defaults = Defaults((1e-4, 10.0), "grey", 256)
+    sizes = sizes_of(build)
 
     def parse(self, text: str) -> str:
         """Return the pruned cell as compact JSON; isomorphic cells keep the vertex order that they came in."""

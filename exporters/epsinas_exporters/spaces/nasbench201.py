@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operations, in the order in which the benchmark enumerates them."""
@@ -134,6 +134,7 @@ class NASBench201(SearchSpace):
     size = len(OPERATIONS) ** len(EDGES)
     form = str(Cell(("nor_conv_3x3", "none", "skip_connect", "none", "avg_pool_3x3", "nor_conv_1x1")))
     defaults = Defaults((1e-7, 1.0), "grey", 256)
+    sizes = sizes_of(build)
 
     def parse(self, text: str) -> str:
         """Return the canonical architecture string."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
 
 STAGES = (2, 3, 3)
 """Layers a stage; the first of each doubles the width and halves height and width of the maps."""
@@ -88,6 +88,7 @@ class NASBenchMacro(SearchSpace):
     size = len(BLOCKS) ** sum(STAGES)
     form = "02012100"
     defaults = Defaults((1e-3, 1.0), "grey", 256)
+    sizes = sizes_of(build)
 
     def parse(self, text: str) -> str:
         """Return the eight digits."""

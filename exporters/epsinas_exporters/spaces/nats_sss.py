@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces import nasbench201
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
 
 CHANNELS = tuple(range(8, 65, 8))
 """The widths that a layer may have."""
@@ -69,6 +69,7 @@ class NATSSizes(SearchSpace):
     size = len(CHANNELS) ** len(REDUCTIONS)
     form = "8:16:32:48:64"
     defaults = Defaults((1e-3, 1.0), "grey", 256)
+    sizes = sizes_of(build)
 
     def parse(self, text: str) -> str:
         """Return the five widths joined by colons."""
