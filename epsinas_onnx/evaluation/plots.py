@@ -20,7 +20,8 @@ STATIC = (".png", ".pdf", ".svg")
 _COLOURS = "viridis"
 _GREY = "#9a9a9a"
 _WIDE = 50.0  # scores that span a larger ratio are drawn on a logarithmic axis
-_LONGEST_LABEL = 200
+_LONGEST_LABEL = 400
+_LABEL_LINE = 100
 _BINS = 60
 
 
@@ -121,8 +122,8 @@ def _limits(accuracies: FloatArray) -> tuple[float, float]:
     return low - 0.03 * span, high + 0.03 * span
 
 
-def _subtitle(data: PlotData, view: _View) -> str:
-    return data.subtitle + (f"; {view.notes}" if view.notes else "")
+def _subtitle(data: PlotData, view: _View, separator: str) -> str:
+    return data.subtitle + (separator + view.notes if view.notes else "")
 
 
 def _ticks(counts: FloatArray) -> list[float]:
@@ -172,7 +173,7 @@ def _static(data: PlotData) -> Figure:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(visible=True, color="#e6e6e6", linewidth=0.6)
     figure.suptitle(data.title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-    axes.set_title(_subtitle(data, view), fontsize=9, color="#555555", loc="left")
+    axes.set_title(_subtitle(data, view, "\n"), fontsize=9, color="#555555", loc="left")
     return figure
 
 
@@ -183,9 +184,11 @@ def _interactive(data: PlotData) -> str:
 
     view = _view(data)
     figure = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.1, 0.9], horizontal_spacing=0.01)
+    low, high = view.limits
+    bins = {"start": low, "end": high, "size": (high - low) / _BINS}
     figure.add_trace(
         go.Histogram(
-            y=_rounded(data.accuracies[view.unscored]), marker_color=_GREY, nbinsy=_BINS,
+            y=_rounded(data.accuracies[view.unscored]), marker_color=_GREY, ybins=bins,
             hovertemplate="%{x} unscored<extra></extra>",
         ),
         row=1, col=1,
@@ -203,21 +206,33 @@ def _interactive(data: PlotData) -> str:
     figure.add_trace(
         go.Scattergl(
             x=_rounded(view.x), y=_rounded(data.accuracies[view.shown]), mode="markers", marker=marker, text=hover,
-            hovertemplate=f"%{{text}}<br>{html.escape(data.y_label)}: %{{y}}<extra></extra>",
+            hovertemplate=f"%{{text}}<br>{_escaped(data.y_label)}: %{{y}}<extra></extra>",
         ),
         row=1, col=2,
     )  # fmt: skip
     kind = "log" if view.is_log else "linear"
-    figure.update_xaxes(title_text=html.escape(data.x_label), type=kind, row=1, col=2)
+    ticks_by_ten = {"dtick": 1, "exponentformat": "power"} if view.is_log else {}
+    figure.update_xaxes(title_text=_escaped(data.x_label), type=kind, row=1, col=2, **ticks_by_ten)
     left = f"{len(view.unscored):,}<br>unscored"
     figure.update_xaxes(autorange="reversed", showticklabels=False, title_text=left, row=1, col=1)
-    figure.update_yaxes(range=list(view.limits))
-    figure.update_yaxes(title_text=html.escape(data.y_label), row=1, col=1)
-    title = f"<b>{html.escape(data.title)}</b><br><sup>{html.escape(_subtitle(data, view))}</sup>"
+    figure.update_yaxes(range=[low, high])
+    figure.update_yaxes(title_text=_escaped(data.y_label), row=1, col=1)
+    title = f"<b>{_escaped(data.title)}</b><br><sup>{_escaped(_subtitle(data, view, '; '))}</sup>"
     figure.update_layout(title=title, template="plotly_white", showlegend=False, bargap=0)
     # A fixed element name makes equal pictures equal files.
-    page: str = to_html(figure, include_plotlyjs=True, full_html=True, div_id="evaluation")
+    page: str = to_html(figure, include_plotlyjs=True, full_html=True, div_id="evaluation", post_script=_SCRIPT)
     return page
+
+
+# Browsers on remote desktops and virtual machines often lack WebGL, and would show an empty plot; the page's own margin
+# would make a full-height plot scroll.
+_SCRIPT = """
+document.body.style.margin = 0;
+if (!document.createElement("canvas").getContext("webgl")) {
+  const range = document.getElementById("{plot_id}").layout.yaxis.range.slice();
+  Plotly.update("{plot_id}", {type: "scatter"}, {"yaxis.range": range}, [1]);
+}
+"""
 
 
 def _size(points: int) -> float:
@@ -231,7 +246,14 @@ def _rounded(values: FloatArray) -> list[float]:
 
 
 def _label(text: str) -> str:
-    return html.escape(text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "...")
+    """Return a text for plotly's labels, which know no &quot;, in lines that fit into a window."""
+    short = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "..."
+    lines = (short[start : start + _LABEL_LINE] for start in range(0, len(short), _LABEL_LINE))
+    return "<br>".join(_escaped(line) for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
 def _count(value: float) -> str:

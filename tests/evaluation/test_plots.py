@@ -109,6 +109,14 @@ def test_what_a_table_holds_cannot_run_in_the_page(tmp_path: Path) -> None:
     assert not re.search(r"<(script|img)", text.encode().decode("unicode_escape"))
 
 
+def test_labels_read_as_they_are_in_lines_that_fit(tmp_path: Path) -> None:
+    label = '{"node_0":{"op":"linear","input":["x","h_prev_0"]}}' * 6
+    hover = page(tmp_path / "a.html", data(labels=[label] * 40)).traces()[1]["text"][0]
+    *lines, _, _ = hover.split("<br>")
+    assert "".join(lines) == label  # plotly shows &quot; as it is
+    assert max(map(len, lines)) <= 100
+
+
 def test_a_page_of_15000_architectures_stays_below_10_mb(tmp_path: Path) -> None:
     label = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
     plot(tmp_path / "a.html", data(15_000, labels=[label] * 15_000))
