@@ -106,7 +106,7 @@ def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:
         [
             proxy.name, f"{proxy.scored:,}", _number("spearman", proxy.spearman), _number("kendall", proxy.kendall),
             _number("top_share", proxy.top_share), _number("best", proxy.best),
-            "" if proxy.z is None else f"{proxy.z:.2f}", "" if proxy.p is None else f"{proxy.p:.2g}",
+            "" if proxy.z is None else f"{proxy.z:.2f}", _probability(proxy.p),
         ]
         for proxy in outcome.comparison.proxies
     ]  # fmt: skip
@@ -120,6 +120,12 @@ def _best(outcome: Outcome, top: int, code: bool = False) -> tuple[list[str], Ro
         parameters = "" if found.parameters is None else f"{found.parameters:,}"
         rows.append([str(rank), arch, f"{found.score:.6f}", f"{found.accuracy:g}", parameters])
     return ["#", "architecture", "score", outcome.column, "parameters"], rows
+
+
+def _probability(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2g}" if value >= 1e-300 else "<1e-300"
 
 
 def _number(name: str, value: float | None) -> str:

@@ -15,6 +15,7 @@ from epsinas_exporters import spaces
 from epsinas_onnx import score
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation import scoring
+from epsinas_onnx.evaluation.paper import paper_figures
 from epsinas_onnx.evaluation.table import join, read_table
 from tests.builders import Done, command
 
@@ -232,3 +233,21 @@ def test_spaces_are_listed() -> None:
     unknown = command("evaluate", "t.csv", "--space", "nasbench301", "--column", "test")
     assert unknown.code == 2
     assert "known are" in unknown.err
+
+
+@pytest.mark.parametrize(
+    ("space", "column", "spearman"),
+    [
+        ("nasbench201", "cifar10_test", 0.87),
+        ("nasbench201", "cifar10-valid", 0.87),
+        ("nasbench201", "cifar100_test", None),
+        ("nasbench201", "cifar10_epsinas_published", None),
+        ("nasbench101", "val_accuracy_108", 0.62),
+        ("nasbenchnlp", "test_loss", -0.34),
+        ("nasbenchnlp", "epsinas_published", None),
+        ("nats-sss", "cifar10_test", None),
+    ],
+)
+def test_the_papers_figures_stand_beside_their_own_task_only(space: str, column: str, spearman: float | None) -> None:
+    found = paper_figures(space, column)
+    assert (found and found.values["spearman"]) == spearman
