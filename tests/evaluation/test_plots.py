@@ -16,7 +16,9 @@ import pytest
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.plots import PlotData, plot
 
-SIGNATURES = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml", ".html": b"<!doctype html>"}
+SIGNATURES = {
+    ".png": (b"\x89PNG",), ".pdf": (b"%PDF",), ".svg": (b"<?xml",), ".html": (b"<!doctype html>", b"<html>"),
+}  # fmt: skip
 
 
 def data(count: int = 40, **changes: Any) -> PlotData:
