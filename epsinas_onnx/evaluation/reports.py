@@ -78,13 +78,14 @@ def _common(outcome: Outcome) -> str:
 
 def _statistics(outcome: Outcome) -> tuple[list[str], Rows]:
     better = "lowest" if outcome.lower_is_better else "highest"
+    best = min(BEST, outcome.ranking.scored)
     labels = {
         "spearman": "Spearman, all scored",
         "kendall": "Kendall, all scored",
         "top_spearman": f"Spearman, the tenth with the {better} {outcome.column}",
         "top_kendall": f"Kendall, the tenth with the {better} {outcome.column}",
         "top_share": f"of the best-scored tenth, in the tenth with the {better} {outcome.column}",
-        "best": f"of the {BEST} best-scored, in the twentieth with the {better} {outcome.column}",
+        "best": f"of the {best} best-scored, in the twentieth with the {better} {outcome.column}",
     }
     rows = []
     for name, label in labels.items():
@@ -110,7 +111,8 @@ def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:
         ]
         for proxy in outcome.comparison.proxies
     ]  # fmt: skip
-    return ["score", "scored alone", "Spearman", "Kendall", "top tenth", f"{BEST} best", "z", "p"], rows
+    best = min(BEST, outcome.comparison.common)
+    return ["score", "scored alone", "Spearman", "Kendall", "top tenth", f"{best} best", "z", "p"], rows
 
 
 def _best(outcome: Outcome, top: int, code: bool = False) -> tuple[list[str], Rows]:

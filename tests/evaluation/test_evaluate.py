@@ -208,6 +208,7 @@ def test_every_form_shows_coverage_and_the_papers_figures(tmp_path: Path) -> Non
     args = ("--column", "cifar10_test", "--output", str(tmp_path / "s.jsonl"), "--top", "1")
     shown = evaluate(path, *args).out
     assert "4 of 5 scored, 80.0% (1 constant)" in shown
+    assert "of the 4 best-scored" in shown
     assert "0.87" in shown
     markdown = evaluate(path, *args, "--format", "markdown").out
     assert "4 of 5 scored, 80.0% (1 constant)" in markdown

@@ -112,3 +112,10 @@ def sizes_of(build: Callable[..., ir.Model]) -> Mapping[str, int]:
     """Return the whole numbers among the keywords of a function that builds networks, with their defaults."""
     parameters = inspect.signature(build).parameters.values()
     return {one.name: one.default for one in parameters if isinstance(one.default, int)}
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise a ValueError that names the first size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it must be at least 1")

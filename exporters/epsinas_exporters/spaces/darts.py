@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
 
 OPERATIONS = (
     "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"
@@ -174,9 +174,7 @@ def build(arch: str, *, channels: int = 36, layers: int = 20, classes: int = 1) 
     Raises ArchitectureError for a bad genotype, and ValueError when a size is below 1.
     """
     genotype = parse(arch)
-    for what, size in (("channels", channels), ("layers", layers), ("classes", classes)):
-        if size < 1:
-            raise ValueError(f"{what} is {size}; it must be at least 1")
+    check_sizes(channels=channels, layers=layers, classes=classes)
     b = GraphBuilder("darts")
     image = tensor_input("input", ["batch", 3, 32, 32])
     width = 3 * channels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operations, in the order in which the benchmark enumerates them."""
@@ -109,9 +109,7 @@ def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) ->
     Raises ArchitectureError for a bad string, and ValueError when a size is below 1.
     """
     cell = parse(arch)
-    for what, size in (("channels", channels), ("cells", cells), ("classes", classes)):
-        if size < 1:
-            raise ValueError(f"{what} is {size}; it must be at least 1")
+    check_sizes(channels=channels, cells=cells, classes=classes)
     builder = GraphBuilder("nasbench201")
     image = tensor_input("input", ["batch", 3, 32, 32])
     x = builder.batch_norm(builder.conv(image, "stem.conv", 3, channels, 3), "stem.bn", channels)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
 
 STAGES = (2, 3, 3)
 """Layers a stage; the first of each doubles the width and halves height and width of the maps."""
@@ -39,8 +39,7 @@ def build(arch: str, *, classes: int = 1) -> ir.Model:
     Raises ArchitectureError for a bad text, and ValueError when there are no classes.
     """
     digits = iter(parse(arch))
-    if classes < 1:
-        raise ValueError(f"classes is {classes}; it must be at least 1")
+    check_sizes(classes=classes)
     b = GraphBuilder("nasbenchmacro")
     image = tensor_input("input", ["batch", 3, 32, 32])
     x = _conv_bn_relu(b, image, "stem", 3, STEM, 3)
@@ -81,7 +80,7 @@ def _layer(b: GraphBuilder, x: ir.Value, digit: str, name: str, inputs: int, out
 
 
 class NASBenchMacro(SearchSpace):
-    """The space of NAS-Bench-Macro; nobody has published constants for it, and with these all networks are scored."""
+    """The space of NAS-Bench-Macro; nobody has published constants for it, and these score nearly all networks."""
 
     name = "nasbenchmacro"
     title = "NAS-Bench-Macro (Su et al., CVPR 2021)"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, NotEnumerable, SearchSpace, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, NotEnumerable, SearchSpace, check_sizes, sizes_of
 
 OPERANDS = {
     "linear": (2, 3),
@@ -154,10 +154,7 @@ def build(
     Raises ArchitectureError for a bad recipe, and ValueError for a size below 1 or a table of another shape.
     """
     recipe = parse(arch)
-    sizes = {"layers": layers, "steps": steps, "width": width, "hidden": hidden, "tokens": tokens}
-    for what, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{what} is {size}; it must be at least 1")
+    check_sizes(layers=layers, steps=steps, width=width, hidden=hidden, tokens=tokens)
     b = GraphBuilder("nasbenchnlp")
     text = tensor_input("tokens", ["batch", steps], ir.DataType.INT64)
     if embedding is None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces import nasbench201
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
 
 CHANNELS = tuple(range(8, 65, 8))
 """The widths that a layer may have."""
@@ -44,8 +44,7 @@ def build(arch: str, *, classes: int = 1) -> ir.Model:
     Raises ArchitectureError for a bad text, and ValueError when there are no classes.
     """
     widths = parse(arch)
-    if classes < 1:
-        raise ValueError(f"classes is {classes}; it must be at least 1")
+    check_sizes(classes=classes)
     b = GraphBuilder("nats-sss")
     cell = nasbench201.parse(CELL)
     image = tensor_input("input", ["batch", 3, 32, 32])
