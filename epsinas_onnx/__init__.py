@@ -15,11 +15,13 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from epsinas_onnx.filling import fill
     from epsinas_onnx.inspection import Inspection, inspect
     from epsinas_onnx.metric import normalised_dispersion
     from epsinas_onnx.result import Score, Status
     from epsinas_onnx.rewriting import rewrite
     from epsinas_onnx.scorer import score, score_many
+    from epsinas_onnx.stripping import strip
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {
@@ -34,11 +36,13 @@ _HOME = {
     "Status": "result",
     "UnsupportedError": "errors",
     "UsageError": "errors",
+    "fill": "filling",
     "inspect": "inspection",
     "normalised_dispersion": "metric",
     "rewrite": "rewriting",
     "score": "scorer",
     "score_many": "scorer",
+    "strip": "stripping",
 }
 
 __all__ = [
@@ -53,11 +57,13 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "UsageError",
+    "fill",
     "inspect",
     "normalised_dispersion",
     "rewrite",
     "score",
     "score_many",
+    "strip",
 ]
 
 

@@ -66,11 +66,11 @@ class Attempt:
             raise ModelError(f"{self.name}: the model has no input, so its output cannot depend on one")
         self.graph_options = GraphOptions(
             {**options.shapes, **self.minibatch.shapes(first)}, options.outputs, options.roles, options.norm_stats,
-            options.seed, attempt, native_types=options.dtype == "model",
+            options.seed, attempt, native_types=options.dtype == "model", restore=options.restore_batchnorm,
         )  # fmt: skip
         self.batch = self.minibatch.size(first, options.batch)
         self.each = fixed_batch(first)
-        self.notes: list[str] = []
+        self.notes = loaded.quantised.notes()
         self.setting = Setting(providers, 1 if options.jobs > 1 else options.threads, options.jobs, options.lump)
         self.decided = self._decide(loaded, first)
         self.sample_norms = sample_norms(self.decided.model)

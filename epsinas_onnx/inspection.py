@@ -10,6 +10,7 @@ from typing import Any
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
+from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.roles import Role, RoleDecisions
 from epsinas_onnx.graph.shapes import InputSpec, Shapes, known_shape, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
@@ -18,7 +19,7 @@ from epsinas_onnx.lump.cost import products
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
-from epsinas_onnx.notes import custom_operators, folded_batch_norms
+from epsinas_onnx.notes import custom_operators
 from epsinas_onnx.options import check_choices
 from epsinas_onnx.prepare import GraphOptions, decide
 
@@ -110,6 +111,7 @@ def inspect(
     roles: Mapping[str, str] | None = None,
     batch: int = 256,
     inputs: str = "auto",
+    restore_batchnorm: str = "auto",
 ) -> Inspection:
     """Decide roles and inputs of `model` as `score` would, and return them with the reasons.
 
@@ -117,14 +119,15 @@ def inspect(
     Raises ModelError when the file cannot be read, UsageError for a role that does not exist.
     """
     check_choices("batch", "float32", roles or {})
+    check_which(restore_batchnorm)
     loaded = load_model(model)
     graph = loaded.model.graph
     producer = f"{loaded.model.producer_name or 'unknown'} {loaded.model.producer_version or ''}".strip()
     opset = {domain or "ai.onnx": version for domain, version in loaded.model.opset_imports.items()}
     outputs = tuple(str(value.name) for value in graph.outputs)
     custom = custom_operators(loaded.model, STANDARD_DOMAINS)
-    options = GraphOptions(dict(shapes or {}), (), dict(roles or {}))
-    specs, decisions = decide(loaded, batch, options, allow_custom=True)
+    options = GraphOptions(dict(shapes or {}), (), dict(roles or {}), restore=restore_batchnorm)
+    specs, decisions, restored = decide(loaded, batch, options, allow_custom=True)
     by_name = {str(value.name): value for value in model_inputs(loaded.model)}
     described = []
     for spec in specs:
@@ -145,10 +148,7 @@ def inspect(
         )
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
-    if folded := folded_batch_norms(decisions):
-        warnings.append(
-            f"no normalisation, and {folded} convolutions with a bias: BatchNormalization may be folded into them"
-        )
+    warnings += [*loaded.quantised.notes(), *restored.notes()]
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,

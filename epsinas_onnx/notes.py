@@ -1,4 +1,4 @@
-"""What a careful reader should know about a graph: folded BatchNorm, normalisations, missing weights, odd operators."""
+"""What a careful reader should know about a graph: restored BatchNorm, normalisations, missing weights, operators."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.graph.roles import NORMALISATIONS, Role, RoleDecisions
+from epsinas_onnx.graph.roles import NORMALISATIONS, Role
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.prepare import Decided
-
-FOLDED_FROM = 8
-"""Convolutions with a bias from which a graph without normalisation counts as one that lost its BatchNorms."""
 
 
 def warnings_for(decided: Decided) -> list[str]:
     """Return the warnings that go with a score, a sentence each."""
     decisions = decided.decisions
-    notes = []
+    notes = decided.restored.notes()
     if decided.skipped:
         notes.append(
             f"the last softmax ({decided.skipped!r}) was left out: identical classes all get the same probability, so "
@@ -26,30 +23,9 @@ def warnings_for(decided: Decided) -> list[str]:
         )
     if not decisions.with_role(Role.WEIGHT):
         notes.append("no weights were found, so the two constants cannot make a difference")
-    folded = folded_batch_norms(decisions)
-    if folded:
-        notes.append(
-            f"no normalisation, and {folded} convolutions with a bias: if BatchNormalization was folded into them, "
-            f"this is not the score of the architecture, so export it unfolded"
-        )
     for pattern in decisions.unused_patterns:
         notes.append(f"the role pattern {pattern!r} matches nothing in this model")
     return notes
-
-
-def folded_batch_norms(decisions: RoleDecisions) -> int:
-    """Return how many convolutions look as if a BatchNormalization had been folded into them; 0 for a sound graph.
-
-    Folding leaves a deep convolutional graph without normalisation whose convolutions carry biases (DESIGN
-    section 3). Networks that never had one (VGG, SqueezeNet) look alike, so this is a warning, not a finding.
-    """
-    nodes = {use.node: None for use in decisions.uses}
-    if any(node.op_type in NORMALISATIONS for node in nodes):
-        return 0
-    if any(use.role is Role.WEIGHT and use.node.op_type == "Mul" for use in decisions.uses):
-        return 0
-    biased = {use.node for use in decisions.with_role(Role.BIAS) if use.node.op_type in ("Conv", "FusedConv")}
-    return len(biased) if len(biased) >= FOLDED_FROM else 0
 
 
 def sample_norms(model: ir.Model) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.graph.folded import AUTO
+from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats
 from epsinas_onnx.graph.roles import Role
 from epsinas_onnx.graph.shapes import Shapes
@@ -52,6 +54,7 @@ class ScoreOptions:
     dtype: str = "float32"
     threads: int = 0
     jobs: int = 1
+    restore_batchnorm: str = AUTO
 
     def __post_init__(self) -> None:
         try:
@@ -68,4 +71,5 @@ class ScoreOptions:
         if self.batch < 2:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
         check_choices(self.norm_stats, self.dtype, self.roles)
+        check_which(self.restore_batchnorm)
         object.__setattr__(self, "weights", (first, second))

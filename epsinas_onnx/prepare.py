@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.folded import AUTO
 from epsinas_onnx.graph.load import LoadedModel, check_standard
 from epsinas_onnx.graph.precision import FLOATS, to_float32
 from epsinas_onnx.graph.rebatch import loosen_batch
+from epsinas_onnx.graph.restore import Restored, restore_batch_norms
 from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
 from epsinas_onnx.graph.roles import RoleDecisions, decide_roles
 from epsinas_onnx.graph.shapes import (
@@ -23,6 +25,7 @@ from epsinas_onnx.graph.shapes import (
     set_input_shapes,
     weights_have_shapes,
 )
+from epsinas_onnx.graph.static import StaticValues
 from epsinas_onnx.inputs.vocabulary import token_bound
 
 
@@ -31,7 +34,8 @@ class GraphOptions:
     """What decides the rewritten graph, the minibatch size aside.
 
     attempt: which default size to take for dimensions that nobody named. loosen: whether a batch fixed to 1 is
-    loosened. native_types: whether the graph keeps its own float types instead of float32.
+    loosened. native_types: whether the graph keeps its own float types instead of float32. restore: behind which
+    layers a BatchNormalization is put back.
     """
 
     shapes: Shapes = field(default_factory=dict)
@@ -42,6 +46,7 @@ class GraphOptions:
     attempt: int = 0
     loosen: bool = False
     native_types: bool = False
+    restore: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Decided:
 
     specs: the inputs, in order. bounds: by input name, how many tokens there are. outputs: names that are compared.
     skipped: the softmax at the end whose input is compared instead, None where there is none.
-    inferred: whether all shapes were inferred, or only those of the weights.
+    inferred: whether all shapes were inferred, or only those of the weights. restored: the batch normalisations that
+    were put back.
     """
 
     model: ir.Model
@@ -62,6 +68,7 @@ class Decided:
     skipped: str | None
     options: GraphOptions
     inferred: bool
+    restored: Restored
 
     def with_shapes(self) -> Decided:
         """Return the same with all shapes inferred, in place."""
@@ -103,11 +110,13 @@ def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decide
     inferred = bool(options.outputs) or not weights_have_shapes(model)
     if inferred:
         infer_shapes(model)
-    decisions = decide_roles(model, name, options.roles)
+    static = StaticValues.of(model)
+    restored = restore_batch_norms(model, static, options.restore)
+    decisions = decide_roles(model, name, options.roles, static)
     skipped = select_outputs(model, options.outputs, name)
     bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Decided(model, name, decisions, specs, bounds, outputs, skipped, options, inferred)
+    return Decided(model, name, decisions, specs, bounds, outputs, skipped, options, inferred, restored)
 
 
 def rewrite_plainly(decided: Decided) -> Prepared:
@@ -130,11 +139,13 @@ def prepare(loaded: LoadedModel, batch: int, options: GraphOptions) -> Prepared:
 
 def decide(
     loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
-) -> tuple[tuple[InputSpec, ...], RoleDecisions]:
+) -> tuple[tuple[InputSpec, ...], RoleDecisions, Restored]:
     """Make the shapes of `loaded` concrete in place, infer all others, and decide all roles; nothing is rewritten."""
     specs = concretise(loaded, batch, options, allow_custom)
     infer_shapes(loaded.model)
-    return specs, decide_roles(loaded.model, loaded.name, options.roles)
+    static = StaticValues.of(loaded.model)
+    restored = restore_batch_norms(loaded.model, static, options.restore)
+    return specs, decide_roles(loaded.model, loaded.name, options.roles, static), restored
 
 
 def concretise(

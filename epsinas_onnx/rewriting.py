@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.rewrite import NormStats, rank_of, rewrite_weights
 from epsinas_onnx.graph.shapes import Shapes, model_inputs
 from epsinas_onnx.lump.lower import lump as lump_model
@@ -33,6 +34,7 @@ def rewrite(
     dtype: str = "float32",
     lump: bool = False,
     batch: int | None = None,
+    restore_batchnorm: str = "auto",
 ) -> onnx.ModelProto:
     """Return `model` with every weight equal to `weight`, every bias 0, and no weight bytes.
 
@@ -48,28 +50,28 @@ def rewrite(
     """
     check_constant(weight)
     check_choices(norm_stats, dtype, roles or {})
+    check_which(restore_batchnorm)
     loaded = load_model(model)
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
-    if lump:
-        proto = _lumped(loaded, weight, batch or DEFAULT_BATCH, GraphOptions(
-            dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
-        ))  # fmt: skip
-        _write(proto, output)
-        return proto
     options = GraphOptions(
-        dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model"
+        dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model",
+        restore=restore_batchnorm,
     )  # fmt: skip
-    _, decisions = decide(loaded, 2, options)
+    if lump:
+        proto = _lumped(loaded, weight, batch or DEFAULT_BATCH, options)
+        write_model(proto, output)
+        return proto
+    _, decisions, _ = decide(loaded, 2, options)
     rewritten = rewrite_weights(loaded.model, decisions, loaded.name, norm_stats=norm_stats, seed=seed)
     _forget_shapes(rewritten.model, declared)
     proto = bind_constant(to_proto(rewritten.model, loaded.name), np.asarray(weight, np.float32))
     proto.producer_name = "epsinas-onnx"
-    _write(proto, output)
+    write_model(proto, output)
     return proto
 
 
 def _lumped(loaded: LoadedModel, weight: float, batch: int, options: GraphOptions) -> onnx.ModelProto:
-    specs, decisions = decide(loaded, batch, options)
+    specs, decisions, _ = decide(loaded, batch, options)
     lowered = lump_model(
         loaded.model, decisions, specs, loaded.name, Target(norm_stats=options.norm_stats), options.seed
     )
@@ -79,7 +81,8 @@ def _lumped(loaded: LoadedModel, weight: float, batch: int, options: GraphOption
     return bind_constant(lowered.to_proto(lowered.outputs, None), constants)
 
 
-def _write(proto: onnx.ModelProto, output: str | os.PathLike[str] | None) -> None:
+def write_model(proto: onnx.ModelProto, output: str | os.PathLike[str] | None) -> None:
+    """Write a model into a file where one is named; raises ModelError when that fails."""
     if output is None:
         return
     try:

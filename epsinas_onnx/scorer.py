@@ -34,6 +34,7 @@ def score(
     seed: int = 0,
     dtype: str = "float32",
     threads: int = 0,
+    restore_batchnorm: str = "auto",
 ) -> Score:
     """Score one ONNX model without training it, and without reading its weights.
 
@@ -54,6 +55,8 @@ def score(
     providers: `cpu`, `cuda`, `tensorrt`, or `auto`. threads: intra-op threads, 0 for one a core.
     dtype: the arithmetic: `float32`, which the metric is defined in, or `model` for the model's own float types.
     seed: of random inputs and of embedding tables.
+    restore_batchnorm: behind which layers a BatchNormalization is put back that an exporter folded into them: `auto`
+        (where there is evidence), `none`, `all` (every convolution but heads), or a glob over node names.
 
     Returns a Score whose `status` says whether there is a number. Raises UsageError for wrong arguments, ModelError
     (ShapeError, UnsupportedError, OutOfMemory, RunError) when this model cannot be scored.
@@ -62,7 +65,7 @@ def score(
     """
     options = ScoreOptions(
         weights, inputs, batch, dict(shapes or {}), _names(outputs), dict(roles or {}), norm_stats, lump, providers,
-        seed, dtype, threads,
+        seed, dtype, threads, restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
     return score_with(model, options)
 

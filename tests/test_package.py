@@ -36,11 +36,13 @@ def test_the_public_names_are_these() -> None:
         "Status",
         "UnsupportedError",
         "UsageError",
+        "fill",
         "inspect",
         "normalised_dispersion",
         "rewrite",
         "score",
         "score_many",
+        "strip",
     ]
     assert all(getattr(epsinas_onnx, name) is not None for name in epsinas_onnx.__all__)
 

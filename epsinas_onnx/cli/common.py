@@ -6,7 +6,9 @@ import glob
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 from epsinas_onnx.errors import UsageError
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 3
 """Some file could not be read or run."""
+
+RestoreOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--restore-batchnorm",
+        help="Undo folded BatchNorm: auto (where there is evidence), none, all, or a glob over node names.",
+    ),
+]
 
 
 def find_models(paths: Sequence[str]) -> list[str]:

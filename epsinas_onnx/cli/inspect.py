@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from epsinas_onnx.cli.common import parse_pairs, parse_shapes
+from epsinas_onnx.cli.common import RestoreOption, parse_pairs, parse_shapes
 
 if TYPE_CHECKING:
     from epsinas_onnx.inspection import Inspection, Lumping
@@ -35,6 +35,7 @@ def inspect_command(
     dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Samples in the minibatch.")] = 256,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
+    restore_batchnorm: RestoreOption = "auto",
 ) -> None:
     """Show what scoring will do with a model: roles and why, what is fed, what lumping merges, and what is odd.
 
@@ -43,8 +44,9 @@ def inspect_command(
     from epsinas_onnx.inspection import inspect
 
     found = inspect(
-        path, shapes=parse_shapes(shape or [], dim or []), roles=parse_pairs("--role", role or []), batch=batch
-    )
+        path, shapes=parse_shapes(shape or [], dim or []), roles=parse_pairs("--role", role or []), batch=batch,
+        restore_batchnorm=restore_batchnorm,
+    )  # fmt: skip
     if format is InspectFormat.JSON:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return

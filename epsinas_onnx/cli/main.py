@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli import evaluate, export, inspect, rewrite, score, spaces
+from epsinas_onnx.cli import evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.quiet import quiet_libraries
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command("score")(score.score_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("rewrite")(rewrite.rewrite_command)
+app.command("strip")(weights.strip_command)
+app.command("fill")(weights.fill_command)
 app.command("export")(export.export_command)
 app.command("spaces")(spaces.spaces_command)
 app.command("evaluate")(evaluate.evaluate_command)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import parse_pairs, parse_shapes
+from epsinas_onnx.cli.common import RestoreOption, parse_pairs, parse_shapes
 from epsinas_onnx.cli.score import NormStatsName
 
 
@@ -23,6 +23,7 @@ def rewrite_command(
     dtype: Annotated[str, typer.Option(help="float32, or model for the model's own float types.")] = "float32",
     lump: Annotated[bool, typer.Option("--lump", help="Merge identical channels, for one minibatch size.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples in the minibatch, with --lump.")] = 256,
+    restore_batchnorm: RestoreOption = "auto",
 ) -> None:
     """Write a standard ONNX file with every weight at one constant and every bias 0; it holds no weight bytes.
 
@@ -42,6 +43,7 @@ def rewrite_command(
         dtype=dtype,
         lump=lump,
         batch=batch,
+        restore_batchnorm=restore_batchnorm,
     )
     before, after = Path(path).stat().st_size, output.stat().st_size
     typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)

@@ -13,7 +13,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from epsinas_onnx.cli.common import EXIT_FAILED, find_models, parse_inputs, parse_pairs, parse_shapes, parse_weights
+from epsinas_onnx.cli.common import (
+    EXIT_FAILED,
+    RestoreOption,
+    find_models,
+    parse_inputs,
+    parse_pairs,
+    parse_shapes,
+    parse_weights,
+)
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
@@ -105,6 +113,7 @@ def score_command(
         bool,
         typer.Option("--lump/--no-lump", help="Merge identical channels (exact, and fast), or run the plain graph."),
     ] = True,
+    restore_batchnorm: RestoreOption = "auto",
 ) -> None:
     """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
 
@@ -130,6 +139,7 @@ def score_command(
         providers=provider.value,
         seed=seed,
         dtype=dtype,
+        restore_batchnorm=restore_batchnorm,
     )
     target = _open(output)
     scores: list[Score] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
+from epsinas_onnx.graph.dequantise import Dequantised, dequantise
 from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
 
 
@@ -39,12 +40,30 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.
 class LoadedModel:
     """A model with its functions inlined and every node and value named.
 
-    name: for messages and reports. nodes: how many, bodies of If, Loop and Scan included.
+    name: for messages and reports. nodes: how many, bodies of If, Loop and Scan included. quantised: what integer
+    arithmetic was turned back into float.
     """
 
     model: ir.Model
     name: str
     nodes: int
+    quantised: Dequantised = field(default_factory=Dequantised)
+
+
+def load_proto(source: ModelSource, name: str) -> onnx.ModelProto:
+    """Return a copy of the model behind `source` as it is stored, external data not opened.
+
+    `source` must be one that `load_model` takes.
+    """
+    if isinstance(source, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        return copy
+    if isinstance(source, bytes):
+        return _parse(source, name)
+    if isinstance(source, (str, os.PathLike)):
+        return _parse(_read(Path(source)), name)
+    return ir.to_proto(_built(source) if isinstance(source, Buildable) else source)
 
 
 def source_name(source: object) -> str:
@@ -93,14 +112,17 @@ def load_model(source: ModelSource) -> LoadedModel:
     RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
     _check_values(model, name)
     _name_everything(model)
-    return LoadedModel(model, name, sum(len(graph) for graph in all_graphs(model.graph)))
+    nodes = sum(len(graph) for graph in all_graphs(model.graph))
+    return LoadedModel(model, name, nodes, dequantise(model))
 
 
 INTEGER_ARITHMETIC = frozenset(
     {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
-     "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QAttention", "QLinearAdd", "QLinearMul", "QLinearConcat"}
+     "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QAttention", "QLinearReduceMean", "QLinearWhere", "QMoE",
+     "QEmbedLayerNormalization", "QOrderedMatMul", "QOrderedAttention", "GatherBlockQuantized", "MatMulFpQ4",
+     "MatMulBnb4", "NhwcMaxPool"}
 )  # fmt: skip
-"""Operators that multiply integers; a weight there cannot become a float constant."""
+"""Operators that compute with integers and that `dequantise` does not turn back, or could not."""
 
 
 def check_standard(model: ir.Model, name: str) -> None:
@@ -108,8 +130,8 @@ def check_standard(model: ir.Model, name: str) -> None:
     for node in (node for graph in all_graphs(model.graph) for node in graph):
         if node.op_type in INTEGER_ARITHMETIC:
             raise UnsupportedError(
-                f"{name}: node {node.name!r} is {node.op_type}, which multiplies integers, and its weights cannot "
-                f"become a float constant; score the float model, or one that is quantised with DequantizeLinear"
+                f"{name}: node {node.name!r} is {node.op_type}, which computes with integers in a way that cannot be "
+                f"turned back into float; score the float model, or one that is quantised with DequantizeLinear"
             )
         if node.domain not in STANDARD_DOMAINS:
             raise UnsupportedError(

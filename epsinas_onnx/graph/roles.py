@@ -34,6 +34,12 @@ class Role(StrEnum):
 METADATA_PREFIX = "epsinas.role"
 """An exporter decides roles with metadata: `epsinas.role.SLOT` on a node, `epsinas.role:PATTERN` on the model."""
 
+FROM_MODEL = "metadata of the model"
+"""How the rule of a use begins that the model's own metadata decided."""
+
+TILED = "epsinas.tiled."
+"""How the Tile is called that stands for a stored tensor where the operator set has no ConstantOfShape."""
+
 _W, _B, _S, _E = Role.WEIGHT, Role.BIAS, Role.STATISTICS, Role.EMBEDDING
 
 _SLOTS: dict[tuple[str, str], dict[int, Role]] = {
@@ -118,7 +124,7 @@ class RoleDecisions:
     def parameters(self) -> int:
         """Return how many elements all learned tensors hold; a tensor with several uses counts once."""
         learned = self.with_role(Role.WEIGHT, Role.BIAS, Role.EMBEDDING)
-        tensors = {value: None for use in learned for value in (use.stored or (use.value,))}
+        tensors = {value: None for use in learned for value in (() if _is_tiled(use) else use.stored) or (use.value,)}
         return sum(_size(value) for value in tensors)
 
 
@@ -137,7 +143,7 @@ def decide_roles(
     static = static or StaticValues.of(model)
     patterns = [(pattern, _role(role), f"given: {pattern}={role}") for pattern, role in (explicit or {}).items()]
     patterns += [
-        (key.partition(":")[2], _role(role), f"metadata of the model: {key}={role}")
+        (key.partition(":")[2], _role(role), f"{FROM_MODEL}: {key}={role}")
         for key, role in model.metadata_props.items()
         if key.startswith(f"{METADATA_PREFIX}:")
     ]
@@ -270,6 +276,11 @@ class _Decider:
         )
 
 
+def _is_tiled(use: Use) -> bool:
+    producer = use.value.producer()
+    return producer is not None and str(producer.name).startswith(TILED)
+
+
 def _is_lookup(node: ir.Node) -> bool:
     """Whether a node gathers rows of a float table by a list of integers, rather than one entry of a shape."""
     if node.op_type != "Gather" or node.domain != "" or len(node.inputs) < 2:
@@ -332,6 +343,18 @@ def _is_vector(value: ir.Value, output: ir.Value) -> bool:
     return len(target) >= len(shape) and all(
         dim == 1 for dim in target[1:2] if len(target) == 4
     ) and (len(target) == 4 or target[-1] == 1)  # fmt: skip
+
+
+def fan(use: Use) -> tuple[int, int]:
+    """Return how many inputs each output of a weight sums over, and how many outputs each input goes to, at least 1."""
+    inputs = _fan_in(use)
+    shape = use.shape or (1,)
+    size = math.prod(shape)
+    if use.node.op_type == "Conv":
+        return max(1, inputs), max(1, shape[0] * math.prod(shape[2:]))
+    if use.node.op_type == "ConvTranspose":
+        return max(1, shape[0]), max(1, math.prod(shape[1:]))
+    return max(1, inputs), max(1, size // max(1, inputs) // math.prod(shape[:-2]))
 
 
 def _fan_in(use: Use) -> int:

@@ -46,6 +46,19 @@ def kind_for(spec: InputSpec, kind: str) -> str:
     return _integer_kind(spec, name.replace(".", "_").rsplit("/", 1)[-1])
 
 
+_WORDS = ("mask", "token_type", "segment", "position", "length", "min", "max")
+
+
+def telling_word(name: str) -> str | None:
+    """Return the word in an input's name that decides what `kind_for` says of it, None where there is none."""
+    last = name.lower().replace(".", "_").rsplit("/", 1)[-1]
+    if last in _SAMPLE_RATES:
+        return last
+    if last.endswith(("_len", "_lens")):
+        return "length"
+    return next((word for word in _WORDS if word in name.lower()), None)
+
+
 def _integer_kind(spec: InputSpec, name: str) -> str:
     if name in _SAMPLE_RATES:
         return "sample rate"

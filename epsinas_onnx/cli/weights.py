@@ -1,0 +1,56 @@
+"""`epsinas-onnx strip` and `epsinas-onnx fill`: take the weights out of a model, and put new ones in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epsinas_onnx.errors import UsageError
+
+
+def strip_command(
+    path: Annotated[str, typer.Argument(help="An ONNX file; its external data is not read.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
+    ] = False,
+) -> None:
+    """Write a model without its weights: the same graph, names, shapes and roles, and the same score, bit for bit.
+
+    Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue.
+    """
+    from epsinas_onnx.stripping import strip
+
+    _not_itself(path, output)
+    strip(path, output=output, anonymise=anonymise)
+    _sizes(path, output)
+
+
+def fill_command(
+    path: Annotated[str, typer.Argument(help="An ONNX file, weightless or not.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
+    value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+) -> None:
+    """Write a model with new weights, drawn by role: it runs, and is as good as untrained.
+
+    Biases become 0, scales of normalisations 1, running statistics 0 and 1.
+    """
+    from epsinas_onnx.filling import fill
+
+    _not_itself(path, output)
+    fill(path, init, value=value, seed=seed, output=output)
+    _sizes(path, output)
+
+
+def _not_itself(path: str, output: Path) -> None:
+    if output.exists() and Path(path).exists() and output.samefile(path):
+        raise UsageError(f"{output} is the model itself; name another file with --output")
+
+
+def _sizes(path: str, output: Path) -> None:
+    before, after = Path(path).stat().st_size, output.stat().st_size
+    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)

@@ -1,0 +1,372 @@
+"""Turns integer arithmetic back into the float arithmetic that it stands for: scales and zero points are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.graph.precision import FLOATS
+from epsinas_onnx.graph.static import StaticValues, all_graphs
+
+_INTEGERS = frozenset(
+    {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
+)
+# Operators that move or compare quantised values, which they may do with the real ones just as well.
+_PASSES_ON = frozenset(
+    {"MaxPool", "GlobalMaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split",
+     "Gather", "Resize", "Upsample", "Identity", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Relu", "Max", "Min"}
+)  # fmt: skip
+
+
+_Handler: TypeAlias = "Callable[[_Rewriter, ir.Node], None]"
+_HANDLERS: dict[str, _Handler] = {}
+
+
+@dataclass
+class Dequantised:
+    """How much was turned back. activations: QuantizeLinear nodes left out. layers: integer operators replaced."""
+
+    activations: int = 0
+    layers: int = 0
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the score should know."""
+        parts = []
+        if self.layers:
+            parts.append(f"{self.layers} integer layers computed in float")
+        if self.activations:
+            parts.append(f"{self.activations} quantisations of activations left out")
+        return [f"quantised model: {', '.join(parts)}"] if parts else []
+
+
+def dequantise(model: ir.Model) -> Dequantised:
+    """Replace the integer arithmetic of `model` by the float arithmetic that it approximates, in place.
+
+    Activations are no longer rounded to integers: under constant weights their calibrated scales mean nothing. A
+    quantisation whose zero point is the smallest integer cuts off what is negative, and quantisers leave out the ReLU
+    in front of it, so a ReLU takes its place. Integer weights get a DequantizeLinear of scale 1, which makes them
+    stored float tensors of the same shape.
+
+    Source: the ONNX specifications of QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, QLinearConv,
+    QLinearMatMul, ConvInteger and MatMulInteger, and ONNX Runtime's of its own operators (com.microsoft).
+    """
+    done = Dequantised()
+    if not any(node.op_type in _HANDLERS for graph in all_graphs(model.graph) for node in graph):
+        return done
+    rewriter = _Rewriter(StaticValues.of(model), done)
+    for graph in list(all_graphs(model.graph)):
+        for node in list(graph):
+            rewriter.visit(graph, node)
+    for graph in all_graphs(model.graph):
+        rewriter.outputs(graph)
+    for node in reversed(rewriter.replaced):
+        if node.graph is not None and not any(output.uses() or output.is_graph_output() for output in node.outputs):
+            node.graph.remove(node, safe=True)
+    return done
+
+
+class _Rewriter:
+    """Walks a graph in order.
+
+    real: the float value that stands for each quantised one, and for each that was made of one. integers: the
+    quantised ones. products: sums of integer products before they were scaled. scales: what dynamic quantisation
+    computes to scale them by.
+    """
+
+    def __init__(self, static: StaticValues, done: Dequantised) -> None:
+        self.static, self.done = static, done
+        self.real: dict[ir.Value, ir.Value] = {}
+        self.integers: set[ir.Value] = set()
+        self.products: set[ir.Value] = set()
+        self.scales: set[ir.Value] = set()
+        self.replaced: list[ir.Node] = []
+        self.names: set[str] = set()
+        self._at: tuple[ir.Graph, ir.Node] | None = None
+
+    def visit(self, graph: ir.Graph, node: ir.Node) -> None:
+        self._at = (graph, node)
+        handler = _HANDLERS.get(node.op_type)
+        if handler is not None and node.domain in ("", "com.microsoft"):
+            handler(self, node)
+        elif not self._looked_up(node) and not self._scaled(node):
+            quantised = any(value in self.integers for value in node.inputs)
+            for slot, value in enumerate(node.inputs):
+                if value is not None and value in self.real:
+                    node.replace_input_with(slot, self.real[value])
+            for output in node.outputs if quantised and node.op_type in _PASSES_ON else ():
+                output.type = ir.TensorType(ir.DataType.FLOAT)
+                self.real[output] = output
+                self.integers.add(output)
+
+    def _looked_up(self, node: ir.Node) -> bool:
+        """Look up in the float table where rows of an integer one are dequantised afterwards: an embedding."""
+        if node.op_type != "Gather" or node.domain != "" or not _is_dequantised(node.outputs[0]):
+            return False
+        table, indices = node.inputs[:2]
+        if table is None or table not in self.static or _element_type(table) not in _INTEGERS or indices in self.static:
+            return False
+        name = f"{node.outputs[0].name}.float"
+        kept = [attribute for key, attribute in node.attributes.items() if key == "axis"]
+        self.real[node.outputs[0]] = self.node("Gather", [self.signal(table), indices], name, kept)
+        self.integers.add(node.outputs[0])
+        self.replaced.append(node)
+        return True
+
+    def _scaled(self, node: ir.Node) -> bool:
+        """Pass on the sum of a product of integers where a node makes it float and scales it."""
+        values = [value for value in node.inputs if value is not None]
+        product = next((value for value in values if value in self.products), None)
+        if node.op_type == "Mul" and self.scales & set(values) and product is None:
+            self.scales.add(node.outputs[0])
+            self.replaced.append(node)
+            return True
+        if product is None or node.op_type not in ("Cast", "Mul"):
+            return False
+        self.real[node.outputs[0]] = self.real[product]
+        if node.op_type == "Cast":
+            self.products.add(node.outputs[0])
+        self.replaced.append(node)
+        return True
+
+    def outputs(self, graph: ir.Graph) -> None:
+        """Let the outputs of a graph be the float values that stand for them, under their own names."""
+        for position, value in enumerate(graph.outputs):
+            real = self.real.get(value)
+            if real is None or real.is_graph_input() or real.is_graph_output():
+                continue
+            value.name, real.name = f"{value.name}.quantised", value.name
+            graph.outputs[position] = real
+
+    def signal(self, value: ir.Value | None) -> ir.Value | None:
+        """Return the float value of an operand: a quantised activation's, or that of a stored integer tensor."""
+        if value is None or value in self.real:
+            return None if value is None else self.real[value]
+        if _element_type(value) in FLOATS:
+            return value
+        one = self._constant(f"{value.name}.scale", np.asarray(1, np.float32))
+        self.real[value] = self.node("DequantizeLinear", [value, one], f"{value.name}.float")
+        return self.real[value]
+
+    def replace(
+        self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], keep: Sequence[str] = (),
+        domain: str = "", relu: bool = False, bias: ir.Value | None = None,
+    ) -> None:  # fmt: skip
+        """Put a float operator in the place of an integer one, with the attributes that `keep` names."""
+        attributes = [attribute for name, attribute in node.attributes.items() if name in keep]
+        named = [*inputs]
+        while named and named[-1] is None:
+            named.pop()
+        name = f"{node.outputs[0].name}.float"
+        made = self.node(op_type, named, name, attributes, domain, str(node.name), len(node.outputs))
+        results = list(made.producer().outputs)  # type: ignore[union-attr]
+        if bias is not None:
+            results[0] = self.node("Add", [results[0], bias], f"{name}.biased")
+        if relu:
+            results[0] = self.node("Relu", [results[0]], f"{name}.relu")
+        self.real |= dict(zip(node.outputs, results, strict=True))
+        self.integers.update(node.outputs)
+        self.replaced.append(node)
+        self.done.layers += 1
+
+    def cuts(self, x: ir.Value | None, zero: ir.Value | None, dtype: ir.DataType | None = None) -> bool:
+        """Whether a quantisation cuts off what is negative: its zero point is the smallest integer there is."""
+        if x is not None and _is_input(x):
+            return False
+        if zero is None:
+            return dtype in (None, ir.DataType.UINT8, ir.DataType.UINT16)
+        tensor = ir.convenience.get_const_tensor(zero)
+        if tensor is None or tensor.dtype not in _INTEGERS or not tensor.size:
+            return False
+        smallest = {ir.DataType.INT8: -128, ir.DataType.INT16: -32768, ir.DataType.INT4: -8}.get(tensor.dtype, 0)
+        return bool((tensor.numpy().astype(np.int64) == smallest).all())
+
+    def node(
+        self, op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Sequence[ir.Attr] = (),
+        domain: str = "", node_name: str | None = None, outputs: int = 1,
+    ) -> ir.Value:  # fmt: skip
+        """Insert a node in front of the one that is visited, and return its first output."""
+        assert self._at is not None
+        graph, at = self._at
+        while name in self.names:
+            name += "'"
+        self.names.add(name)
+        made = ir.Node(domain, op_type, inputs, attributes, name=node_name or name, num_outputs=outputs)
+        for index, output in enumerate(made.outputs):
+            output.name, output.type = f"{name}.{index}" if index else name, ir.TensorType(ir.DataType.FLOAT)
+        graph.insert_before(at, made)
+        if all(value is None or value in self.static for value in inputs):
+            self.static.values.update(made.outputs)
+        return made.outputs[0]
+
+    def filled(self, name: str, dims: tuple[int, ...]) -> ir.Value:
+        """Return a stored float tensor of these dimensions, whose zeros nobody reads."""
+        assert self._at is not None
+        shape = ir.Shape(dims)
+        tensor = ir.LazyTensor(
+            lambda: ir.tensor(np.zeros(dims, np.float32), name=name), dtype=ir.DataType.FLOAT, shape=shape, name=name
+        )
+        value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+        self._at[0].register_initializer(value)
+        self.static.values.add(value)
+        return value
+
+    def _constant(self, name: str, array: np.ndarray) -> ir.Value:
+        assert self._at is not None
+        graph, _ = self._at
+        if name not in graph.initializers:
+            tensor = ir.tensor(array, name=name)
+            value = ir.Value(
+                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            graph.register_initializer(value)
+            self.static.values.add(value)
+        return graph.initializers[name]
+
+
+def _is_input(value: ir.Value | None) -> bool:
+    """Whether a value is an input of the model up to layout."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in ("Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Slice"):
+            return False
+        value = node.inputs[0]
+    return value is not None
+
+
+def _element_type(value: ir.Value) -> ir.DataType | None:
+    """Return what a value holds; the shapes and types of computed values were not inferred yet."""
+    node = value.producer()
+    if value.dtype is None and node is not None and node.op_type in ("Constant", "ConstantOfShape"):
+        filled = node.attributes.get("value")
+        return ir.DataType.FLOAT if filled is None else filled.as_tensor().dtype
+    return value.dtype
+
+
+def _is_dequantised(value: ir.Value) -> bool:
+    """Whether a value, moved about or not, becomes float by a scale and a zero point."""
+    return any(
+        use.node.op_type == "DequantizeLinear"
+        or (use.node.op_type in _PASSES_ON and any(_is_dequantised(output) for output in use.node.outputs))
+        for use in value.uses()
+    )
+
+
+def _operand(node: ir.Node, slot: int) -> ir.Value | None:
+    return node.inputs[slot] if slot < len(node.inputs) else None
+
+
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
+_RECURRENT = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
+
+
+def _quantize(rewriter: _Rewriter, node: ir.Node) -> None:
+    x, zero = _operand(node, 0), _operand(node, 2)
+    if x is None or (x in rewriter.static and x not in rewriter.real):
+        return
+    x = rewriter.real.get(x, x)
+    cut = rewriter.cuts(x, zero, node.outputs[0].dtype)
+    real = rewriter.node("Relu", [x], f"{node.outputs[0].name}.relu") if cut else x
+    rewriter.real[node.outputs[0]] = real
+    rewriter.integers.add(node.outputs[0])
+    rewriter.replaced.append(node)
+    rewriter.done.activations += 1
+
+
+def _dequantize(rewriter: _Rewriter, node: ir.Node) -> None:
+    x = _operand(node, 0)
+    if x is not None and x in rewriter.real:
+        rewriter.real[node.outputs[0]] = rewriter.real[x]
+        rewriter.replaced.append(node)
+
+
+def _dynamic(rewriter: _Rewriter, node: ir.Node) -> None:
+    x = _operand(node, 0)
+    assert x is not None
+    rewriter.real[node.outputs[0]] = rewriter.real.get(x, x)
+    rewriter.integers.add(node.outputs[0])
+    rewriter.scales.update(node.outputs[1:2])
+    rewriter.replaced.append(node)
+    rewriter.done.activations += 1
+
+
+def _integer_product(op_type: str, keep: Sequence[str] = ()) -> _Handler:
+    def handle(rewriter: _Rewriter, node: ir.Node) -> None:
+        rewriter.replace(node, op_type, [rewriter.signal(value) for value in node.inputs[:2]], keep)
+        rewriter.products.add(node.outputs[0])
+
+    return handle
+
+
+def _q_linear(op_type: str, operands: Sequence[int], zero: int, keep: Sequence[str] = ()) -> _Handler:
+    """Return what replaces an operator that reads values in the slots `operands`, and a zero point in `zero`."""
+
+    def handle(rewriter: _Rewriter, node: ir.Node) -> None:
+        inputs = [rewriter.signal(_operand(node, slot)) for slot in operands]
+        quantised = _operand(node, zero) is not None or _operand(node, zero - 1) is not None
+        cut = quantised and rewriter.cuts(None, _operand(node, zero))
+        rewriter.replace(node, op_type, inputs, keep, relu=cut)
+
+    return handle
+
+
+def _q_concat(rewriter: _Rewriter, node: ir.Node) -> None:
+    inputs = [rewriter.signal(value) for value in node.inputs[2::3]]
+    rewriter.replace(node, "Concat", inputs, ("axis",))
+
+
+def _to_float(rewriter: _Rewriter, node: ir.Node) -> None:
+    bias = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4}[node.op_type]
+    inputs = [rewriter.signal(value) for value in node.inputs[:2]]
+    rewriter.replace(node, "MatMul", inputs, bias=_operand(node, bias))
+
+
+def _n_bits(rewriter: _Rewriter, node: ir.Node) -> None:
+    """Replace a product with packed weights by one with a stored tensor of the shape that the attributes tell."""
+    rows, columns = (node.attributes.get_int(name, 0) for name in "KN")
+    weight = rewriter.filled(f"{node.inputs[1].name}.float", (rows, columns))  # type: ignore[union-attr]
+    x = _operand(node, 0)
+    rewriter.replace(node, "MatMul", [rewriter.real.get(x, x) if x else None, weight], bias=_operand(node, 5))
+
+
+def _lstm(rewriter: _Rewriter, node: ir.Node) -> None:
+    """Replace a DynamicQuantizeLSTM, whose weights lie the other way round than those of an LSTM."""
+    inputs: list[ir.Value | None] = [rewriter.real.get(v, v) if v else None for v in node.inputs[:8]]
+    for slot in (1, 2):
+        real = rewriter.signal(node.inputs[slot])
+        order = ir.AttrInt64s("perm", [0, 2, 1])
+        inputs[slot] = rewriter.node("Transpose", [real], f"{node.inputs[slot].name}.turned", [order])  # type: ignore[union-attr]
+    rewriter.replace(node, "LSTM", inputs, _RECURRENT)
+
+
+def _attention(rewriter: _Rewriter, node: ir.Node) -> None:
+    inputs = [rewriter.signal(value) for value in node.inputs[:2]] + [_operand(node, 2), _operand(node, 5)]
+    rewriter.replace(node, "Attention", inputs, ("num_heads", "unidirectional", "mask_filter_value"), "com.microsoft")
+
+
+_HANDLERS |= {
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+    "DynamicQuantizeLinear": _dynamic,
+    "MatMulInteger": _integer_product("MatMul"),
+    "ConvInteger": _integer_product("Conv", _CONV),
+    "QLinearConv": _q_linear("Conv", (0, 3, 8), 7, _CONV),
+    "QLinearMatMul": _q_linear("MatMul", (0, 3), 7),
+    "QGemm": _q_linear("Gemm", (0, 3, 6), 8, ("alpha", "transA", "transB")),
+    "QLinearAdd": _q_linear("Add", (0, 3), 7),
+    "QLinearMul": _q_linear("Mul", (0, 3), 7),
+    "QLinearConcat": _q_concat,
+    "QLinearAveragePool": _q_linear("AveragePool", (0,), 4, _POOL),
+    "QLinearGlobalAveragePool": _q_linear("GlobalAveragePool", (0,), 4),
+    "QLinearLeakyRelu": _q_linear("LeakyRelu", (0,), 4, ("alpha",)),
+    "QLinearSigmoid": _q_linear("Sigmoid", (0,), 4),
+    "QLinearSoftmax": _q_linear("Softmax", (0,), 4, ("axis",)),
+    "MatMulIntegerToFloat": _to_float,
+    "DynamicQuantizeMatMul": _to_float,
+    "MatMulNBits": _n_bits,
+    "DynamicQuantizeLSTM": _lstm,
+    "QAttention": _attention,
+}

@@ -1,0 +1,213 @@
+"""Takes the weights out of a model and leaves everything else: gigabytes become kilobytes, the score stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from epsinas_onnx.graph.anonymous import anonymise as rename
+from epsinas_onnx.graph.folded import EPSILON_METADATA, METADATA, Kind, find_folded
+from epsinas_onnx.graph.learned import Learned, learned_tensors
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
+from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
+from epsinas_onnx.graph.shapes import infer_shapes
+from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.rewriting import write_model
+
+SHAPE_PREFIX = "epsinas.shape."
+_SMALL = 16
+"""Tensors of fewer entries stay: as a node they would take more bytes."""
+_INITIALIZERS_ALONE = 4  # before, every initializer was an input too
+_METADATA_FROM = 10  # the IR version that lets nodes carry metadata
+_NEVER_BY_SHAPE = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
+
+
+@dataclass(frozen=True)
+class _Decisions:
+    """What the whole model decides about its parts. learned: by tensor.
+
+    records: what is written into a node's metadata, by its first output.
+    """
+
+    learned: Mapping[str, Learned]
+    records: Mapping[str, Mapping[str, str]]
+
+
+def strip(
+    model: ModelSource, *, output: str | os.PathLike[str] | None = None, anonymise: bool = False
+) -> onnx.ModelProto:
+    """Return `model` without the values of its weights: the same graph, names, shapes and roles.
+
+    Every tensor that is a weight, a bias, statistics or an embedding wherever it is used becomes a ConstantOfShape of
+    the same name, which any runtime runs and `score` treats as it treats the tensor: the score is the same bit for
+    bit. What was decided by the traces of an exporter (folded BatchNorm) is written into the graph; stack traces and
+    documentation are left out. External data is not read, but for tensors that stay.
+
+    anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go too.
+    Inputs keep the word of their name that decides what is fed (such as `mask`). output: also written to this path.
+
+    Raises ModelError when the model cannot be read, or the file cannot be written.
+    """
+    loaded = load_model(model)
+    proto = load_proto(model, loaded.name)
+    decisions = _decide(loaded)
+    stripper = _Stripper(decisions, _opset(proto), loaded.name)
+    stripper.graph(proto.graph, ())
+    proto.ir_version = max(proto.ir_version, _INITIALIZERS_ALONE)
+    if stripper.recorded:
+        proto.ir_version = max(proto.ir_version, _METADATA_FROM)
+    del proto.training_info[:]
+    if anonymise:
+        rename(proto)
+    write_model(proto, output)
+    return proto
+
+
+def _decide(loaded: LoadedModel) -> _Decisions:
+    model = loaded.model
+    infer_shapes(model)
+    static = StaticValues.of(model)
+    judged = find_folded(model, static)
+    records: dict[str, dict[str, str]] = {}
+    for finding in judged:
+        if finding.kind is Kind.FOLDED or finding.layer.is_convolution:
+            record = records.setdefault(str(finding.layer.node.outputs[0].name), {})
+            record[METADATA] = str(finding.kind)
+            if finding.kind is Kind.FOLDED and finding.epsilon is not None:
+                record[EPSILON_METADATA] = repr(finding.epsilon)
+    decisions = decide_roles(model, loaded.name, None, static)
+    for use in decisions.uses:
+        if use.rule.startswith(FROM_MODEL):  # a pattern over names, which anonymised models lose
+            record = records.setdefault(str(use.node.outputs[0].name), {})
+            record[f"{METADATA_PREFIX}.{use.slot}"] = str(use.role)
+    return _Decisions(learned_tensors(model, decisions, static), records)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+
+class _Stripper:
+    """Walks the graphs of a model and replaces what is learned."""
+
+    def __init__(self, decisions: _Decisions, opset: int, name: str) -> None:
+        self.decisions, self.opset, self.name = decisions, opset, name
+        self.recorded = False
+
+    def graph(self, graph: onnx.GraphProto, outer: Sequence[str]) -> None:
+        made: list[onnx.NodeProto] = []
+        shapes: dict[tuple[int, ...], str] = {}
+        taken = {tensor.name for tensor in graph.initializer} | set(outer)
+        kept = []
+        for tensor in graph.initializer:
+            learned = self._learned(tensor.name, tensor.dims)
+            if learned is None:
+                kept.append(tensor)
+            else:
+                made += self._filled(tensor.name, tensor.dims, tensor.data_type, learned, shapes, taken)
+        sparse = []
+        for one in graph.sparse_initializer:
+            learned = self._learned(one.values.name, one.dims)
+            if learned is None:
+                sparse.append(one)
+            else:
+                made += self._filled(one.values.name, one.dims, one.values.data_type, learned, shapes, taken)
+        nodes = []
+        for node in graph.node:
+            tensor = _constant(node)
+            learned = None if tensor is None else self._learned(node.output[0], tensor.dims)
+            if tensor is not None and learned is not None:
+                made += self._filled(node.output[0], tensor.dims, tensor.data_type, learned, shapes, taken)
+                continue
+            self._node(node, [*taken])
+            nodes.append(node)
+        gone = {output for node in made for output in node.output}
+        added = [numpy_helper.from_array(np.asarray(dims, np.int64), name) for dims, name in shapes.items()]
+        inputs = [value for value in graph.input if value.name not in gone]
+        for field, entries in (
+            ("initializer", [*kept, *added]), ("sparse_initializer", sparse), ("node", [*made, *nodes]),
+            ("input", inputs),
+        ):  # fmt: skip
+            copies = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
+            graph.ClearField(field)
+            getattr(graph, field).extend(copies)
+        graph.ClearField("doc_string")
+
+    def _learned(self, name: str, dims: Sequence[int]) -> Learned | None:
+        if int(np.prod(dims, dtype=np.int64)) < _SMALL:
+            return None
+        return self.decisions.learned.get(name)
+
+    def _node(self, node: onnx.NodeProto, outer: Sequence[str]) -> None:
+        kept = [entry for entry in node.metadata_props if entry.key.startswith("epsinas.")]
+        known = {entry.key for entry in kept}
+        for key, value in self.decisions.records.get(next(iter(node.output), ""), {}).items():
+            if key not in known:
+                kept.append(onnx.StringStringEntryProto(key=key, value=value))
+                self.recorded = True
+        node.ClearField("metadata_props")
+        node.metadata_props.extend(kept)
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                self.graph(body, outer)
+
+    def _filled(
+        self, name: str, dims: Sequence[int], dtype: int, learned: Learned, shapes: dict[tuple[int, ...], str],
+        taken: set[str],
+    ) -> list[onnx.NodeProto]:  # fmt: skip
+        """Return nodes that make a tensor of this name and shape, full of one value."""
+        key = tuple(int(dim) for dim in dims)
+        if key not in shapes:
+            shapes[key] = _fresh(SHAPE_PREFIX + "x".join(map(str, key)), taken)
+        is_variance = learned.use.role is Role.STATISTICS and learned.use.slot == 4
+        value = float(learned.use.role is Role.WEIGHT or is_variance)
+        return list(filling(name, shapes[key], key, dtype, value, self.opset))
+
+
+def filling(
+    name: str, shape: str, dims: Sequence[int], dtype: int, value: float, opset: int
+) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes that make the tensor `name` of one value: ConstantOfShape, and what older operator sets need.
+
+    ConstantOfShape came with operator set 9, and knows bfloat16 and the small floats from 20 and 23.
+    """
+    direct = dtype in _DIRECT or opset >= 23 or (opset >= 20 and dtype == TensorProto.BFLOAT16)
+    made = dtype if direct else TensorProto.FLOAT
+    filled = name if direct else f"{name}.float32"
+    if opset >= 9:
+        scalar = helper.make_tensor("value", made, [1], [value])
+        yield helper.make_node("ConstantOfShape", [shape], [filled], value=scalar)
+    else:
+        single = helper.make_tensor("value", made, [1] * len(dims), [value])
+        yield helper.make_node("Constant", [], [f"{name}.one"], value=single)
+        yield helper.make_node("Tile", [f"{name}.one", shape], [filled], name=f"{TILED}{name}")
+    if not direct:
+        yield helper.make_node("Cast", [filled], [name], to=dtype)
+
+
+_DIRECT = frozenset(
+    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.INT16,
+     TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32,
+     TensorProto.UINT64, TensorProto.BOOL}
+)  # fmt: skip
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+
+
+def _fresh(stem: str, taken: set[str]) -> str:
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}.{count}"
+    taken.add(name)
+    return name

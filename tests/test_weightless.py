@@ -1,0 +1,217 @@
+"""Models without weights: the same score bit for bit, nothing left that tells, and weights put back that run."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from epsinas_onnx import ModelError, UsageError, fill, inspect, score, strip
+from tests.builders import Done, build, command, external, perceptron, save
+
+MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
+LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
+EXPORTS = Path(__file__).parent / "data" / "folded_exports.zip"
+
+
+def result(model: Any, **options: Any) -> tuple[Any, ...]:
+    found = score(model, weights=(1e-3, 1.0), batch=4, providers="cpu", **options)
+    return found.status, found.raw_score, found.parameters
+
+
+def stored_floats(proto: onnx.ModelProto) -> int:
+    """Return how many float entries a model stores."""
+    return sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT)
+
+
+@pytest.mark.parametrize("path", [*MODELS, *LIGHT], ids=lambda path: path.stem)
+@pytest.mark.parametrize("anonymise", [False, True])
+def test_the_score_stays_bit_for_bit(path: Path, anonymise: bool) -> None:
+    stripped = strip(path, anonymise=anonymise)
+    onnx.checker.check_model(stripped)
+    assert result(stripped) == result(path)
+
+
+@pytest.mark.parametrize("anonymise", [False, True])
+def test_what_an_exporters_traces_decided_stays_decided(anonymise: bool) -> None:
+    with zipfile.ZipFile(EXPORTS) as files:
+        for name in ("torch-unet.default.onnx", "torch-unet.old.onnx", "keras-MobileNetV3Small.tf2onnx.onnx"):
+            data = files.read(name)
+            assert result(strip(data, anonymise=anonymise)) == result(data), name
+
+
+def test_no_weight_is_left_and_everything_else_is() -> None:
+    proto = perceptron(width=40)
+    stripped = strip(proto)
+    assert stored_floats(stripped) <= 2  # the bias of two entries is smaller than a node
+    names = [node.name for node in stripped.graph.node if node.op_type not in ("ConstantOfShape",)]
+    assert names == ["first", "act", "last"]
+    assert [value.name for value in stripped.graph.output] == ["y"]
+    ours, theirs = ({(use.place, use.tensor, use.role) for use in inspect(model).uses} for model in (stripped, proto))
+    assert ours == theirs
+    assert stored_floats(proto) == 3 * 40 + 40 * 2 + 2  # the model itself is as it was
+
+
+def test_what_is_no_weight_keeps_its_values() -> None:
+    graph = "(float[N,32] x) => (float[N,32] y) { a = Mul(x, k)  y = MatMul(a, W) }"
+    scale = np.arange(32, dtype=np.float32)
+    stripped = strip(build(graph, k=scale, W=(32, 32)))
+    kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in stripped.graph.initializer}
+    assert np.array_equal(kept["k"], scale)
+    assert "W" not in kept
+
+
+def test_a_tensor_with_a_second_use_that_is_no_weight_stays() -> None:
+    graph = "(float[N,32] x) => (float[N,32] y) { a = MatMul(x, W)  s = Cos(W)  b = MatMul(a, s)  y = Identity(b) }"
+    stripped = strip(build(graph, W=(32, 32)))
+    assert "W" in [tensor.name for tensor in stripped.graph.initializer]
+
+
+def test_external_data_is_not_needed(tmp_path: Path) -> None:
+    proto = build("(float[N,64] x) => (float[N,64] y) { y = MatMul(x, W) }")
+    path = save(external(proto, "gone.bin", W=(64, 64)), tmp_path / "a.onnx")
+    stripped = strip(path)
+    assert not stripped.graph.initializer[0].external_data
+    assert result(stripped) == result(path)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 21])
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])
+def test_every_operator_set_and_float_type(opset: int, dtype: int) -> None:
+    if dtype == TensorProto.BFLOAT16 and opset < 13:
+        pytest.skip("MatMul takes bfloat16 from operator set 13")
+    if dtype == TensorProto.DOUBLE and opset < 9:
+        pytest.skip("no double here")
+    proto = build("(float[N,16] x) => (float[N,16] y) { y = MatMul(x, W) }", opset=opset, W=(16, 16))
+    values = numpy_helper.to_array(proto.graph.initializer[0])
+    proto.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("W", dtype, (16, 16), values.ravel().tolist()))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = dtype
+    stripped = strip(proto)
+    onnx.checker.check_model(stripped, full_check=True)
+    assert "W" not in [tensor.name for tensor in stripped.graph.initializer]
+    assert result(stripped) == result(proto)
+
+
+def test_weights_inside_bodies_go_too() -> None:
+    graph = (
+        "(float[N,16] x, bool c) => (float[N,16] y) { y = If(c) <"
+        "then_branch = t () => (float[N,16] a) <float[16,16] V = {"
+        + ", ".join(["1.0"] * 256)
+        + "}> { a = MatMul(x, V) }, "
+        "else_branch = e () => (float[N,16] b) { b = MatMul(x, W) }> }"
+    )
+    proto = build(graph, W=(16, 16))
+    stripped = strip(proto)
+    onnx.checker.check_model(stripped)
+    assert len(stripped.SerializeToString()) < len(proto.SerializeToString()) / 2
+    assert result(stripped) == result(proto)
+
+
+def test_anonymous_models_tell_nothing() -> None:
+    proto = perceptron(width=40)
+    proto.producer_name, proto.doc_string, proto.graph.doc_string = "secret", "secret", "secret"
+    proto.metadata_props.add(key="secret", value="secret")
+    for node in proto.graph.node:
+        node.doc_string = "secret"
+        node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/secret/model.py")
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "secret"
+    data = strip(proto, anonymise=True).SerializeToString()
+    assert not [word for word in (b"secret", b"first", b"act", b"last", b"W", b"V") if word in data]
+    assert b"/home" not in strip(proto).SerializeToString()
+
+
+def test_anonymous_inputs_are_fed_the_same() -> None:
+    graph = (
+        "(int64[N,8] input_ids, int64[N,8] attention_mask) => (float[N,8,16] y) { e = Gather(E, input_ids)"
+        "  m = Cast<to = 1>(attention_mask)  a = Unsqueeze(m, axes)  f = Mul(e, a)  h = MatMul(f, W)  y = Tanh(h) }"
+    )
+    proto = build(graph, E=(40, 16), W=(16, 16), axes=np.array([2]))
+    ours, theirs = inspect(strip(proto, anonymise=True)), inspect(proto)
+    assert [given.kind for given in ours.inputs] == [given.kind for given in theirs.inputs]
+    assert result(strip(proto, anonymise=True)) == result(proto)
+
+
+def run(proto: onnx.ModelProto, **feeds: Any) -> np.ndarray[Any, Any]:
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feeds)[0])
+
+
+def weights(proto: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+
+
+def test_filled_models_run_and_score_as_before() -> None:
+    for path in (p for p in MODELS if p.stem in ("lstm", "mlp", "transformer", "mobilenet_v2")):
+        filled = fill(path, seed=3)
+        onnx.checker.check_model(filled)
+        assert not [node for node in filled.graph.node if node.op_type == "ConstantOfShape"]
+        assert result(filled) == result(path)
+
+
+def test_each_initialisation_is_what_it_is_called() -> None:
+    proto = strip(perceptron(width=4000))
+    x = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+    kaiming, xavier, normal = (weights(fill(proto, init)) for init in ("kaiming", "xavier", "normal"))
+    assert kaiming["V"].std() == pytest.approx(np.sqrt(2 / 4000), rel=0.05)
+    limit = np.sqrt(6 / (3 + 4000))
+    assert 0.95 * limit < np.abs(xavier["W"]).max() <= limit
+    assert xavier["W"].std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
+    assert normal["V"].std() == pytest.approx(0.02, rel=0.05)
+    assert set(weights(fill(proto, "constant", value=0.25))["W"].ravel()) == {0.25}
+    assert run(fill(proto), x=x).std() > 0
+
+
+def test_biases_scales_and_statistics_are_those_of_an_untrained_network() -> None:
+    graph = (
+        "(float[N,4,6,6] x) => (float[N,20,6,6] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b)"
+        "  y = BatchNormalization(c, s, t, m, v) }"
+    )
+    proto = build(graph, w=(20, 4, 3, 3), b=(20,), s=(20,), t=(20,), m=(20,), v=(20,))
+    for source in (proto, strip(proto)):
+        filled = weights(fill(source))
+        assert {name: set(filled[name]) for name in "bstmv"} == {"b": {0}, "s": {1}, "t": {0}, "m": {0}, "v": {1}}
+        assert filled["w"].std() == pytest.approx(np.sqrt(2 / 36), rel=0.15)
+
+
+def test_a_seed_gives_the_same_weights_whatever_else_is_there() -> None:
+    small, large = perceptron(width=4), perceptron(width=4)
+    large.graph.initializer.append(numpy_helper.from_array(np.zeros((5, 5), np.float32), "unused"))
+    first, second, other = (weights(fill(*args)) for args in ((small,), (large,), (small, "kaiming")))
+    assert np.array_equal(first["W"], second["W"])
+    assert np.array_equal(first["W"], other["W"])
+    assert not np.array_equal(first["W"], weights(fill(small, seed=1))["W"])
+    assert not np.array_equal(first["W"].ravel()[:8], first["V"].ravel()[:8])
+
+
+def written(*args: str) -> Done:
+    return command(*args)
+
+
+def test_the_commands_write_files_and_say_how_large(tmp_path: Path) -> None:
+    path = save(perceptron(width=400), tmp_path / "model.onnx")
+    done = written("strip", path, "--output", str(tmp_path / "light.onnx"), "--anonymise")
+    assert (done.code, done.out) == (0, "")
+    assert "bytes" in done.err
+    assert (tmp_path / "light.onnx").stat().st_size < 1000
+    done = written("fill", str(tmp_path / "light.onnx"), "-o", str(tmp_path / "new.onnx"), "--init", "xavier")
+    assert done.code == 0
+    assert result(str(tmp_path / "new.onnx")) == result(path)
+
+
+def test_bad_commands_end_in_a_sentence(tmp_path: Path) -> None:
+    path = save(perceptron(), tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="kaiming, xavier, normal, constant"):
+        fill(path, "zeros")
+    with pytest.raises(ModelError, match="no such file"):
+        strip(tmp_path / "none.onnx")
+    assert written("strip", path, "-o", path).code == 2
+    assert written("strip", path, "-o", str(tmp_path / "no" / "folder.onnx")).code == 3
+    assert written("fill", path, "-o", str(tmp_path / "x.onnx"), "--init", "zeros").code == 2
+    assert onnx.load(path).graph.initializer
