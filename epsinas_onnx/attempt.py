@@ -70,7 +70,7 @@ class Attempt:
         )  # fmt: skip
         self.batch = self.minibatch.size(first, options.batch)
         self.each = fixed_batch(first)
-        self.notes = loaded.quantised.notes()
+        self.notes = loaded.notes()
         self.setting = Setting(providers, 1 if options.jobs > 1 else options.threads, options.jobs, options.lump)
         self.decided = self._decide(loaded, first)
         self.sample_norms = sample_norms(self.decided.model)
@@ -234,9 +234,15 @@ class Attempt:
         """
         try:
             both = decide_all(
-                load_model(self.source), _CHECKED_SAMPLES, dataclasses.replace(loosened, norm_stats="reset")
+                load_model(self.source, self.options.fed),
+                _CHECKED_SAMPLES,
+                dataclasses.replace(loosened, norm_stats="reset"),
             )
-            alone = decide_all(load_model(self.source), 1, dataclasses.replace(self.graph_options, norm_stats="reset"))
+            alone = decide_all(
+                load_model(self.source, self.options.fed),
+                1,
+                dataclasses.replace(self.graph_options, norm_stats="reset"),
+            )
             feeds = self.minibatch.made(both.specs, both.bounds)
             # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
             feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
@@ -268,7 +274,7 @@ class Attempt:
             if lumped and not self.graph_options.loosen:
                 decided = self.decided.with_batch(batch)
             else:  # the graph was rewritten for its minibatch
-                decided = decide_all(load_model(self.source), batch, self.graph_options)
+                decided = decide_all(load_model(self.source, self.options.fed), batch, self.graph_options)
             self._traced = TracedExecution(decided, self.setting, lumped, self.fixed)
         return self._traced
 

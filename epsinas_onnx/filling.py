@@ -21,6 +21,7 @@ from epsinas_onnx.graph.roles import Role, decide_roles, fan
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
 from epsinas_onnx.rewriting import write_model
+from epsinas_onnx.stripping import SHAPE_PREFIX, stored_constant
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -137,6 +138,13 @@ def _fill_graph(
             sparse.append(one)
         else:
             initializers.append(draw.tensor(one.values.name, tuple(one.dims), one.values.data_type, found))
+    stored = {tensor.name for tensor in graph.initializer}
+    supplied = [value for value in graph.input if value.name in learned and value.name not in stored]
+    for value in supplied:
+        kind = value.type.tensor_type
+        dims = tuple(dim.dim_value for dim in kind.shape.dim)
+        initializers.append(draw.tensor(value.name, dims, kind.elem_type, learned[value.name]))
+        graph.input.remove(value)
     for node in graph.node:
         made = _made(node, known)
         found = learned.get(node.output[0]) if made and node.output else None
@@ -149,7 +157,7 @@ def _fill_graph(
         nodes.append(node)
         used.update(node.input)
     used.update(value.name for value in graph.output)
-    kept = [t for t in initializers if t.name in used or not t.name.startswith("epsinas.shape.")]
+    kept = [t for t in initializers if t.name in used or not t.name.startswith(SHAPE_PREFIX)]
     for field, entries in (("initializer", kept), ("sparse_initializer", sparse), ("node", nodes)):
         copies: list[Any] = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
         graph.ClearField(field)
@@ -160,9 +168,9 @@ def _made(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...]]) -> tuple[t
     """Return the shape and element type of what a Constant or ConstantOfShape makes; None for other nodes."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("Constant", "ConstantOfShape"):
         return None
-    value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
     if node.op_type == "Constant":
-        return None if value is None else (tuple(value.dims), value.data_type)
+        return stored_constant(node)
+    value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
     dims = known.get(node.input[0])
     return None if dims is None else (dims, TensorProto.FLOAT if value is None else value.data_type)
 

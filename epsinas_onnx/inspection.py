@@ -120,7 +120,7 @@ def inspect(
     """
     check_choices("batch", "float32", roles or {})
     check_which(restore_batchnorm)
-    loaded = load_model(model)
+    loaded = load_model(model, shapes or ())
     graph = loaded.model.graph
     producer = f"{loaded.model.producer_name or 'unknown'} {loaded.model.producer_version or ''}".strip()
     opset = {domain or "ai.onnx": version for domain, version in loaded.model.opset_imports.items()}
@@ -148,7 +148,7 @@ def inspect(
         )
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
-    warnings += [*loaded.quantised.notes(), *restored.notes()]
+    warnings += [*loaded.notes(), *restored.notes()]
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,

@@ -14,6 +14,7 @@ from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats
 from epsinas_onnx.graph.roles import Role
 from epsinas_onnx.graph.shapes import Shapes
+from epsinas_onnx.inputs.given import given_names
 
 DEFAULT_WEIGHTS = (1e-7, 1.0)
 DEFAULT_BATCH = 256
@@ -73,3 +74,8 @@ class ScoreOptions:
         check_choices(self.norm_stats, self.dtype, self.roles)
         check_which(self.restore_batchnorm)
         object.__setattr__(self, "weights", (first, second))
+
+    @property
+    def fed(self) -> frozenset[str]:
+        """The inputs that the user named, and which are fed whatever they look like."""
+        return given_names(self.inputs).union(self.shapes)

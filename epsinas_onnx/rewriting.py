@@ -51,7 +51,7 @@ def rewrite(
     check_constant(weight)
     check_choices(norm_stats, dtype, roles or {})
     check_which(restore_batchnorm)
-    loaded = load_model(model)
+    loaded = load_model(model, shapes or ())
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
     options = GraphOptions(
         dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model",

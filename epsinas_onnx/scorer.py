@@ -127,7 +127,7 @@ def score_with(source: ModelSource, options: ScoreOptions) -> Score:
 def _scored(source: ModelSource, options: ScoreOptions) -> Score:
     providers = choose_providers(options.providers)
     started = time.perf_counter()
-    loaded = load_model(source)
+    loaded = load_model(source, options.fed)
     seconds = {"load": time.perf_counter() - started}
     tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
     first_error: ModelError | None = None
@@ -137,7 +137,7 @@ def _scored(source: ModelSource, options: ScoreOptions) -> Score:
         except (ShapeError, RunError) as error:
             first_error = first_error or error
             if attempt + 1 < tries:
-                loaded = load_model(source)
+                loaded = load_model(source, options.fed)
     assert first_error is not None
     raise first_error
 

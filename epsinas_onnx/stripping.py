@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -117,12 +118,19 @@ class _Stripper:
                 sparse.append(one)
             else:
                 made += self._filled(one.values.name, one.dims, one.values.data_type, learned, shapes, taken)
+        stored = {tensor.name for tensor in graph.initializer}
+        for value in graph.input:  # of a model that was exported without its parameters
+            learned = None if value.name in stored else self.decisions.learned.get(value.name)
+            if learned is not None:
+                kind = value.type.tensor_type
+                dims = [dim.dim_value for dim in kind.shape.dim]
+                made += self._filled(value.name, dims, kind.elem_type, learned, shapes, taken)
         nodes = []
         for node in graph.node:
-            tensor = _constant(node)
-            learned = None if tensor is None else self._learned(node.output[0], tensor.dims)
-            if tensor is not None and learned is not None:
-                made += self._filled(node.output[0], tensor.dims, tensor.data_type, learned, shapes, taken)
+            constant = stored_constant(node)
+            learned = None if constant is None else self._learned(node.output[0], constant.dims)
+            if constant is not None and learned is not None:
+                made += self._filled(node.output[0], constant.dims, constant.data_type, learned, shapes, taken)
                 continue
             self._node(node, [*taken])
             nodes.append(node)
@@ -198,10 +206,24 @@ _DIRECT = frozenset(
 )  # fmt: skip
 
 
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+class StoredConstant(NamedTuple):
+    """The shape and the element type of what a Constant holds."""
+
+    dims: tuple[int, ...]
+    data_type: int
+
+
+def stored_constant(node: onnx.NodeProto) -> StoredConstant | None:
+    """Return what a Constant stores, dense or sparse; None for other nodes, and for a number or a list of them."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return StoredConstant(tuple(attribute.t.dims), attribute.t.data_type)
+        if attribute.name == "sparse_value":
+            sparse = attribute.sparse_tensor
+            return StoredConstant(tuple(sparse.dims), sparse.values.data_type)
+    return None
 
 
 def _fresh(stem: str, taken: set[str]) -> str:

@@ -611,13 +611,3 @@ def test_operators_that_multiply_integers_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match=r"'q' is MatMulBnb4.*DequantizeLinear") as caught:
         epsinas_onnx.score(proto, batch=4)
     assert_sentence(str(caught.value))
-
-
-def test_a_sparse_initializer_is_refused_by_name() -> None:
-    proto = build("(float[N,4] x) => (float[N,4] y) { y = MatMul(x, W) }")
-    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "W")
-    indices = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "W_indices")
-    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [4, 4]))
-    with pytest.raises(UnsupportedError, match="'W' is sparse") as caught:
-        epsinas_onnx.score(proto, batch=4)
-    assert_sentence(str(caught.value))

@@ -8,6 +8,9 @@ import onnx_ir as ir
 from epsinas_onnx.available import available_bytes, readable
 from epsinas_onnx.errors import ModelError, OutOfMemory
 
+WITHOUT_DATA = "epsinas.without_data"
+"""Marks (in a value's `meta`) a weight that the file has as an input, so that there is nothing to read."""
+
 
 def read_kept_data(model: ir.Model, name: str) -> None:
     """Bring the data of all tensors that stay constant into memory, in place: what is left of external data.
@@ -31,6 +34,11 @@ def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
     tensor = value.const_value
     if tensor is None:
         raise ModelError(f"{name}: tensor {value.name!r} has no data, and it is kept constant; give it a role")
+    if WITHOUT_DATA in value.meta:
+        raise ModelError(
+            f"{name}: input {value.name!r} is a weight by its name and place, and it was told to stay constant; name "
+            f"it with --shape or --input, and it is fed"
+        )
     if isinstance(tensor, ir.ExternalTensor):
         if tensor.nbytes > available_bytes():
             raise _too_large(value, tensor.nbytes, name)

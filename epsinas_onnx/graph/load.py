@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -14,8 +14,10 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
+from epsinas_onnx.graph import sparse
 from epsinas_onnx.graph.dequantise import Dequantised, dequantise
-from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
+from epsinas_onnx.graph.static import all_graphs
+from epsinas_onnx.graph.supplied import Supplied, store_supplied
 
 
 @runtime_checkable
@@ -41,13 +43,18 @@ class LoadedModel:
     """A model with its functions inlined and every node and value named.
 
     name: for messages and reports. nodes: how many, bodies of If, Loop and Scan included. quantised: what integer
-    arithmetic was turned back into float.
+    arithmetic was turned back into float. supplied: the weights that the file has as inputs.
     """
 
     model: ir.Model
     name: str
     nodes: int
     quantised: Dequantised = field(default_factory=Dequantised)
+    supplied: Supplied = field(default_factory=Supplied)
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the score should know about how the file was read."""
+        return [*self.quantised.notes(), *self.supplied.notes()]
 
 
 def load_proto(source: ModelSource, name: str) -> onnx.ModelProto:
@@ -76,14 +83,15 @@ def source_name(source: object) -> str:
     return next((name for kind, name in kinds.items() if isinstance(source, kind)), f"<{type(source).__name__}>")
 
 
-def load_model(source: ModelSource) -> LoadedModel:
+def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     """Return the model behind `source`, which is never modified.
 
-    External data is not opened: a kept constant that lives there is read when the graph is rewritten.
+    External data is not opened: a kept constant that lives there is read when the graph is rewritten. Inputs that are
+    weights become initializers without data, but for those in `fed`.
 
     Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
-    external-data path leaves the model's folder; UnsupportedError for an opset below 7 and for sparse initializers;
-    UsageError when `source` is none of the accepted kinds.
+    external-data path leaves the model's folder; UnsupportedError for an opset below 7; UsageError when `source` is
+    none of the accepted kinds.
     """
     name = source_name(source)
     if isinstance(source, ir.Model):
@@ -113,7 +121,8 @@ def load_model(source: ModelSource) -> LoadedModel:
     _check_values(model, name)
     _name_everything(model)
     nodes = sum(len(graph) for graph in all_graphs(model.graph))
-    return LoadedModel(model, name, nodes, dequantise(model))
+    quantised = dequantise(model)
+    return LoadedModel(model, name, nodes, quantised, store_supplied(model, name, fed))
 
 
 INTEGER_ARITHMETIC = frozenset(
@@ -175,24 +184,12 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{name}: holds no ONNX graph; it is another kind of file, or was cut off")
-    if any(_sparse_names(proto.graph)):
-        tensor = next(_sparse_names(proto.graph))
-        raise UnsupportedError(
-            f"{name}: initializer {tensor!r} is sparse, which is not supported yet; store it as a dense initializer"
-        )
     try:
-        return ir.from_proto(proto)
+        return sparse.from_proto(proto, name)
+    except ModelError:
+        raise
     except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves
         raise ModelError(f"{name}: the ONNX graph contradicts itself: {_first_line(error)}") from error
-
-
-def _sparse_names(graph: onnx.GraphProto) -> Iterator[str]:
-    for tensor in graph.sparse_initializer:
-        yield tensor.values.name
-    for node in graph.node:
-        for attribute in node.attribute if node.domain or node.op_type in WITH_BODIES else ():
-            for body in (attribute.g, *attribute.graphs):
-                yield from _sparse_names(body)
 
 
 def _check_opset(model: ir.Model, name: str) -> None:
@@ -251,7 +248,7 @@ def _check_values(model: ir.Model, name: str) -> None:
                 if value is not None and _made_by_nobody(value):
                     raise ModelError(
                         f"{name}: node {node.name!r} ({node.op_type}), input {slot}: nothing makes the value "
-                        f"{value.name!r}; export the model again"
+                        f"{value.name!r}; export the model again, with its parameters (strip takes weights out)"
                     )
         for value in graph.outputs:
             if _made_by_nobody(value):

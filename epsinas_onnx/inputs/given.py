@@ -44,6 +44,19 @@ def read_given(given: object) -> dict[str, Array] | Path:
     return arrays
 
 
+def given_names(given: object) -> frozenset[str]:
+    """Return the names that a user's arrays have, where they have any; what cannot be read has none."""
+    if isinstance(given, Mapping):
+        return frozenset(map(str, given))
+    if isinstance(given, (str, os.PathLike)) and Path(given).suffix == ".npz":
+        try:
+            with np.load(given, allow_pickle=False) as loaded:
+                return frozenset(loaded.files)
+        except (OSError, ValueError, EOFError):
+            return frozenset()
+    return frozenset()
+
+
 def _array(value: object) -> Array:
     if isinstance(value, (str, os.PathLike)):
         arrays = _load(Path(value))

@@ -1,0 +1,126 @@
+"""Lets onnx-ir, which knows dense tensors only, read models with sparse ones: each becomes dense when it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto, numpy_helper
+
+from epsinas_onnx.errors import ModelError, UnsupportedError
+from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
+
+_PLACEHOLDER = "epsinas.sparse:"
+
+
+def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
+    """Return the model, with sparse initializers and Constants as tensors that become dense when they are read.
+
+    Raises ModelError when a sparse tensor contradicts itself (ONNX IR specification, SparseTensorProto), and
+    UnsupportedError when it lies in an external file. What onnx-ir raises passes through.
+    """
+    found: list[onnx.SparseTensorProto] = []
+    if any(graph.sparse_initializer or any(_sparse_constants(graph)) for graph in _graphs(proto.graph)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        proto = copy
+        for graph in list(_graphs(proto.graph)):
+            _replace(graph, found)
+    for sparse in found:
+        _check(sparse, name)
+    model = ir.from_proto(proto)
+    if found:
+        _densify(model, found)
+    return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        if node.domain or node.op_type in WITH_BODIES:
+            for attribute in node.attribute:
+                for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                    yield from _graphs(body)
+
+
+def _sparse_constants(graph: onnx.GraphProto) -> Iterator[onnx.AttributeProto]:
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from (attribute for attribute in node.attribute if attribute.name == "sparse_value")
+
+
+def _replace(graph: onnx.GraphProto, found: list[onnx.SparseTensorProto]) -> None:
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(_placeholder(sparse, found))
+    graph.ClearField("sparse_initializer")
+    for attribute in list(_sparse_constants(graph)):
+        tensor = _placeholder(attribute.sparse_tensor, found)
+        attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _placeholder(sparse: onnx.SparseTensorProto, found: list[onnx.SparseTensorProto]) -> onnx.TensorProto:
+    kept = onnx.SparseTensorProto()
+    kept.CopyFrom(sparse)
+    found.append(kept)
+    values = sparse.values
+    tensor = TensorProto(
+        name=values.name, data_type=values.data_type, dims=sparse.dims, data_location=TensorProto.EXTERNAL
+    )
+    tensor.external_data.add(key="location", value=f"{_PLACEHOLDER}{len(found) - 1}")
+    return tensor
+
+
+def _check(sparse: onnx.SparseTensorProto, name: str) -> None:
+    what = f"{name}: the sparse tensor {sparse.values.name!r}"
+    if TensorProto.EXTERNAL in (sparse.values.data_location, sparse.indices.data_location):
+        raise UnsupportedError(f"{what} lies in an external file, which is not supported; store it in the model")
+    try:
+        dense(sparse, check_only=True)
+    except (ValueError, TypeError, IndexError):
+        raise ModelError(f"{what} has indices that do not fit its shape {list(sparse.dims)}; export it again") from None
+
+
+def dense(sparse: onnx.SparseTensorProto, check_only: bool = False) -> npt.NDArray[Any]:
+    """Return the dense array of a sparse tensor, whose indices are linear or one row of coordinates per value.
+
+    check_only: whether nothing but the indices is looked at; the result is then empty. Raises ValueError where they
+    do not fit.
+    """
+    shape = tuple(sparse.dims)
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    if indices.ndim == 2:
+        indices = np.ravel_multi_index(tuple(indices.T), shape)
+    if indices.shape != values.shape or (indices.size and not 0 <= indices.min() <= indices.max() < math.prod(shape)):
+        raise ValueError("indices do not fit")
+    if check_only:
+        return values[:0]
+    array = np.zeros(math.prod(shape), values.dtype)
+    array[indices] = values
+    return array.reshape(shape)
+
+
+def _densify(model: ir.Model, found: list[onnx.SparseTensorProto]) -> None:
+    for graph in all_graphs(model.graph):
+        for value in graph.initializers.values():
+            value.const_value = _lazily(value.const_value, found)
+        for node in graph:
+            for key, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    tensor = _lazily(attribute.value, found)
+                    if tensor is not None and tensor is not attribute.value:
+                        node.attributes[key] = ir.AttrTensor(key, tensor)
+
+
+def _lazily(tensor: ir.TensorProtocol | None, found: list[onnx.SparseTensorProto]) -> ir.TensorProtocol | None:
+    if not isinstance(tensor, ir.ExternalTensor) or not str(tensor.location).startswith(_PLACEHOLDER):
+        return tensor
+    sparse = found[int(str(tensor.location).removeprefix(_PLACEHOLDER))]
+    shape = ir.Shape([int(dim) for dim in sparse.dims])
+    return ir.LazyTensor(
+        lambda: ir.tensor(dense(sparse), name=tensor.name), dtype=tensor.dtype, shape=shape, name=tensor.name
+    )
