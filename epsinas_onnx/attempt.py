@@ -25,7 +25,7 @@ from epsinas_onnx.execution import (
 )
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
-from epsinas_onnx.graph.shapes import InputSpec, input_specs
+from epsinas_onnx.graph.shapes import InputSpec, held_batch, input_specs
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
 from epsinas_onnx.judge import CHANGE, Evidence, judge
@@ -68,9 +68,12 @@ class Attempt:
             {**options.shapes, **self.minibatch.shapes(first)}, options.outputs, options.roles, options.norm_stats,
             options.seed, attempt, native_types=options.dtype == "model", restore=options.restore_batchnorm,
         )  # fmt: skip
-        self.batch = self.minibatch.size(first, options.batch)
+        self.held = held_batch(first)
+        self.batch = self.held or self.minibatch.size(first, options.batch)
         self.each = fixed_batch(first)
         self.notes = loaded.notes()
+        if self.held:
+            self.notes.append(f"the file fixes the batch to {self.held}, so that is how many samples were run")
         self.setting = Setting(providers, 1 if options.jobs > 1 else options.threads, options.jobs, options.lump)
         self.decided = self._decide(loaded, first)
         self.sample_norms = sample_norms(self.decided.model)
@@ -211,8 +214,8 @@ class Attempt:
         if not self.each:
             if all(spec.batch_axis is None for spec in specs):
                 raise ShapeError(
-                    f"{self.name}: no input has a batch axis of its own (axis 0 free, or 1), so samples cannot be told "
-                    f"apart; export the model with a dynamic batch"
+                    f"{self.name}: no input has a batch axis of its own (axis 0 of two axes or more), so samples "
+                    f"cannot be told apart; export the model with a dynamic batch"
                 )
             return decide_all(loaded, self.batch, self.graph_options)
         loosened = dataclasses.replace(self.graph_options, loosen=True)
@@ -269,7 +272,7 @@ class Attempt:
     def _trace(self) -> TracedExecution:
         """Lower or rewrite the graph anew for a few samples, with every value to look at."""
         if self._traced is None:
-            batch = 1 if self.each else min(self.batch, TRACED_SAMPLES)
+            batch = 1 if self.each else self._few
             lumped = self.execution is not None and self.execution.lumped
             if lumped and not self.graph_options.loosen:
                 decided = self.decided.with_batch(batch)
@@ -279,7 +282,12 @@ class Attempt:
         return self._traced
 
     def _few_feeds(self) -> dict[str, Array]:
-        return few_samples(self.feeds, self.axes, self.batch, TRACED_SAMPLES)
+        return few_samples(self.feeds, self.axes, self.batch, self._few)
+
+    @property
+    def _few(self) -> int:
+        """How many samples are traced."""
+        return self.held or min(self.batch, TRACED_SAMPLES)
 
 
 def advice(node: ir.Node | None) -> str:

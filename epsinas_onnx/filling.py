@@ -21,6 +21,7 @@ from epsinas_onnx.graph.roles import Role, decide_roles, fan
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
 from epsinas_onnx.rewriting import write_model
+from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 from epsinas_onnx.stripping import SHAPE_PREFIX, stored_constant
 
 Array = npt.NDArray[Any]
@@ -71,6 +72,7 @@ def fill(
     learned = learned_tensors(loaded.model, decide_roles(loaded.model, loaded.name, None, static), static)
     draw = _Draw(Initialisation(init), value, seed)
     _fill_graph(proto.graph, learned, draw, {})
+    proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
     if draw.bytes > LARGEST:
         if output is None:
             raise ModelError(f"{loaded.name}: {draw.bytes:,} bytes of weights need a file: name one with output")

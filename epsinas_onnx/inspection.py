@@ -12,7 +12,7 @@ from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, 
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.roles import Role, RoleDecisions
-from epsinas_onnx.graph.shapes import InputSpec, Shapes, known_shape, model_inputs
+from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch, known_shape, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.cost import products
@@ -146,6 +146,8 @@ def inspect(
         warnings.append(
             "the file fixes the batch to 1: scoring re-batches it, or runs it sample by sample if that fails"
         )
+    if held := held_batch(specs):
+        warnings.append(f"the file fixes the batch to {held}, so that is how many samples are run")
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
     warnings += [*loaded.notes(), *restored.notes()]

@@ -199,8 +199,9 @@ def _softmax_behind(value: ir.Value) -> ir.Node | None:
     node = value.producer()
     while node is not None and node.op_type in ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         node = None if node.inputs[0] is None else node.inputs[0].producer()
-    is_head = node is not None and node.op_type in ("Softmax", "LogSoftmax") and _is_float_tensor(node.inputs[0])
-    return node if is_head else None
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax") or not _is_float_tensor(node.inputs[0]):
+        return None
+    return None if _input(node).is_graph_input() else node  # a model that is nothing else
 
 
 def _input(node: ir.Node) -> ir.Value:

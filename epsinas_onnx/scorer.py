@@ -103,6 +103,9 @@ def score_or_error(model: ModelSource, options: ScoreOptions) -> Score:
         return error_score(source_name(model), options, str(error), time.perf_counter() - started)
     except UsageError:
         raise
+    except MemoryError:
+        reason = f"{source_name(model)}: needs more memory than there is; try a smaller --batch or --shape"
+        return error_score(source_name(model), options, reason, time.perf_counter() - started)
     except Exception as error:  # whatever a foreign file provokes costs one row, never the batch
         text = " ".join(str(error).split()) or type(error).__name__
         reason = f"{source_name(model)}: unexpected {type(error).__name__}: {text}; please report this file"

@@ -15,15 +15,16 @@ from epsinas_onnx.graph.anonymous import anonymise as rename
 from epsinas_onnx.graph.folded import EPSILON_METADATA, METADATA, Kind, find_folded
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
+from epsinas_onnx.graph.oldest import declared_opset
 from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
 from epsinas_onnx.rewriting import write_model
+from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 
 SHAPE_PREFIX = "epsinas.shape."
 _SMALL = 16
 """Tensors of fewer entries stay: as a node they would take more bytes."""
-_INITIALIZERS_ALONE = 4  # before, every initializer was an input too
 _METADATA_FROM = 10  # the IR version that lets nodes carry metadata
 _NEVER_BY_SHAPE = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
 
@@ -57,9 +58,9 @@ def strip(
     loaded = load_model(model)
     proto = load_proto(model, loaded.name)
     decisions = _decide(loaded)
-    stripper = _Stripper(decisions, _opset(proto), loaded.name)
+    stripper = _Stripper(decisions, declared_opset(proto) or 1, loaded.name)
     stripper.graph(proto.graph, ())
-    proto.ir_version = max(proto.ir_version, _INITIALIZERS_ALONE)
+    proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
     if stripper.recorded:
         proto.ir_version = max(proto.ir_version, _METADATA_FROM)
     del proto.training_info[:]
@@ -87,10 +88,6 @@ def _decide(loaded: LoadedModel) -> _Decisions:
             record = records.setdefault(str(use.node.outputs[0].name), {})
             record[f"{METADATA_PREFIX}.{use.slot}"] = str(use.role)
     return _Decisions(learned_tensors(model, decisions, static), records)
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
 
 
 class _Stripper:

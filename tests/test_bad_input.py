@@ -186,8 +186,8 @@ BAD: dict[str, Bad] = {
         ModelError, ("no float output", "'y'", "--output-name", "'s'"),
     ),
     "opset 6": Bad(
-        graph_of("(float[N,3] x) => (float[N,4] y) { y = MatMul(x, W) }", 6, W=(3, 4)),
-        UnsupportedError, ("operator set 6", "7", "version_converter"),
+        graph_of("(float[N,3] x) => (float[N,4] y) { h = MatMul(x, W)  y = Warp(h) }", 6, W=(3, 4)),
+        UnsupportedError, ("operator set 6", "7", "converter"),
     ),
     "no inputs": Bad(
         graph_of("() => (float[3,3] y) { y = MatMul(W, W) }", W=(3, 3)), ModelError, ("no input", "cannot depend")

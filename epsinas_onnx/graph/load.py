@@ -16,6 +16,8 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import sparse
 from epsinas_onnx.graph.dequantise import Dequantised, dequantise
+from epsinas_onnx.graph.kept import fold_shapes
+from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.supplied import Supplied, store_supplied
 
@@ -34,7 +36,6 @@ class Buildable(Protocol):
 
 ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Buildable
 
-OLDEST_OPSET = 7  # the oldest that ONNX Runtime promises to run
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 
 
@@ -87,11 +88,11 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     """Return the model behind `source`, which is never modified.
 
     External data is not opened: a kept constant that lives there is read when the graph is rewritten. Inputs that are
-    weights become initializers without data, but for those in `fed`.
+    weights become initializers without data, but for those in `fed`. Operator sets below 7 are lifted to 7.
 
     Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
-    external-data path leaves the model's folder; UnsupportedError for an opset below 7; UsageError when `source` is
-    none of the accepted kinds.
+    external-data path leaves the model's folder; UnsupportedError for an operator set below 7 that cannot be lifted;
+    UsageError when `source` is none of the accepted kinds.
     """
     name = source_name(source)
     if isinstance(source, ir.Model):
@@ -122,7 +123,9 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     _name_everything(model)
     nodes = sum(len(graph) for graph in all_graphs(model.graph))
     quantised = dequantise(model)
-    return LoadedModel(model, name, nodes, quantised, store_supplied(model, name, fed))
+    supplied = store_supplied(model, name, fed)
+    fold_shapes(model)
+    return LoadedModel(model, name, nodes, quantised, supplied)
 
 
 INTEGER_ARITHMETIC = frozenset(
@@ -184,6 +187,9 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{name}: holds no ONNX graph; it is another kind of file, or was cut off")
+    opset = declared_opset(proto)
+    if opset is not None and opset < OLDEST_OPSET:
+        proto = lifted(proto) or proto
     try:
         return sparse.from_proto(proto, name)
     except ModelError:
@@ -199,8 +205,8 @@ def _check_opset(model: ir.Model, name: str) -> None:
             raise ModelError(f"{name}: uses standard operators but imports no operator set; export it again")
     elif opset < OLDEST_OPSET:
         raise UnsupportedError(
-            f"{name}: uses operator set {opset}, and the oldest that can be run is {OLDEST_OPSET}; "
-            f"convert it with onnx.version_converter"
+            f"{name}: uses operator set {opset}, the oldest that can be run is {OLDEST_OPSET}, and onnx's converter "
+            f"does not lift it; export the model again"
         )
 
 

@@ -43,8 +43,8 @@ class InputSpec:
         return image_layout(self.declared, self.dtype) if self.batch_axis in (0, None) else None
 
     def with_batch(self, batch: int) -> InputSpec:
-        """Return the same input for `batch` samples."""
-        if self.batch_axis is None:
+        """Return the same input for `batch` samples; a file that fixes more than one has that many."""
+        if self.batch_axis is None or _is_held(self.declared[self.batch_axis]):
             return self
         shape = list(self.shape)
         shape[self.batch_axis] = batch
@@ -108,7 +108,8 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     attempt: which of `IMAGE_SIZES` and `OTHER_SIZES` to take for dimensions that nobody named.
 
     The batch axis is the axis with the name of the first free axis 0, else axis 0 where it is free; where no input has
-    a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states.
+    a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states. Where all this finds none, the file fixes a
+    batch of several samples: axis 0 of the first input with two axes, and of all inputs of the same size there.
 
     Raises ShapeError when a given shape does not fit what the file declares, or names nothing.
     """
@@ -122,18 +123,19 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     _check_names(shapes, declared, name)
     symbol = _batch_symbol(declared.values())
     free = any(dims and not isinstance(dims[0], int) for dims in declared.values())
+    axes = _batch_axes(declared, symbol, free)
     specs = []
     for value in values:
         dims = declared[str(value.name)]
         dtype = value.dtype or ir.DataType.FLOAT
-        axis = _batch_axis(dims, symbol, free)
+        axis = axes[str(value.name)]
         chosen = _given(shapes, str(value.name), name) if str(value.name) in shapes else None
         if chosen is not None:
             _check_fit(chosen, dims, axis, str(value.name), name)
         default = _default_size(dims, dtype, attempt)
         sizes = []
         for position, dim in enumerate(dims):
-            if position == axis:
+            if position == axis and not _is_held(dim):
                 sizes.append(batch)
             elif chosen is not None:
                 sizes.append(chosen[position])
@@ -249,6 +251,27 @@ def _batch_symbol(declared: Iterable[Sequence[int | str | None]]) -> str | None:
     return names.pop() if len(names) == 1 and not open_first else None
 
 
+def _batch_axes(
+    declared: Mapping[str, Sequence[int | str | None]], symbol: str | None, free: bool
+) -> dict[str, int | None]:
+    axes = {name: _batch_axis(dims, symbol, free) for name, dims in declared.items()}
+    if any(axis is not None for axis in axes.values()):
+        return axes
+    held = next((dims[0] for dims in declared.values() if len(dims) > 1 and _is_held(dims[0])), None)
+    return {name: 0 if held is not None and dims[:1] == (held,) else None for name, dims in declared.items()}
+
+
+def _is_held(dim: int | str | None) -> bool:
+    """Whether a file fixes the size of its batch axis to more than one sample."""
+    return isinstance(dim, int) and dim > 1
+
+
+def held_batch(specs: Sequence[InputSpec]) -> int | None:
+    """Return the number of samples that the file fixes, None where it fixes one or leaves it open."""
+    sizes = (spec.declared[spec.batch_axis] for spec in specs if spec.batch_axis is not None)
+    return next((size for size in sizes if isinstance(size, int) and size > 1), None)
+
+
 def _batch_axis(dims: Sequence[int | str | None], symbol: str | None, free: bool) -> int | None:
     """Return the batch axis of one input; `free` says whether some input leaves axis 0 open."""
     if symbol is not None and symbol in dims:
@@ -313,9 +336,9 @@ def _check_fit(
 
 
 def fits(sizes: Sequence[int], dims: Sequence[int | str | None], batch_axis: int | None) -> bool:
-    """Return whether concrete sizes agree with declared dimensions; the batch axis may have any size."""
+    """Return whether concrete sizes agree with declared dimensions; a batch of 1 may be given any size."""
     return len(sizes) == len(dims) and all(
-        not isinstance(dim, int) or dim == size or axis == batch_axis
+        not isinstance(dim, int) or dim == size or (axis == batch_axis and dim == 1)
         for axis, (dim, size) in enumerate(zip(dims, sizes, strict=True))
     )
 

@@ -79,6 +79,8 @@ class LumpedModel:
         found = {name: self.outputs[name] for name in outputs}
         for value, lumped in self.values.items():
             node = value.producer()
+            if not value.name:  # an output that the file leaves out
+                continue
             if lumped.depends and lumped.dtype.is_floating_point() and node is not None and self._is_outermost(node):
                 found.setdefault(str(value.name), self.context.settle(lumped))
         return found

@@ -151,6 +151,10 @@ def _forget_value_info(node: onnx.NodeProto) -> None:
                 _forget_value_info(inner)
 
 
+INITIALIZERS_ALONE = 4
+"""The IR version from which an initializer need not be an input too."""
+
+
 def bind_constant(proto: onnx.ModelProto, weight: Array) -> onnx.ModelProto:
     """Return a copy of a rewritten graph whose input `epsinas_weight` is stored in it rather than fed."""
     bound = onnx.ModelProto()
@@ -160,6 +164,7 @@ def bind_constant(proto: onnx.ModelProto, weight: Array) -> onnx.ModelProto:
             del bound.graph.input[index]
             break
     bound.graph.initializer.append(onnx.numpy_helper.from_array(weight, WEIGHT_INPUT))
+    bound.ir_version = max(bound.ir_version, INITIALIZERS_ALONE)
     return bound
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epsinas_onnx import Status, score
+from epsinas_onnx import Status, inspect, score
 from epsinas_onnx.errors import ModelError, ShapeError, UnsupportedError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.shapes import (
@@ -51,7 +51,10 @@ BATCH_AXES: dict[str, tuple[str, dict[str, int | None]]] = {
     "recurrent state with a free axis without a name": ("float[?,7] x, float[2,?,4] h", {"x": 0, "h": 1}),
     "scalars are shared": ("float[N,3] x, float s", {"x": 0, "s": None}),
     "a vector of one entry is shared": ("float[1,3] x, float[1] s", {"x": 0, "s": None}),
-    "a fixed size above 1 has no batch": ("float[4,3] x", {"x": None}),
+    "a fixed size above 1 where there is no other": ("float[4,3] x", {"x": 0}),
+    "the same fixed size in all inputs": ("float[4,3] x, float[4] l, float[7,3] z", {"x": 0, "l": 0, "z": None}),
+    "a fixed 1 before a fixed size above it": ("float[4,3] x, float[1,5] z", {"x": None, "z": 0}),
+    "a vector of a fixed size has none": ("float[4] x", {"x": None}),
 }
 
 
@@ -65,7 +68,7 @@ def test_batch_axis_is_the_axis_of_the_samples(case: str) -> None:
 def test_batch_axis_gets_the_batch_and_every_fixed_size_stays(case: str) -> None:
     for spec in specs_of(BATCH_AXES[case][0], batch=6).values():
         for axis, (dim, size) in enumerate(zip(spec.declared, spec.shape, strict=True)):
-            assert size == (6 if axis == spec.batch_axis else dim)
+            assert size == (6 if axis == spec.batch_axis and dim != 4 else dim)
 
 
 @given(batch=st.integers(1, 500), rest=st.lists(st.integers(1, 9), max_size=4))
@@ -215,3 +218,18 @@ def test_a_given_shape_stands_in_for_a_rank_that_the_file_lacks() -> None:
     assert result.batch == 8
     assert result.status is not Status.ERROR
     assert not any("sample by sample" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("graph", ["y = MatMul(x, W)", "r = Reshape(x, d)  y = MatMul(r, W)"])
+def test_a_file_with_a_batch_of_several_is_run_with_that_many(graph: str) -> None:
+    tensors = {"W": (3, 4), "d": np.array([-1, 3])}
+    held = build(f"(float[5,3] x) => (float[5,4] y) {{ {graph} }}", **tensors)
+    free = build(f"(float[N,3] x) => (float[N,4] y) {{ {graph} }}", **tensors)
+    options: dict[str, Any] = {"weights": (0.1, 0.5), "providers": "cpu"}
+    found = score(held, batch=64, **options)
+    assert (found.batch, found.raw_score) == (5, score(free, batch=5, **options).raw_score)
+    assert "the file fixes the batch to 5, so that is how many samples were run" in found.warnings
+    assert any("fixes the batch to 5" in note for note in inspect(held).warnings)
+    assert score(held, inputs=np.ones((5, 3), np.float32), **options).batch == 5
+    with pytest.raises(ShapeError, match=r"\[4, 3\].*does not fit"):
+        score(held, inputs=np.ones((4, 3), np.float32), **options)
