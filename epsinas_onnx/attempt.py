@@ -25,16 +25,18 @@ from epsinas_onnx.execution import (
 )
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
+from epsinas_onnx.graph.roles import Role
 from epsinas_onnx.graph.shapes import InputSpec, held_batch, input_specs
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
-from epsinas_onnx.judge import CHANGE, Evidence, judge
+from epsinas_onnx.judge import CHANGE, Evidence, Verdict, judge
 from epsinas_onnx.metric import varies
-from epsinas_onnx.notes import sample_norms, warnings_for
+from epsinas_onnx.notes import no_weights, sample_norms, warnings_for
 from epsinas_onnx.options import ScoreOptions
 from epsinas_onnx.prepare import Decided, GraphOptions, decide_all
 from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import Provider, provider_name
+from epsinas_onnx.selection import selecting
 from epsinas_onnx.trace import Loss, longest_path
 
 Array = npt.NDArray[Any]
@@ -107,11 +109,15 @@ class Attempt:
             passes = self._passes()
         else:
             passes = [Pass(np.zeros(1, np.float32))] * 2
+        self.sizes = {c: done.output.size for c, done in zip(options.weights, passes, strict=True)}
+        self._check_sizes(self.sizes)
         evidence = Evidence(
             options.weights, (passes[0].output, passes[1].output), (passes[0].deviations, passes[1].deviations),
             self.depth, decided.decisions.longest_sum(), self.sample_norms, self.cut_off,
         )  # fmt: skip
         verdict = judge(evidence, self)
+        if verdict.status in (Status.OK, Status.NOISE) and not decided.decisions.with_role(Role.WEIGHT):
+            verdict = Verdict(Status.NOISE, no_weights(decided.model), verdict.raw_score)
         ran = self.cut_off is None and self.execution is not None
         spent = {"session": 0.0, "run": 0.0} if self.execution is None else self.execution.seconds
         seconds = {**self.seconds, **spent}
@@ -133,6 +139,22 @@ class Attempt:
             norm_stats=options.norm_stats,
             seed=options.seed,
             versions=versions(),
+        )
+
+    def _check_sizes(self, sizes: Mapping[float, int]) -> None:
+        """Raise ModelError where the size of the output depends on the values: there is nothing to compare then."""
+        if not any(sizes.values()):
+            raise ModelError(f"{self.name}: the output has no entries; compare another value with --output-name")
+        if len(set(sizes.values())) == 1:
+            return
+        selects = selecting(self.decided.model)
+        by = "" if selects is None else f", which node {selects.node.name!r} ({selects.node.op_type}) decides"
+        found = " and ".join(f"{size:,} with weights {constant:g}" for constant, size in sizes.items())
+        before = None if selects is None else selects.before
+        advice = "" if before is None else f", such as {before.name!r}"
+        raise ModelError(
+            f"{self.name}: how many entries the output has depends on the values in the graph ({found}){by}; compare a "
+            f"float value in front of it with --output-name{advice}"
         )
 
     def _passes(self) -> list[Pass]:
@@ -160,14 +182,19 @@ class Attempt:
             wanted = self.options.weights if self.execution.together else (constant,)
             nudged = [self._nudge(one, change) for one in wanted]
             passes = self.execution.run(nudged, self._moved(self.feeds, change), self._cut_axes)
-            known |= {one: done.output for one, done in zip(wanted, passes, strict=True)}
+            for one, moved, done in zip(wanted, nudged, passes, strict=True):
+                self._check_sizes({one: self.sizes[one], moved: done.output.size})
+                known[one] = done.output
         return known[constant]
 
     def probe(self, constant: float) -> tuple[Array, Array]:
         """Run a few samples with another constant, plain and moved by the share `CHANGE`."""
         few, feeds = self._trace(), self._few_feeds()
+        nudge = self._nudge(constant, CHANGE)
         plain = few.output(constant, feeds, self._cut_axes)
-        return plain, few.output(self._nudge(constant, CHANGE), self._moved(feeds, CHANGE), self._cut_axes)
+        moved = few.output(nudge, self._moved(feeds, CHANGE), self._cut_axes)
+        self._check_sizes({constant: plain.size, nudge: moved.size})
+        return plain, moved
 
     def find_loss(self, constant: float) -> Loss | None:
         """Trace a few samples to the node behind which the output no longer depends on them."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.graph.roles import NORMALISATIONS, Role
+from epsinas_onnx.graph.roles import NORMALISATIONS
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.prepare import Decided
 
@@ -21,11 +21,20 @@ def warnings_for(decided: Decided) -> list[str]:
             f"the last softmax ({decided.skipped!r}) was left out: identical classes all get the same probability, so "
             f"its input {decided.outputs[0]!r} was compared"
         )
-    if not decisions.with_role(Role.WEIGHT):
-        notes.append("no weights were found, so the two constants cannot make a difference")
     for pattern in decisions.unused_patterns:
         notes.append(f"the role pattern {pattern!r} matches nothing in this model")
     return notes
+
+
+_CLASSICAL = ("TreeEnsemble", "SVM", "Linear", "Scaler")
+
+
+def no_weights(model: ir.Model) -> str:
+    """Return why a model without weights has no score, and what takes their place in one of classical learning."""
+    nodes = (node for graph in all_graphs(model.graph) for node in graph if node.domain == "ai.onnx.ml")
+    kinds = sorted({node.op_type for node in nodes if node.op_type.startswith(_CLASSICAL)})
+    kept = f": what {', '.join(kinds)} learned are thresholds and coefficients in its attributes" if kinds else ""
+    return f"the model has no weights, so the two constants cannot make a difference{kept}"
 
 
 def sample_norms(model: ir.Model) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator
 
 import onnx
@@ -46,10 +47,18 @@ def _result(name: str, future: ProcessFuture[Score], options: ScoreOptions) -> S
         return future.result()
     except ProcessExpired as error:
         reason = (
-            f"{name}: its worker process died (exit code {error.exitcode}), most likely for lack of memory or by a "
-            f"fault in ONNX Runtime; try a smaller --batch or fewer --jobs"
+            f"{name}: its worker process died ({_cause(error.exitcode)}), most likely for lack of memory or by a fault "
+            f"in ONNX Runtime; try a smaller --batch, another --shape or fewer --jobs"
         )
         return error_score(name, options, reason, 0.0)
+
+
+def _cause(code: int) -> str:
+    """Return how a process ended, by the signal's name where it was one."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
 
 
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score:

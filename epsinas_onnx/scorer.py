@@ -70,11 +70,14 @@ def score(
     return score_with(model, options)
 
 
-def score_many(models: Iterable[ModelSource], *, jobs: int = 1, **options: Any) -> Iterator[Score]:
+def score_many(
+    models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Any
+) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order; takes the keyword arguments of `score`.
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
-    kills its worker process. jobs: worker processes, each with one intra-op thread; 1 scores in this process.
+    kills its worker process. jobs: worker processes, each with one intra-op thread; 1 scores in this process, unless
+    `isolate` asks for a worker process all the same: some files make ONNX Runtime end the process that runs them.
     Raises UsageError for wrong arguments, before anything is scored.
     """
     if jobs < 1:
@@ -87,7 +90,7 @@ def score_many(models: Iterable[ModelSource], *, jobs: int = 1, **options: Any) 
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if jobs == 1:
+    if jobs == 1 and not isolate:
         return (score_or_error(model, checked) for model in models)
     from epsinas_onnx.pool import score_in_processes
 

@@ -83,7 +83,7 @@ class Tracer:
                 seen[name] = _Seen(True, bool(np.isfinite(array).all()), _largest(array))
         for node in self._graph:
             bad = [v for v in node.outputs if v.name in seen and not seen[str(v.name)].finite]
-            if bad and all(seen[str(v.name)].finite for v in _operands(node) if v.name in seen):
+            if bad and all(seen[str(v.name)].finite for v in operands(node) if v.name in seen):
                 return Loss(_named(node), _largest_before(node, seen), seen[str(bad[0].name)].largest)
         return None
 
@@ -113,12 +113,12 @@ class Tracer:
                 known[current] = seen[str(current.name)].depends
             else:
                 producer = current.producer()
-                operands = [] if producer is None else list(_operands(producer))
-                new = [operand for operand in operands if operand not in known]
+                read = [] if producer is None else list(operands(producer))
+                new = [operand for operand in read if operand not in known]
                 if new:
                     pending += new
                 else:
-                    known[current] = any(known[operand] for operand in operands)
+                    known[current] = any(known[operand] for operand in read)
         return known[value]
 
     def _cut(self, seen: Mapping[str, _Seen]) -> Loss | None:
@@ -133,10 +133,10 @@ class Tracer:
             producer = pending.pop().producer()
             if producer is None:
                 continue
-            operands = list(_operands(producer))
-            if any(self._carries(value, seen, known) for value in operands):
+            read = list(operands(producer))
+            if any(self._carries(value, seen, known) for value in read):
                 frontier.append(producer)
-            for value in operands:
+            for value in read:
                 if value not in visited and not self._carries(value, seen, known):
                     visited.add(value)
                     pending.append(value)
@@ -171,7 +171,7 @@ def unreachable(model: ir.Model, outputs: Sequence[str]) -> str | None:
     reached: set[ir.Value] = {value for value in model.graph.inputs if value.name != WEIGHT_INPUT}
     last_zero: ir.Node | None = None
     for node in model.graph:
-        if not any(value in reached for value in _operands(node)):
+        if not any(value in reached for value in operands(node)):
             continue
         if multiplies_by_zero(node):
             last_zero = node
@@ -202,13 +202,13 @@ def longest_path(model: ir.Model, outputs: Sequence[str]) -> int:
     """Return how many nodes lie on the longest path to the outputs: how often a signal is rounded."""
     depth: dict[ir.Value, int] = {}
     for node in model.graph:
-        level = 1 + max((depth.get(value, 0) for value in _operands(node)), default=0)
+        level = 1 + max((depth.get(value, 0) for value in operands(node)), default=0)
         for output in node.outputs:
             depth[output] = level
     return max((level for value, level in depth.items() if value.name in outputs), default=0)
 
 
-def _operands(node: ir.Node) -> Iterable[ir.Value]:
+def operands(node: ir.Node) -> Iterable[ir.Value]:
     """Yield what a node reads, what its bodies capture included."""
     yield from (value for value in node.inputs if value is not None)
     for body in node_bodies(node):
@@ -228,6 +228,8 @@ def _named(node: ir.Node) -> ir.Node:
 
 def _compare(plain: Array, bits: Array, other: Array) -> _Seen:
     finite = bool(np.isfinite(plain).all())
+    if not plain.shape == bits.shape == other.shape:  # how many entries there are depends on the values
+        return _Seen(True, finite, _largest(plain))
     with np.errstate(all="ignore"):
         moved, rounding = _largest(plain - other), _largest(plain - bits)
     return _Seen(moved > 4 * rounding, finite, _largest(plain))
@@ -244,14 +246,14 @@ def _largest(array: Array) -> float:
 def _largest_before(node: ir.Node, seen: Mapping[str, _Seen]) -> float:
     """Return the largest magnitude among the user's values in front of a node, past nodes that the rewriter added."""
     largest = 0.0
-    pending, visited = list(_operands(node)), set(_operands(node))
+    pending, visited = list(operands(node)), set(operands(node))
     while pending:
         value = pending.pop()
         producer = value.producer()
         if value.name in seen:
             largest = max(largest, seen[str(value.name)].largest)
         elif producer is not None:
-            new = [operand for operand in _operands(producer) if operand not in visited]
+            new = [operand for operand in operands(producer) if operand not in visited]
             visited.update(new)
             pending += new
     return largest

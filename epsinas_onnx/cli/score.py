@@ -128,6 +128,7 @@ def score_command(
     results = score_many(
         models,
         jobs=jobs,
+        isolate=len(models) > 1,  # a file that ends its process must not end the run
         weights=parse_weights(weights),
         inputs=parse_inputs(input or []),
         batch=batch,

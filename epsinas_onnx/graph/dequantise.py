@@ -74,7 +74,7 @@ class _Rewriter:
 
     real: the float value that stands for each quantised one, and for each that was made of one. integers: the
     quantised ones. products: sums of integer products before they were scaled. scales: what dynamic quantisation
-    computes to scale them by.
+    computes to scale them by. biases: float biases that were divided by such a scale.
     """
 
     def __init__(self, static: StaticValues, done: Dequantised) -> None:
@@ -83,6 +83,7 @@ class _Rewriter:
         self.integers: set[ir.Value] = set()
         self.products: set[ir.Value] = set()
         self.scales: set[ir.Value] = set()
+        self.biases: set[ir.Value] = set()
         self.replaced: list[ir.Node] = []
         self.names: set[str] = set()
         self._at: tuple[ir.Graph, ir.Node] | None = None
@@ -117,18 +118,35 @@ class _Rewriter:
         return True
 
     def _scaled(self, node: ir.Node) -> bool:
-        """Pass on the sum of a product of integers where a node makes it float and scales it."""
+        """Pass on the sum of a product of integers where a node makes it float, scales it or adds a bias."""
         values = [value for value in node.inputs if value is not None]
         product = next((value for value in values if value in self.products), None)
-        if node.op_type == "Mul" and self.scales & set(values) and product is None:
-            self.scales.add(node.outputs[0])
-            self.replaced.append(node)
-            return True
-        if product is None or node.op_type not in ("Cast", "Mul"):
+        if product is None:
+            return self._rescaled(node, values)
+        if node.op_type not in ("Cast", "Mul", "Add"):
             return False
-        self.real[node.outputs[0]] = self.real[product]
-        if node.op_type == "Cast":
+        real = self.real[product]
+        if node.op_type == "Add":
+            others = [self.signal(value) for value in values if value is not product]
+            real = self.node("Add", [real, *others], f"{node.outputs[0].name}.float")
+        self.real[node.outputs[0]] = real
+        if node.op_type != "Mul":
             self.products.add(node.outputs[0])
+        self.replaced.append(node)
+        return True
+
+    def _rescaled(self, node: ir.Node, values: Sequence[ir.Value]) -> bool:
+        """Pass on a scale that is made of scales, and a bias that is divided by one and rounded."""
+        if node.op_type == "Mul" and self.scales & set(values):
+            self.scales.add(node.outputs[0])
+        elif (node.op_type == "Div" and values[-1] in self.scales) or (
+            node.op_type in ("Floor", "Round", "Cast") and values[0] in self.biases
+        ):
+            self.real[node.outputs[0]] = self.real.get(values[0], values[0])
+            self.biases.add(node.outputs[0])
+            self.integers.add(node.outputs[0])
+        else:
+            return False
         self.replaced.append(node)
         return True
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.available import available_bytes, readable
 from epsinas_onnx.errors import ModelError, OutOfMemory
-from epsinas_onnx.graph.static import all_graphs
 
 WITHOUT_DATA = "epsinas.without_data"
 """Marks (in a value's `meta`) a weight that the file has as an input, so that there is nothing to read."""
@@ -52,25 +49,6 @@ def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
             f"does not fill that shape; export the model again, or give the tensor a role with --role"
         )
     return tensor
-
-
-def fold_shapes(model: ir.Model) -> None:
-    """Replace Shape and Size of stored tensors by what they give, in place, so that none is read to be measured."""
-    for graph in all_graphs(model.graph):
-        for node in list(graph):
-            value = node.inputs[0] if node.op_type in ("Shape", "Size") and node.domain == "" else None
-            if value is None or value.const_value is None or not value.is_initializer():
-                continue
-            dims = [int(dim) for dim in value.const_value.shape]  # type: ignore[arg-type]
-            end = node.attributes.get("end")
-            part = dims[node.attributes.get_int("start", 0) : None if end is None else int(end.value)]
-            found = np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)
-            constant = ir.node("Constant", [], {"value": ir.tensor(found)}, name=node.name, num_outputs=1)
-            new, old = constant.outputs[0], node.outputs[0]
-            new.name, new.type, new.shape = old.name, ir.TensorType(ir.DataType.INT64), ir.Shape(found.shape)
-            graph.insert_before(node, constant)
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
 
 
 def _too_large(value: ir.Value, size: int, name: str) -> OutOfMemory:

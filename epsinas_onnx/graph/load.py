@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
-from epsinas_onnx.graph import sparse
+from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dequantise import Dequantised, dequantise
-from epsinas_onnx.graph.kept import fold_shapes
+from epsinas_onnx.graph.measured import fold_shapes
 from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.supplied import Supplied, store_supplied
@@ -191,7 +191,7 @@ def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     if opset is not None and opset < OLDEST_OPSET:
         proto = lifted(proto) or proto
     try:
-        return sparse.from_proto(proto, name)
+        return deserialise.from_proto(proto, name)
     except ModelError:
         raise
     except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves

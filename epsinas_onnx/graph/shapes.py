@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError
-from epsinas_onnx.graph.static import all_graphs
+from epsinas_onnx.graph.static import LAYOUT, all_graphs
 
 Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
 """What a user says of shapes: a free dimension's name and its size, or an input's name and its whole shape."""
@@ -124,6 +124,10 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     symbol = _batch_symbol(declared.values())
     free = any(dims and not isinstance(dims[0], int) for dims in declared.values())
     axes = _batch_axes(declared, symbol, free)
+    for value in values:
+        dims = declared[str(value.name)]
+        if len(dims) == 3 and dims[1] == 1 and _is_state(value):  # [layers, batch, hidden]
+            axes[str(value.name)] = 1
     specs = []
     for value in values:
         dims = declared[str(value.name)]
@@ -259,6 +263,16 @@ def _batch_axes(
         return axes
     held = next((dims[0] for dims in declared.values() if len(dims) > 1 and _is_held(dims[0])), None)
     return {name: 0 if held is not None and dims[:1] == (held,) else None for name, dims in declared.items()}
+
+
+def _is_state(value: ir.Value) -> bool:
+    """Whether a value, cut up or not, is what a recurrent layer starts from."""
+    uses = list(value.uses())
+    return bool(uses) and all(
+        (use.node.op_type in ("RNN", "GRU", "LSTM") and use.idx in (5, 6))
+        or (use.node.op_type in LAYOUT and use.idx == 0 and all(_is_state(output) for output in use.node.outputs))
+        for use in uses
+    )
 
 
 def _is_held(dim: int | str | None) -> bool:

@@ -67,7 +67,8 @@ class StaticValues:
         """Return the stored tensors that a static value is made of, or None where a formula made it.
 
         Stored means: an initializer, a Constant or a ConstantOfShape. The chain may lay them out anew or do
-        arithmetic on them; anything else (a cosine, a range, a shape) is a formula, and no training changes it.
+        arithmetic on them; anything else (a cosine, a range, a shape, one number repeated to the size of the signal) is
+        a formula, and no training changes it.
         """
         roots: dict[ir.Value, None] = {}
         pending, seen = [value], {value}
@@ -77,6 +78,8 @@ class StaticValues:
             if producer is None:
                 roots[current] = None
                 continue
+            if self._repeats_a_number(producer):
+                return None
             if producer.op_type in ("Constant", "ConstantOfShape"):
                 roots[current] = None
                 continue
@@ -87,6 +90,30 @@ class StaticValues:
             seen.update(new)
             pending += new
         return list(roots)
+
+    def _repeats_a_number(self, node: ir.Node) -> bool:
+        """Whether a node fills as many entries with one number as the signal has."""
+        if node.op_type == "ConstantOfShape":
+            return self._measures_signal(node.inputs[0])
+        if node.op_type not in ("Expand", "Tile") or node.domain != "":
+            return False
+        number = None if node.inputs[0] is None else node.inputs[0].const_value
+        return number is not None and number.size == 1 and self._measures_signal(node.inputs[1])
+
+    def _measures_signal(self, value: ir.Value | None) -> bool:
+        """Whether a static value is computed from the shape of something that is not static."""
+        pending, seen = [value], {value}
+        while pending:
+            current = pending.pop()
+            node = None if current is None else current.producer()
+            if node is None:
+                continue
+            if node.op_type in ("Shape", "Size") and node.inputs[0] not in self.values:
+                return True
+            new = [operand for operand in node.inputs if operand not in seen]
+            seen.update(new)
+            pending += new
+        return False
 
 
 WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})

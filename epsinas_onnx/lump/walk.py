@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.kept import kept_tensor
+from epsinas_onnx.graph.measured import evaluate
 from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.shapes import known_shape
@@ -17,7 +18,7 @@ from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.registry import Outcome, find_rule
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
-from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
+from epsinas_onnx.lump.value import Dims, Lumped, Tensor
 
 _KNOWN_SIZE = 4096
 """Values up to this many entries are computed while the graph is built, where nothing but stored numbers go in."""
@@ -249,15 +250,3 @@ class Walker:
                 raise SeparateRuns
             results.append(made)
         return results
-
-
-def evaluate(node: ir.Node, arrays: Sequence[Array | None], imports: Mapping[str, int]) -> Sequence[Array] | None:
-    """Return a node's outputs as ONNX's reference implementation computes them; None where it has none or fails."""
-    from onnx.reference import ReferenceEvaluator
-
-    proto = ir.to_proto(node)
-    feeds = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
-    try:
-        return list(ReferenceEvaluator(proto, opsets=dict(imports)).run(None, feeds))
-    except Exception:  # it raises what it likes; the node is then lowered like any other
-        return None

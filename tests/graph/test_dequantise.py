@@ -88,6 +88,12 @@ GRAPHS = {
         "  f = Cast <to = 1> (m)  t = Mul(a, s)  y = Mul(f, t) }",
         {"W": integers(4, 3)},
     ),
+    "dynamic with a bias": (
+        "(float[2,4] x) => (float[2,3] y) { q, a, b = DynamicQuantizeLinear(x)  m = MatMulInteger(q, W, b, z)"
+        "  t = Mul(a, s)  d = Div(B, t)  e = Floor(d)  c = Cast <to = 6> (e)  v = Reshape(c, row)  n = Add(m, v)"
+        "  f = Cast <to = 1> (n)  y = Mul(f, t) }",
+        {"W": integers(4, 3), "B": np.arange(3, dtype=np.float32), "row": np.array([1, 3])},
+    ),
     "QGemm": (
         f"{IN} r = com.microsoft.QGemm <transB = 1> (q, s, z, W, s, z, B, s, z) {OUT}",
         {"W": integers(3, 4), "B": integers(3, dtype=np.int32)},

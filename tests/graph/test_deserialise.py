@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from epsinas_onnx import ModelError, UnsupportedError, fill, rewrite, score, strip
+from epsinas_onnx.graph.deserialise import dense
 from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.graph.sparse import dense
 
 from ..builders import build
 

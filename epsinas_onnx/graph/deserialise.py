@@ -1,4 +1,4 @@
-"""Lets onnx-ir, which knows dense tensors only, read models with sparse ones: each becomes dense when it is read."""
+"""Lets onnx-ir read what it does not know: sparse tensors become dense when read, maps the tensors they are made of."""
 
 from __future__ import annotations
 
@@ -21,22 +21,54 @@ _PLACEHOLDER = "epsinas.sparse:"
 def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     """Return the model, with sparse initializers and Constants as tensors that become dense when they are read.
 
+    An output that a ZipMap makes, which is how scikit-learn's classifiers give probabilities, becomes the tensor in
+    front of it.
+
     Raises ModelError when a sparse tensor contradicts itself (ONNX IR specification, SparseTensorProto), and
-    UnsupportedError when it lies in an external file. What onnx-ir raises passes through.
+    UnsupportedError when it lies in an external file or when an input is a map. What onnx-ir raises passes through.
     """
     found: list[onnx.SparseTensorProto] = []
-    if any(graph.sparse_initializer or any(_sparse_constants(graph)) for graph in _graphs(proto.graph)):
+    graphs = list(_graphs(proto.graph))
+    sparse = any(graph.sparse_initializer or any(_sparse_constants(graph)) for graph in graphs)
+    maps = any(_has_map(value.type) for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info))
+    if sparse or maps:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
         proto = copy
         for graph in list(_graphs(proto.graph)):
             _replace(graph, found)
-    for sparse in found:
-        _check(sparse, name)
+            _unzip(graph, name)
+    for one in found:
+        _check(one, name)
     model = ir.from_proto(proto)
     if found:
         _densify(model, found)
     return model
+
+
+def _has_map(kind: onnx.TypeProto) -> bool:
+    which = kind.WhichOneof("value")
+    if which in ("sequence_type", "optional_type"):
+        return _has_map(getattr(kind, which).elem_type)
+    return bool(which == "map_type")
+
+
+def _unzip(graph: onnx.GraphProto, name: str) -> None:
+    for value in graph.input:
+        if _has_map(value.type):
+            raise UnsupportedError(f"{name}: input {value.name!r} is a map, and only tensors can be fed")
+    zips = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and node.domain == "ai.onnx.ml"}
+    for value in graph.output:
+        if value.name in zips:
+            tensor = zips[value.name].input[0]
+            value.CopyFrom(onnx.helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+        elif _has_map(value.type):
+            value.ClearField("type")
+    for node in zips.values():
+        graph.node.remove(node)
+    kept = [value for value in graph.value_info if not _has_map(value.type)]
+    graph.ClearField("value_info")
+    graph.value_info.extend(kept)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

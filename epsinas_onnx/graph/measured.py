@@ -1,0 +1,89 @@
+"""Computes ahead what a graph computes from the shapes of stored tensors, so that none is read to be measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from epsinas_onnx.graph.static import RANDOM, all_graphs, node_bodies
+
+Array = npt.NDArray[Any]
+_LARGEST = 64
+"""Entries of the largest list of sizes that is computed."""
+
+
+def fold_shapes(model: ir.Model) -> None:
+    """Replace Shape and Size of stored tensors by what they give, and what integers follow from them, in place.
+
+    ONNX's shape inference follows sizes through a few operators only; a weight that is reshaped by a product of sizes
+    has no shape without this.
+    """
+    folded: set[ir.Value] = set()
+    for graph in all_graphs(model.graph):
+        for node in list(graph):
+            array = _measured(node)
+            if array is None and folded & set(node.inputs):
+                array = _computed(node, model.opset_imports)
+            if array is not None:
+                folded.add(_replace(graph, node, array))
+
+
+def _measured(node: ir.Node) -> Array | None:
+    if node.op_type not in ("Shape", "Size") or node.domain != "":
+        return None
+    value = node.inputs[0]
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    dims = [int(dim) for dim in value.const_value.shape]  # type: ignore[arg-type]
+    end = node.attributes.get("end")
+    part = dims[node.attributes.get_int("start", 0) : None if end is None else int(end.value)]
+    return np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)
+
+
+def _computed(node: ir.Node, imports: Mapping[str, int]) -> Array | None:
+    """Return the only output of a node of small known lists; None where it is none."""
+    if len(node.outputs) != 1 or node.op_type in RANDOM or node_bodies(node):
+        return None
+    arrays = []
+    for value in node.inputs:
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        if value is not None and (tensor is None or tensor.size > _LARGEST or tensor.dtype.is_floating_point()):
+            return None
+        arrays.append(None if tensor is None else tensor.numpy())
+    results = evaluate(node, arrays, imports)
+    array = None if results is None else np.asarray(results[0])
+    return array if array is not None and array.size <= _LARGEST and array.dtype.kind in "iub" else None
+
+
+def _replace(graph: ir.Graph, node: ir.Node, array: Array) -> ir.Value:
+    tensor = ir.tensor(array)
+    constant = ir.node("Constant", [], {"value": tensor}, name=node.name, num_outputs=1)
+    new, old = constant.outputs[0], node.outputs[0]
+    new.name, new.type, new.shape, new.const_value = (
+        old.name,
+        ir.TensorType(tensor.dtype),
+        ir.Shape(array.shape),
+        tensor,
+    )
+    graph.insert_before(node, constant)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return new
+
+
+def evaluate(node: ir.Node, arrays: Sequence[Array | None], imports: Mapping[str, int]) -> Sequence[Array] | None:
+    """Return a node's outputs as ONNX's reference implementation computes them; None where it has none or fails."""
+    from onnx.reference import ReferenceEvaluator
+
+    proto = ir.to_proto(node)
+    feeds = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
+    try:
+        with np.errstate(all="ignore"):
+            return list(ReferenceEvaluator(proto, opsets=dict(imports)).run(None, feeds))
+    except Exception:  # it raises what it likes; the node is then lowered like any other
+        return None

@@ -1,0 +1,61 @@
+"""Finds what decides how many entries an output has: detection heads, loops, lists of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.trace import operands
+
+
+class Selection(NamedTuple):
+    """A node whose output has as many entries as its values say, and the float value that it decides by."""
+
+    node: ir.Node
+    before: ir.Value | None
+
+
+_SELECTS = frozenset({"NonMaxSuppression", "NonZero", "Compress", "Unique", "Loop", "If", "Range", "TopK", "Slice"})
+
+
+def selecting(model: ir.Model) -> Selection | None:
+    """Return the first node of the main graph that decides how many entries there are, None where none is known."""
+    static = StaticValues.of(model)
+    for node in model.graph:
+        if node.op_type in _SELECTS and any(v is not None and v not in static for v in _sizing(node)):
+            return Selection(
+                node,
+                next(
+                    (
+                        v
+                        for v in _behind(node)
+                        if v.dtype is not None and v.dtype.is_floating_point() and v not in static
+                    ),
+                    None,
+                ),
+            )
+    return None
+
+
+def _sizing(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return the operands that decide how many entries a node gives."""
+    if node.op_type in ("TopK", "Slice"):
+        return node.inputs[1:]
+    return list(operands(node))
+
+
+def _behind(node: ir.Node) -> Iterable[ir.Value]:
+    """Yield what a node reads, nearest first, and what that was computed from."""
+    pending = list(operands(node))
+    seen = set(pending)
+    while pending:
+        value = pending.pop(0)
+        if value.producer() is not None:
+            yield value
+        producer = value.producer()
+        new = [operand for operand in (() if producer is None else operands(producer)) if operand not in seen]
+        seen.update(new)
+        pending += new
