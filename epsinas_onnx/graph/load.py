@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -16,6 +18,7 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dequantise import Dequantised, dequantise
+from epsinas_onnx.graph.invariants import free_invariants
 from epsinas_onnx.graph.measured import fold_shapes
 from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.static import all_graphs
@@ -36,6 +39,8 @@ class Buildable(Protocol):
 
 ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Buildable
 
+_WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+_LONGEST_LIST = 4096
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 
 
@@ -87,7 +92,8 @@ def source_name(source: object) -> str:
 def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     """Return the model behind `source`, which is never modified.
 
-    External data is not opened: a kept constant that lives there is read when the graph is rewritten. Inputs that are
+    External data is not opened but for short lists of integers, which shapes follow from: a kept constant that lives
+    there is read when the graph is rewritten. Inputs that are
     weights become initializers without data, but for those in `fed`. Operator sets below 7 are lifted to 7.
 
     Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
@@ -110,6 +116,7 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
         model = _from_proto(_parse(_read(path), name), name)
         ir.external_data.set_base_dir(model.graph, path.parent)
         _check_external_paths(model, path.parent, name)
+        _read_sizes(model)
     else:
         raise UsageError(
             f"a model is a path, bytes, an onnx.ModelProto, an onnx_ir.Model, or an object with a name and a build() "
@@ -122,6 +129,7 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     _check_values(model, name)
     _name_everything(model)
     nodes = sum(len(graph) for graph in all_graphs(model.graph))
+    free_invariants(model)
     quantised = dequantise(model)
     supplied = store_supplied(model, name, fed)
     fold_shapes(model)
@@ -223,6 +231,16 @@ def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> 
             f"{name}: tensor {tensor.name!r} keeps its data in {str(location)!r}, which is outside the model's folder; "
             f"this is refused, so move the data file beside the model"
         )
+
+
+def _read_sizes(model: ir.Model) -> None:
+    """Read the short lists of integers that lie in external files; one that is missing is missed where it is used."""
+    for graph in all_graphs(model.graph):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.dtype in _WHOLE and tensor.size <= _LONGEST_LIST:
+                with contextlib.suppress(OSError, ValueError, TypeError):
+                    value.const_value = ir.tensor(np.array(tensor.numpy()), name=tensor.name)
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
