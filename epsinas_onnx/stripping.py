@@ -12,13 +12,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from epsinas_onnx.graph.anonymous import anonymise as rename
-from epsinas_onnx.graph.folded import EPSILON_METADATA, METADATA, Kind, find_folded
+from epsinas_onnx.graph.folded import find_folded
+from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.oldest import declared_opset
 from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.traces import EPSILON_METADATA
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 

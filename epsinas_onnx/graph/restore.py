@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.graph.folded import ALL, AUTO, CONVOLUTIONS, EPSILON, NONE, Finding, Kind, find_folded
+from epsinas_onnx.graph.folded import ALL, AUTO, EPSILON, NONE, Finding, find_folded
+from epsinas_onnx.graph.layers import CONVOLUTIONS, Kind
 from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.rewrite import rank_of
 from epsinas_onnx.graph.static import StaticValues
