@@ -213,6 +213,11 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
 def _underflow(constant: float, loss: Loss | None, runner: Runner) -> str:
     if loss is None:
         return f"with weights {constant:g} the signal leaves the float32 range: the output is the same for every sample"
+    if loss.cuts and loss.largest_out == 0 and loss.largest_in >= SMALLEST_NORMAL:
+        return (
+            f"with weights {constant:g} every sample is cut off to the same value in {loss.place}, whose operand "
+            f"reaches {loss.largest_in:.2g} in magnitude"
+        )
     if loss.largest_out < SMALLEST_NORMAL:
         return (
             f"with weights {constant:g} the signal underflows to {loss.largest_out:.2g} in {loss.place}; the largest "

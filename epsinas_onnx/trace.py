@@ -34,6 +34,11 @@ class Loss:
     largest_out: float
 
     @property
+    def cuts(self) -> bool:
+        """Whether the node makes one value of everything below a bound."""
+        return self.node.op_type in ("Relu", "Clip", "ThresholdedRelu")
+
+    @property
     def place(self) -> str:
         """Return how a sentence refers to the node."""
         return f"node {self.node.name!r} ({self.node.meta.get(REPLACES, self.node.op_type)})"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, version_converter
@@ -27,6 +28,7 @@ LARGEST_FILLED = 8_000_000
 """Bytes of a weightless model's weights up to which they are put in, so that there is something to move or halve."""
 HALF = 2e-2
 """Relative tolerance of copies in float16: what stays constant is rounded to 11 bits."""
+SCALARS = 16
 
 
 def sources() -> dict[str, Path | bytes]:
@@ -141,7 +143,14 @@ def halved(proto: onnx.ModelProto) -> onnx.ModelProto | None:
         for tensor in tensors:
             if tensor.data_type == TensorProto.FLOAT:
                 array = onnx.numpy_helper.to_array(tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype("float16"), tensor.name))
+                with np.errstate(all="ignore"):
+                    small = array.astype(np.float16)
+                    moved = np.abs(small - array) > np.abs(array) / 1000
+                if (array.size <= SCALARS and moved.any()) or not np.array_equal(
+                    np.isfinite(array), np.isfinite(small)
+                ):
+                    return None  # an epsilon of 1e-12 becomes 0, one of 1e-6 loses 5 %, a mask of -1e9 is infinite
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), tensor.name))
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -208,11 +217,12 @@ def test_copies_of_a_model_get_its_score(name: str, tmp_path: Path) -> None:
 
 def test_most_models_can_be_copied_in_every_way() -> None:
     ways = {"other opset": 0, "float16": 0}
-    for source in SOURCES.values():
-        proto = onnx.load(source) if isinstance(source, Path) else onnx.load_from_string(source)
+    small = [path for path in (ROOT / "models").glob("*.onnx") if path.stem != "resnet50"]
+    for path in small:
+        proto = fill(path)
         ways["other opset"] += other_opset(proto) is not None
         ways["float16"] += halved(proto) is not None
-    assert min(ways.values()) > 0.6 * len(SOURCES), ways
+    assert min(ways.values()) > 0.9 * len(small), ways
 
 
 def test_a_copy_that_is_another_network_is_told_apart() -> None:

@@ -419,3 +419,23 @@ def test_a_scalar_in_front_does_not_change_what_the_other_inputs_get() -> None:
     ]
     assert scores[0] is not None
     assert scores[0] == scores[1]
+
+
+def test_a_length_is_that_of_the_longest_sequence_and_not_the_number_of_samples() -> None:
+    graph = (
+        "(float[N,20,4] x, int64[N] x_lengths) => (float[N,20,4] y) { m = MatMul(x, W)  r = Range(zero, twenty, one)"
+        "  l = Unsqueeze(x_lengths, one1)  k = Less(r, l)  f = Cast <to = 1> (k)  c = Unsqueeze(f, two)"
+        "  h = Mul(m, c)  y = Tanh(h) }"
+    )
+    numbers = {
+        "zero": np.array(0),
+        "twenty": np.array(20),
+        "one": np.array(1),
+        "one1": np.array([1]),
+        "two": np.array([2]),
+    }
+    proto = build(graph, W=(4, 4), **numbers)
+    whole = build("(float[N,20,4] x) => (float[N,20,4] y) { m = MatMul(x, W)  y = Tanh(m) }", W=(4, 4))
+    ours, theirs = (score(model, batch=6, weights=(0.1, 0.5), providers="cpu") for model in (proto, whole))
+    assert ours.raw_score == theirs.raw_score
+    assert ours.raw_score

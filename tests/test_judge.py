@@ -441,3 +441,14 @@ def test_a_note_on_the_score_is_among_the_warnings() -> None:
     result = scored(build(graph, W=(2, 1), one=np.asarray(1, np.float32)), inputs=inputs, weights=(0.1, 1.0))
     assert (result.status, result.score) == (Status.OK, 0.0)
     assert any("only equal entries are left" in warning for warning in result.warnings)
+
+
+def test_what_a_rectifier_cuts_off_is_called_that() -> None:
+    graph = (
+        "(float[N,3] x) => (float[N,2] y) {"
+        "  p = Mul(x, x)  h = MatMul(p, W)  s = Sub(h, k)  r = Relu(s)  y = MatMul(r, V) }"
+    )
+    proto = build(graph, W=(3, 4), V=(4, 2), k=np.asarray(2, np.float32))
+    found = score(proto, weights=(0.01, 10), batch=8, providers="cpu")
+    assert found.status is Status.UNDERFLOW
+    assert "every sample is cut off to the same value in node 'Relu(r)'" in str(found.reason)

@@ -21,6 +21,7 @@ from epsinas_onnx.graph.dequantise import Dequantised, dequantise
 from epsinas_onnx.graph.invariants import free_invariants
 from epsinas_onnx.graph.measured import fold_shapes
 from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
+from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.supplied import Supplied, store_supplied
 
@@ -40,7 +41,7 @@ class Buildable(Protocol):
 ModelSource: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Buildable
 
 _WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
-_LONGEST_LIST = 4096
+_LONGEST_LIST, _MOST_AXES = 4096, 16
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 
 
@@ -92,9 +93,9 @@ def source_name(source: object) -> str:
 def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     """Return the model behind `source`, which is never modified.
 
-    External data is not opened but for short lists of integers, which shapes follow from: a kept constant that lives
-    there is read when the graph is rewritten. Inputs that are
-    weights become initializers without data, but for those in `fed`. Operator sets below 7 are lifted to 7.
+    External data is not opened but for the short lists that shapes follow from: a kept constant that lives there is
+    read when the graph is rewritten. Inputs that are weights become initializers without data, but for those in `fed`.
+    Operator sets below 7 are lifted to 7.
 
     Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
     external-data path leaves the model's folder; UnsupportedError for an operator set below 7 that cannot be lifted;
@@ -234,11 +235,17 @@ def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> 
 
 
 def _read_sizes(model: ir.Model) -> None:
-    """Read the short lists of integers that lie in external files; one that is missing is missed where it is used."""
+    """Read what shapes follow from where it lies in external files: short lists of integers, and scales of a Resize.
+
+    One that is missing is missed where it is used.
+    """
     for graph in all_graphs(model.graph):
         for value in graph.initializers.values():
             tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and tensor.dtype in _WHOLE and tensor.size <= _LONGEST_LIST:
+            if not isinstance(tensor, ir.ExternalTensor):
+                continue
+            longest = _LONGEST_LIST if tensor.dtype in _WHOLE else _MOST_AXES
+            if tensor.size <= longest and (tensor.dtype in _WHOLE or tensor.dtype in FLOATS):
                 with contextlib.suppress(OSError, ValueError, TypeError):
                     value.const_value = ir.tensor(np.array(tensor.numpy()), name=tensor.name)
 

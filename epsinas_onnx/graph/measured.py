@@ -36,13 +36,24 @@ def fold_shapes(model: ir.Model) -> None:
 def _measured(node: ir.Node) -> Array | None:
     if node.op_type not in ("Shape", "Size") or node.domain != "":
         return None
-    value = node.inputs[0]
-    if value is None or value.const_value is None or not value.is_initializer():
+    dims = _stored_shape(node.inputs[0])
+    if dims is None:
         return None
-    dims = [int(dim) for dim in value.const_value.shape]  # type: ignore[arg-type]
     end = node.attributes.get("end")
     part = dims[node.attributes.get_int("start", 0) : None if end is None else int(end.value)]
     return np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)
+
+
+def _stored_shape(value: ir.Value | None) -> list[int] | None:
+    """Return the shape of an initializer, a Constant, or a ConstantOfShape in its place."""
+    if value is None:
+        return None
+    node = value.producer()
+    if node is not None and node.op_type == "ConstantOfShape" and node.domain == "" and node.inputs[0] is not None:
+        sizes = ir.convenience.get_const_tensor(node.inputs[0])
+        return None if sizes is None else [int(size) for size in sizes.numpy()]
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
 
 
 def _computed(node: ir.Node, imports: Mapping[str, int]) -> Array | None:

@@ -71,11 +71,14 @@ def _integer_kind(spec: InputSpec, name: str) -> str:
     return "tokens" if spec.shape else "one"
 
 
-def make_input(spec: InputSpec, kind: str, seed: int, bound: int | None = None, index: int = 0) -> Array:
+def make_input(
+    spec: InputSpec, kind: str, seed: int, bound: int | None = None, index: int = 0, longest: int | None = None
+) -> Array:
     """Return one input of `spec.shape` and `spec.dtype`.
 
     kind: one of `KINDS`. bound: tokens are drawn from [0, bound); None where the graph gives no vocabulary.
-    index: the input's place among those that are drawn at random, so that two inputs of one seed differ.
+    index: the input's place among those that are drawn at random, so that two inputs of one seed differ. longest: what
+    a length is set to, the longest axis of its own where None.
 
     The grey ramp fills sample i of B with i / B (DESIGN section 2), times 255 for uint8.
     Raises UnsupportedError for string inputs and element types that NumPy lacks.
@@ -97,7 +100,7 @@ def make_input(spec: InputSpec, kind: str, seed: int, bound: int | None = None, 
         case "sample rate":
             return np.full(spec.shape, SAMPLE_RATE, dtype)
         case "length":
-            return np.full(spec.shape, max(spec.shape, default=1), dtype)
+            return np.full(spec.shape, longest or max(spec.shape, default=1), dtype)
         case "positions":
             return np.broadcast_to(np.arange(spec.shape[-1] if spec.shape else 1), spec.shape).astype(dtype)
         case "grey":

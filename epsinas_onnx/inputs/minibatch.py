@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,9 @@ class Minibatch:
         index = 0  # counts what is drawn, so that a scalar among the inputs does not change what the others get
         for spec in specs:
             if skip is None or spec.name not in skip:
+                longest = _longest(other for other in specs if other is not spec)
                 try:
-                    made[spec.name] = make_input(spec, self._kind, self._seed, bounds[spec.name], index)
+                    made[spec.name] = make_input(spec, self._kind, self._seed, bounds[spec.name], index, longest)
                 except UnsupportedError as error:
                     raise UnsupportedError(f"{self._name}: {error}") from None
             index += kind_for(spec, self._kind) in ("normal", "uniform", "tokens")
@@ -111,6 +112,11 @@ def few_samples(feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int,
     """Return at most `count` of the samples, evenly spaced from the first to the last."""
     chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
     return {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+
+
+def _longest(specs: Iterable[InputSpec]) -> int | None:
+    """Return the most entries that any of some inputs has along an axis that is not its batch; None without one."""
+    return max((n for spec in specs for axis, n in enumerate(spec.shape) if axis != spec.batch_axis), default=None)
 
 
 def _is_fixed(spec: InputSpec) -> bool:
