@@ -381,11 +381,11 @@ def test_weight_laid_out_anew_outside_is_a_weight_inside_a_body() -> None:
     assert [(use.place, str(use.role), use.shape) for use in decisions.uses] == [("MatMul(r):1", W, (3, 3))]
 
 
-def test_weight_carried_through_a_loop_is_not_static_in_its_body() -> None:
+def test_a_state_that_a_loop_changes_is_not_static_in_its_body() -> None:
     graph = """(float[N,3] x) => (float[N,3] y) {
         y, k = Loop (times, "", x, K) <
             body = b (int64 i, bool go, float[N,3] h, float[3,3] c) => (bool on, float[N,3] r, float[3,3] n) {
-                on = Identity(go)  n = Identity(c)  r = MatMul(h, c)
+                on = Identity(go)  n = Neg(c)  r = MatMul(h, c)
             }
         >
     }"""
