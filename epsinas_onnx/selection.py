@@ -26,17 +26,8 @@ def selecting(model: ir.Model) -> Selection | None:
     static = StaticValues.of(model)
     for node in model.graph:
         if node.op_type in _SELECTS and any(v is not None and v not in static for v in _sizing(node)):
-            return Selection(
-                node,
-                next(
-                    (
-                        v
-                        for v in _behind(node)
-                        if v.dtype is not None and v.dtype.is_floating_point() and v not in static
-                    ),
-                    None,
-                ),
-            )
+            floats = (v for v in _behind(node) if v.dtype is not None and v.dtype.is_floating_point())
+            return Selection(node, next((value for value in floats if value not in static), None))
     return None
 
 

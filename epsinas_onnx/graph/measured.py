@@ -17,6 +17,22 @@ _LARGEST = 64
 """Entries of the largest list of sizes that is computed."""
 
 
+def fold_known_shapes(model: ir.Model) -> bool:
+    """Replace Shape and Size of every value of a known shape, and what integers follow, in place; whether any was."""
+    folded: set[ir.Value] = set()
+    for graph in all_graphs(model.graph):
+        for node in list(graph):
+            array = _computed(node, model.opset_imports) if folded & set(node.inputs) else None
+            if array is None and node.op_type in ("Shape", "Size") and node.domain == "":
+                value = node.inputs[0]
+                dims = None if value is None or value.shape is None else list(value.shape)
+                if dims is not None and all(isinstance(dim, int) for dim in dims):
+                    array = _measure(node, dims)
+            if array is not None:
+                folded.add(_replace(graph, node, array))
+    return bool(folded)
+
+
 def fold_shapes(model: ir.Model) -> None:
     """Replace Shape and Size of stored tensors by what they give, and what integers follow from them, in place.
 
@@ -39,6 +55,11 @@ def _measured(node: ir.Node) -> Array | None:
     dims = _stored_shape(node.inputs[0])
     if dims is None:
         return None
+    return _measure(node, dims)
+
+
+def _measure(node: ir.Node, dims: Sequence[Any]) -> Array:
+    """Return what a Shape or Size node gives for a value of these dimensions."""
     end = node.attributes.get("end")
     part = dims[node.attributes.get_int("start", 0) : None if end is None else int(end.value)]
     return np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)

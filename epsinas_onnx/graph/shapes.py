@@ -10,13 +10,16 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError
-from epsinas_onnx.graph.static import LAYOUT, all_graphs
+from epsinas_onnx.graph.measured import fold_known_shapes
+from epsinas_onnx.graph.static import LAYOUT, StaticValues, all_graphs
 
 Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
 """What a user says of shapes: a free dimension's name and its size, or an input's name and its whole shape."""
 
 IMAGE_CHANNELS = (1, 3, 4)
 _LONGEST_VECTOR = 2**20
+_ROUNDS = 8
+"""How often shapes are inferred anew from what sizes gave before."""
 IMAGE_SIZES = (224, 48, 32, 64, 320, 640)
 """Heights and widths tried in turn for images whose size the model leaves open."""
 OTHER_SIZES = (128, 512, 576, 1024, 16_000, 64, 32, 16)
@@ -173,7 +176,38 @@ def infer_shapes(model: ir.Model) -> None:
     # Data propagation turns every long vector that it meets into a protobuf of 78 bytes an entry.
     vectors = (v.shape for graph in all_graphs(model.graph) for v in graph.initializers.values())
     long = any(s is not None and len(s) == 1 and isinstance(s[0], int) and s[0] > _LONGEST_VECTOR for s in vectors)
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
+    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)
+    infer(model)
+    if _unmeasured(model):
+        _follow_sizes(model, infer)
+
+
+def _unmeasured(model: ir.Model) -> list[ir.Value]:
+    """Return the stored tensors, laid out anew, whose shape inference did not find."""
+    static = StaticValues.of(model)
+    return [
+        output
+        for graph in all_graphs(model.graph)
+        for node in graph
+        if node.op_type
+        in ("Slice", "Reshape", "Expand", "Tile", "Concat", "Unsqueeze", "Transpose", "Split", "Squeeze")
+        for output in node.outputs
+        if output in static and known_shape(output) is None and static.stored(output) is not None
+    ]
+
+
+def _follow_sizes(model: ir.Model, infer: ShapeInferencePass) -> None:
+    """Give values shapes that follow from sizes by arithmetic, which ONNX's inference does not do."""
+    measured = model.clone()
+    for _ in range(_ROUNDS):
+        if not fold_known_shapes(measured):
+            break
+        infer(measured)
+    found = {v.name: v for graph in all_graphs(measured.graph) for node in graph for v in node.outputs if v.shape}
+    for value in (v for graph in all_graphs(model.graph) for node in graph for v in node.outputs):
+        if known_shape(value) is None and value.name in found:
+            value.shape = found[value.name].shape
+            value.type = value.type or found[value.name].type
 
 
 _FOLLOWED = frozenset(

@@ -14,7 +14,7 @@ import pytest
 
 from epsinas_onnx import inspect, score
 from epsinas_onnx.graph.load import load_model
-from tests.builders import command
+from tests.builders import build, command
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -117,6 +117,27 @@ def test_inputs_by_name_tied_weights_and_integers() -> None:
     embedding, weight = ([use for use in inspect(model).uses if use.role == role] for role in ("embedding", "weight"))
     assert len(embedding) == 1
     assert len(weight) == 3
+
+
+def test_a_recurrent_layer_whose_weights_are_cut_up_by_the_shape_of_its_state() -> None:
+    class Recurrent(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = torch.nn.LSTM(8, 16, batch_first=True), torch.nn.Linear(16, 5)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.rnn(x)[0][:, -1])
+
+    graph = (
+        "(float[N,12,8] x) => (float[N,5] y) { t = Transpose <perm = [1, 0, 2]> (x)"
+        "  all, last, state = LSTM <hidden_size = 16> (t, W, R, B)  s = Squeeze(last, zero)  y = Gemm(s, V, b) }"
+    )
+    by_hand = build(graph, W=(1, 64, 8), R=(1, 64, 16), B=(1, 128), V=(16, 5), b=(5,), zero=np.array([0]))
+    options: dict[str, Any] = {"weights": (1e-2, 0.3), "batch": 16, "providers": "cpu"}
+    ours, theirs = score(export_module(Recurrent, [(1, 12, 8)]), **options), score(by_hand, **options)
+    assert (ours.status, ours.parameters) == (theirs.status, theirs.parameters)
+    assert ours.raw_score == pytest.approx(theirs.raw_score, rel=1e-5)
+    assert ours.raw_score
 
 
 def test_billions_of_parameters_take_no_memory() -> None:

@@ -233,3 +233,18 @@ def test_a_file_with_a_batch_of_several_is_run_with_that_many(graph: str) -> Non
     assert score(held, inputs=np.ones((5, 3), np.float32), **options).batch == 5
     with pytest.raises(ShapeError, match=r"\[4, 3\].*does not fit"):
         score(held, inputs=np.ones((4, 3), np.float32), **options)
+
+
+def test_weights_cut_by_sizes_of_the_signal_have_shapes() -> None:
+    graph = (
+        "(float[N,3] x) => (float[N,4] y) { b = Shape <start = 0, end = 1> (x)  d = Concat <axis = 0> (b, four)"
+        "  z = Expand(number, d)  h = Shape <start = 1, end = 2> (z)  t = Mul(h, two)  w = Slice(W, zero, h, one)"
+        "  v = Slice(W, h, t, one)  s = Add(w, v)  m = MatMul(x, s)  y = Tanh(m) }"
+    )
+    numbers = {"four": np.array([4]), "two": np.array([2]), "zero": np.array([0]), "one": np.array([1])}
+    proto = build(graph, W=(3, 8), number=np.asarray(0, np.float32), **numbers)
+    assert [(use.role, use.shape) for use in inspect(proto).uses if use.operator == "MatMul"] == [("weight", (3, 4))]
+    plain = build("(float[N,3] x) => (float[N,4] y) { m = MatMul(x, W)  y = Tanh(m) }", W=(3, 4))
+    for batch in (4, 7):
+        options: dict[str, Any] = {"weights": (0.1, 0.5), "batch": batch, "providers": "cpu"}
+        assert score(proto, **options).status is score(plain, **options).status
