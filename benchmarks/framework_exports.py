@@ -8,11 +8,12 @@ python benchmarks/framework_exports.py quantised OUT  # with epsinas-onnx[cpu]: 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kinds import export_kind
 
 
 def from_jax(out: Path) -> None:
@@ -142,15 +143,5 @@ def quantised(out: Path) -> None:
 KINDS = {"jax": from_jax, "paddle": from_paddle, "sklearn": from_sklearn, "quantised": quantised}
 
 
-def main() -> None:
-    """Export one kind."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("out", type=Path)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    KINDS[options.kind](options.out)
-
-
 if __name__ == "__main__":
-    main()
+    export_kind(KINDS, __doc__)

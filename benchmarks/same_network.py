@@ -9,11 +9,12 @@ and then `epsinas-onnx strip` of every file.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kinds import export_kind
 
 SHAPES = {"cnn": (3, 16, 16), "mlp": (20,), "lstm": (12, 8)}
 
@@ -116,15 +117,5 @@ def from_keras(out: Path) -> None:
 KINDS = {"torch": from_torch, "jax": from_jax, "keras": from_keras}
 
 
-def main() -> None:
-    """Export with one framework."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("out", type=Path)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    KINDS[options.kind](options.out)
-
-
 if __name__ == "__main__":
-    main()
+    export_kind(KINDS, __doc__)

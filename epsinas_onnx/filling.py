@@ -19,7 +19,7 @@ from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import ModelSource, load_model, load_proto
 from epsinas_onnx.graph.roles import Role, decide_roles, fan
 from epsinas_onnx.graph.shapes import infer_shapes
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.static import StaticValues, proto_bodies
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 from epsinas_onnx.stripping import stored_constant
@@ -156,9 +156,8 @@ def _fill_graph(
             initializers.append(draw.tensor(node.output[0], made[0], made[1], found))
             freed.update(node.input)
             continue
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                _fill_graph(body, learned, draw, known)
+        for body in proto_bodies(node):
+            _fill_graph(body, learned, draw, known)
         nodes.append(node)
     used = {value.name for value in graph.output}.union(*map(_reads, nodes))
     kept = [t for t in initializers if t.name in used or t.name not in freed]
@@ -170,7 +169,7 @@ def _fill_graph(
 
 def _reads(node: onnx.NodeProto) -> set[str]:
     """Return what a node reads, in its bodies too."""
-    bodies = [b for a in node.attribute for b in (*([a.g] if a.HasField("g") else ()), *a.graphs)]
+    bodies = proto_bodies(node)
     return {*node.input, *(v.name for body in bodies for v in body.output)}.union(
         *(_reads(inner) for body in bodies for inner in body.node)
     )

@@ -19,7 +19,7 @@ from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_p
 from epsinas_onnx.graph.oldest import declared_opset
 from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.static import StaticValues, proto_bodies
 from epsinas_onnx.graph.traces import EPSILON_METADATA
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
@@ -161,9 +161,8 @@ class _Stripper:
         node.ClearField("metadata_props")
         node.metadata_props.extend(kept)
         node.ClearField("doc_string")
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                self.graph(body, outer, is_body=True)
+        for body in proto_bodies(node):
+            self.graph(body, outer, is_body=True)
 
     def _filled(
         self, name: str, dims: Sequence[int], dtype: int, learned: Learned, shapes: dict[tuple[int, ...], str],

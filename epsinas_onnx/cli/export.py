@@ -93,10 +93,9 @@ def _export_torch(names: list[str], inputs: list[str], output: Path) -> None:
     sys.path.insert(0, "")  # a module of the user's own lies where they are
     try:
         tensors = [(key, pytorch.example(shape, dtype)) for key, shape, dtype in given]
-        if all(key for key, _ in tensors):
-            model = pytorch.export_module(pytorch.find_factory(names[0]), dict(tensors), name=stem)
-        else:
-            model = pytorch.export_module(pytorch.find_factory(names[0]), [t for _, t in tensors], name=stem)
+        by_name = all(key for key, _ in tensors)
+        examples = dict(tensors) if by_name else [tensor for _, tensor in tensors]
+        model = pytorch.export_module(pytorch.find_factory(names[0]), examples, name=stem)
         path.parent.mkdir(parents=True, exist_ok=True)
         ir.save(model, path)
     except ValueError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx
 
+from epsinas_onnx.graph.static import proto_bodies
 from epsinas_onnx.inputs.generate import telling_word
 
 _KEPT = "epsinas."
@@ -97,8 +98,8 @@ def _node(node: onnx.NodeProto, number: int, namer: _Namer, functions: dict[tupl
         for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
             tensor.ClearField("name")
             tensor.ClearField("doc_string")
-        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            _graph(body, namer, functions)
+    for body in proto_bodies(node):
+        _graph(body, namer, functions)
 
 
 def _function(function: onnx.FunctionProto, functions: dict[tuple[str, str], str]) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, numpy_helper
 
 from epsinas_onnx.errors import ModelError, UnsupportedError
-from epsinas_onnx.graph.static import WITH_BODIES, all_graphs
+from epsinas_onnx.graph.static import WITH_BODIES, all_graphs, proto_bodies
 
 _PLACEHOLDER = "epsinas.sparse:"
 
@@ -75,9 +75,8 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
         if node.domain or node.op_type in WITH_BODIES:
-            for attribute in node.attribute:
-                for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                    yield from _graphs(body)
+            for body in proto_bodies(node):
+                yield from _graphs(body)
 
 
 def _sparse_constants(graph: onnx.GraphProto) -> Iterator[onnx.AttributeProto]:

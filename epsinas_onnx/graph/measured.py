@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,45 +17,38 @@ _LARGEST = 64
 """Entries of the largest list of sizes that is computed."""
 
 
+def fold_shapes(model: ir.Model) -> bool:
+    """Replace Shape and Size of stored tensors by what they give, and what integers follow from them, in place.
+
+    ONNX's shape inference follows sizes through a few operators only; a weight that is reshaped by a product of sizes
+    has no shape without this. Returns whether any was.
+    """
+    return _fold(model, _stored_shape)
+
+
 def fold_known_shapes(model: ir.Model) -> bool:
     """Replace Shape and Size of every value of a known shape, and what integers follow, in place; whether any was."""
+    return _fold(model, _known_shape)
+
+
+def _fold(model: ir.Model, shape_of: Callable[[ir.Value | None], list[int] | None]) -> bool:
     folded: set[ir.Value] = set()
     for graph in all_graphs(model.graph):
         for node in list(graph):
-            array = _computed(node, model.opset_imports) if folded & set(node.inputs) else None
-            if array is None and node.op_type in ("Shape", "Size") and node.domain == "":
-                value = node.inputs[0]
-                dims = None if value is None or value.shape is None else list(value.shape)
-                if dims is not None and all(isinstance(dim, int) for dim in dims):
-                    array = _measure(node, dims)
+            array = None
+            if node.op_type in ("Shape", "Size") and node.domain == "":
+                dims = shape_of(node.inputs[0])
+                array = None if dims is None else _measure(node, dims)
+            if array is None and folded & set(node.inputs):
+                array = _computed(node, model.opset_imports)
             if array is not None:
                 folded.add(_replace(graph, node, array))
     return bool(folded)
 
 
-def fold_shapes(model: ir.Model) -> None:
-    """Replace Shape and Size of stored tensors by what they give, and what integers follow from them, in place.
-
-    ONNX's shape inference follows sizes through a few operators only; a weight that is reshaped by a product of sizes
-    has no shape without this.
-    """
-    folded: set[ir.Value] = set()
-    for graph in all_graphs(model.graph):
-        for node in list(graph):
-            array = _measured(node)
-            if array is None and folded & set(node.inputs):
-                array = _computed(node, model.opset_imports)
-            if array is not None:
-                folded.add(_replace(graph, node, array))
-
-
-def _measured(node: ir.Node) -> Array | None:
-    if node.op_type not in ("Shape", "Size") or node.domain != "":
-        return None
-    dims = _stored_shape(node.inputs[0])
-    if dims is None:
-        return None
-    return _measure(node, dims)
+def _known_shape(value: ir.Value | None) -> list[int] | None:
+    dims = [] if value is None or value.shape is None else [dim for dim in value.shape if isinstance(dim, int)]
+    return dims if value is not None and value.shape is not None and len(dims) == len(value.shape) else None
 
 
 def _measure(node: ir.Node, dims: Sequence[Any]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import onnx
 import onnx_ir as ir
 
 LAYOUT = frozenset(
@@ -135,6 +136,12 @@ def _graph_attributes(node: ir.Node) -> Iterable[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
+
+
+def proto_bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs that a serialised node holds in its attributes."""
+    own = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [*own, *(body for attribute in node.attribute for body in attribute.graphs)]
 
 
 def all_graphs(graph: ir.Graph) -> Iterable[ir.Graph]:
