@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import epsinas_onnx
@@ -37,11 +37,12 @@ def scored(source: object, **options: object) -> epsinas_onnx.Score:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**20))
+@example(seed=727883)  # rounding moves its score by 1e-3, though not at every nudge
 def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None:
     model = random_network(seed)
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((6, 3, SIZE, SIZE), np.float32)
-    nudged = (images * (1 + NUDGE * rng.standard_normal(images.shape))).astype(np.float32)
+    nudges = [1 + NUDGE * rng.standard_normal(images.shape) for _ in range(4)]
     options = {"weights": (0.05, 0.4), "batch": 6}
     enlarged = sum(amplification(output) for output in plain_outputs(model, images, (0.05, 0.4)))
     assume(enlarged < SATURATED)
@@ -50,9 +51,12 @@ def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None
     if plain.score is None or lumped.score is None:
         assert lumped.status == plain.status, f"lumped: {lumped.reason}; plain: {plain.reason}"
         return
-    moved = scored(model, inputs=nudged, lump=False, **options).raw_score
-    assert moved is not None
-    tolerance = 30 * abs(plain.score - moved) + 300 * EPSILON * enlarged
+    moved = [
+        scored(model, inputs=(images * nudge).astype(np.float32), lump=False, **options).raw_score for nudge in nudges
+    ]
+    steps = [abs(plain.score - one) for one in moved if one is not None]
+    assert len(steps) == len(moved)
+    tolerance = 30 * max(steps) + 300 * EPSILON * enlarged
     assert lumped.score == pytest.approx(plain.score, rel=1e-3, abs=1e-5 + tolerance)
 
 
