@@ -1,38 +1,39 @@
-"""Exports the same three networks from PyTorch, JAX and Keras, which tests/exporters/test_same_network.py compares.
+"""Exports the same networks from every framework: tests compare their scores, and models/ holds the convolutions.
 
-    python benchmarks/same_network.py torch OUT   # epsinas-onnx[torch]
-    python benchmarks/same_network.py jax OUT     # pip install jax flax jax2onnx
-    python benchmarks/same_network.py keras OUT   # pip install keras tensorflow-cpu tf2onnx
+    python benchmarks/same_network.py FRAMEWORK OUT
 
-and then `epsinas-onnx strip` of every file.
+in an environment with that extra: torch, torchscript (torch), keras, tensorflow, jax or sklearn; `paddle` needs
+`EPSINAS_PADDLE_PYTHON`, the interpreter of an environment with Paddle.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from kinds import export_kind
 
 SHAPES = {"cnn": (3, 16, 16), "mlp": (20,), "lstm": (12, 8)}
+WIDTHS = ((3, 16), (16, 32), (32, 32))
+Models = dict[str, ir.Model]
 
 
-def from_torch(out: Path) -> None:
-    """Write all three by `export_module`."""
-    import onnx_ir as ir
+def torch_networks() -> dict[str, Callable[[], Any]]:
+    """Return what makes each network as a module of PyTorch."""
     import torch
     from torch import nn
-
-    from epsinas_exporters.frameworks.pytorch import export_module
 
     class Convolutions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            widths = ((3, 16), (16, 32), (32, 32))
-            self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in widths)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in widths)
+            self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in WIDTHS)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in WIDTHS)
             self.last = nn.Linear(32, 10)
 
         def forward(self, x: Any) -> Any:
@@ -51,22 +52,40 @@ def from_torch(out: Path) -> None:
     def perceptron() -> nn.Module:
         return nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5))
 
-    for name, factory in (("cnn", Convolutions), ("mlp", perceptron), ("lstm", Recurrent)):
-        ir.save(export_module(factory, [(1, *SHAPES[name])], name=name), out / f"{name}.torch.onnx")
+    return {"cnn": Convolutions, "mlp": perceptron, "lstm": Recurrent}
 
 
-def from_jax(out: Path) -> None:
-    """Write the convolutions and the perceptron through jax2onnx, which cannot trace flax's recurrent layer."""
+def from_torch() -> Models:
+    """Return all three by `export_module`."""
+    from epsinas_exporters.frameworks.pytorch import export_module
+
+    return {name: export_module(made, [(1, *SHAPES[name])], name=name) for name, made in torch_networks().items()}
+
+
+def from_torchscript() -> Models:
+    """Return all three, traced, by `export_script`."""
+    import torch
+
+    from epsinas_exporters.frameworks.torchscript import export_script
+
+    exported = {}
+    for name, factory in torch_networks().items():
+        shape = (2, *SHAPES[name])
+        exported[name] = export_script(torch.jit.trace(factory().eval(), torch.zeros(shape)), [shape], name=name)
+    return exported
+
+
+def from_jax() -> Models:
+    """Return all three, modules of flax.nnx, by `export_function`."""
     import jax.numpy as jnp
-    import onnx
     from flax import nnx
-    from jax2onnx import to_onnx
+
+    from epsinas_exporters.frameworks.jax import export_function
 
     class Convolutions(nnx.Module):
         def __init__(self, rngs: Any) -> None:
-            widths = ((3, 16), (16, 32), (32, 32))
-            self.convs = nnx.List(nnx.Conv(a, b, (3, 3), use_bias=False, rngs=rngs) for a, b in widths)
-            self.norms = nnx.List(nnx.BatchNorm(b, use_running_average=True, rngs=rngs) for _, b in widths)
+            self.convs = nnx.List(nnx.Conv(a, b, (3, 3), use_bias=False, rngs=rngs) for a, b in WIDTHS)
+            self.norms = nnx.List(nnx.BatchNorm(b, rngs=rngs) for _, b in WIDTHS)
             self.last = nnx.Linear(32, 10, rngs=rngs)
 
         def __call__(self, x: Any) -> Any:
@@ -82,40 +101,109 @@ def from_jax(out: Path) -> None:
         def __call__(self, x: Any) -> Any:
             return self.last(jnp.tanh(self.second(jnp.tanh(self.first(x)))))
 
-    channels, height, width = SHAPES["cnn"]
-    given = {"cnn": (Convolutions, ("B", height, width, channels)), "mlp": (Perceptron, ("B", *SHAPES["mlp"]))}
-    for name, (network, shape) in given.items():
-        onnx.save(to_onnx(network(nnx.Rngs(0)), [shape]), out / f"{name}.jax.onnx")
+    class Recurrent(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.rnn, self.last = nnx.RNN(nnx.LSTMCell(8, 16, rngs=rngs)), nnx.Linear(16, 5, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.last(self.rnn(x)[:, -1])
+
+    networks = {"cnn": Convolutions, "mlp": Perceptron, "lstm": Recurrent}
+    return {
+        name: export_function(made(nnx.Rngs(0)), [channels_last(name)], name=name) for name, made in networks.items()
+    }
 
 
-def from_keras(out: Path) -> None:
-    """Write all three by Keras' own export; its BatchNormalization gets PyTorch's epsilon."""
-    import keras
-    from keras import layers
+def keras_networks() -> dict[str, Any]:
+    """Return each network as a Keras model; its BatchNormalization gets PyTorch's epsilon."""
+    from epsinas_exporters.frameworks.keras import keras
 
-    def convolutions() -> Any:
-        def normalised(x: Any, width: int) -> Any:
-            x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
-            return layers.BatchNormalization(epsilon=1e-5)(x)
+    layers = keras.layers
 
-        channels, height, width = SHAPES["cnn"]
-        given = layers.Input((height, width, channels))
-        x = layers.ReLU()(normalised(layers.ReLU()(normalised(given, 16)), 32))
-        x = layers.ReLU()(layers.Add()([x, normalised(x, 32)]))
-        return keras.Model(given, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    def normalised(x: Any, width: int) -> Any:
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(epsilon=1e-5)(x)
+
+    given = layers.Input(channels_last("cnn")[1:])
+    x = layers.ReLU()(normalised(layers.ReLU()(normalised(given, 16)), 32))
+    x = layers.ReLU()(layers.Add()([x, normalised(x, 32)]))
+    convolutions = keras.Model(given, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
     def stacked(name: str, *rest: Any) -> Any:
         return keras.Sequential([layers.Input(SHAPES[name]), *rest, layers.Dense(5)])
 
     tanh = [layers.Dense(64, activation="tanh") for _ in range(2)]
-    networks = {"cnn": convolutions(), "mlp": stacked("mlp", *tanh), "lstm": stacked("lstm", layers.LSTM(16))}
-    for name, network in networks.items():
-        network(np.zeros((1, *network.input_shape[1:]), np.float32))
-        network.export(str(out / f"{name}.keras.onnx"), format="onnx", verbose=False)
+    return {"cnn": convolutions, "mlp": stacked("mlp", *tanh), "lstm": stacked("lstm", layers.LSTM(16))}
 
 
-KINDS = {"torch": from_torch, "jax": from_jax, "keras": from_keras}
+def from_keras() -> Models:
+    """Return all three by `export_model`, on the backend that Keras runs on."""
+    from epsinas_exporters.frameworks.keras import export_model
+
+    return {name: export_model(network, name=name) for name, network in keras_networks().items()}
+
+
+def from_tensorflow() -> Models:
+    """Return all three as SavedModels of Keras, by `export_saved_model`."""
+    from epsinas_exporters.frameworks.tensorflow import export_saved_model
+
+    exported = {}
+    for name, network in keras_networks().items():
+        with tempfile.TemporaryDirectory() as folder:
+            network.export(folder, verbose=False)
+            exported[name] = export_saved_model(folder, name=name)
+    return exported
+
+
+def from_sklearn() -> Models:
+    """Return the perceptron by `export_estimator`."""
+    from sklearn.neural_network import MLPRegressor
+
+    from epsinas_exporters.frameworks.sklearn import export_estimator
+
+    rng = np.random.default_rng(0)
+    network = MLPRegressor(hidden_layer_sizes=(64, 64), activation="tanh", max_iter=1, solver="lbfgs")
+    return {"mlp": export_estimator(network.fit(rng.random((20, 20)), rng.random((20, 5))), name="mlp")}
+
+
+def from_paddle() -> Models:
+    """Return all three by `export_network`."""
+    from epsinas_exporters.frameworks import Input
+    from epsinas_exporters.frameworks.paddle import export_network
+
+    python = os.environ["EPSINAS_PADDLE_PYTHON"]
+    names = {"cnn": "Convolutions", "mlp": "perceptron", "lstm": "Recurrent"}
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    return {
+        name: export_network(f"paddle_networks:{made}", [Input((1, *SHAPES[name]))], python=python, name=name)
+        for name, made in names.items()
+    }
+
+
+def channels_last(name: str) -> tuple[int, ...]:
+    """Return the shape of one sample as JAX and Keras have it, with the batch in front."""
+    shape = SHAPES[name]
+    return (1, *shape[1:], shape[0]) if len(shape) == 3 else (1, *shape)
+
+
+EXPORTS: Mapping[str, Callable[[], Models]] = {
+    "torch": from_torch,
+    "torchscript": from_torchscript,
+    "jax": from_jax,
+    "keras": from_keras,
+    "tensorflow": from_tensorflow,
+    "sklearn": from_sklearn,
+    "paddle": from_paddle,
+}
+
+
+def _writer(framework: str) -> Callable[[Path], None]:
+    def write(out: Path) -> None:
+        for name, model in EXPORTS[framework]().items():
+            ir.save(model, out / f"{name}-{framework}.onnx")
+
+    return write
 
 
 if __name__ == "__main__":
-    export_kind(KINDS, __doc__)
+    export_kind({framework: _writer(framework) for framework in EXPORTS}, __doc__)

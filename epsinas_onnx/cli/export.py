@@ -1,9 +1,8 @@
-"""`epsinas-onnx export`: writes the networks of a search space as ONNX files without weights."""
+"""`epsinas-onnx export`: writes networks of a search space, or of a framework, as ONNX files without weights."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epsinas_onnx.cli.common import find_space, parse_pairs
+from epsinas_onnx.cli.frameworks import export_network
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,37 +21,53 @@ _LISTABLE = 10_000_000
 
 def export_command(
     space: Annotated[
-        str, typer.Argument(help="A search space (`epsinas-onnx spaces` lists them), or torch for a PyTorch module.")
+        str,
+        typer.Argument(
+            help="A search space (`epsinas-onnx spaces` lists them), or a framework: torch, torchscript, transformers, "
+            "keras, tensorflow, jax, sklearn, paddle."
+        ),
     ],
     archs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Architectures, or indices in the benchmark's order; for torch package.module:factory, timm:NAME or "
-            "torchvision:NAME."
+            help="Architectures, or indices in the benchmark's order; for a framework one network: "
+            "package.module:factory, or a file (.pt, .keras, .h5, .joblib, a SavedModel), timm:NAME, torchvision:NAME, "
+            "or for transformers a model type or a config.json."
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write into; for torch a file will do.")
+        Path, typer.Option("--output", "-o", help="The folder to write into; for a framework a file will do.")
     ] = Path(),
     random: Annotated[int, typer.Option("--random", min=0, help="Add this many architectures, drawn at random.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="A size of the network, such as channels=8; `epsinas-onnx spaces` lists them."),
+        typer.Option(
+            help="A size of the network, such as channels=8 (`epsinas-onnx spaces` lists them), or of a transformers "
+            "configuration, such as num_hidden_layers=2."
+        ),
     ] = None,
     input: Annotated[
         list[str] | None,
         typer.Option(
-            help="torch: an input's shape, batch first, such as 1,3,224,224, tokens=1,128:int64 or 1,16:int64."
+            help="A framework's network: an input's shape, batch first, such as 1,3,224,224, 1,16:int64 or "
+            "tokens=1,128:int64."
         ),
     ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="paddle: the interpreter of the environment that has paddle2onnx.")
+    ] = None,
 ) -> None:
-    """Write networks of a search space or a framework's module, a few KB each, with no weight bytes."""
+    """Write networks of a search space, or a framework's network, a few KB each, with no weight bytes."""
     import onnx_ir as ir
 
-    if space == "torch":
-        _export_torch(archs or [], input or [], output)
+    from epsinas_exporters.frameworks import KINDS
+
+    if space in KINDS:
+        if random or everything:
+            raise UsageError(f"--random and --all are for search spaces; export {space} writes one network")
+        export_network(space, archs or [], output, inputs=input or [], sizes=size or [], python=python)
         return
 
     from epsinas_exporters.spaces import NotEnumerable
@@ -74,50 +90,6 @@ def export_command(
     except OSError as error:
         raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
     typer.echo(f"{written} file{'' if written == 1 else 's'} in {output}", err=True)
-
-
-def _export_torch(names: list[str], inputs: list[str], output: Path) -> None:
-    if len(names) != 1 or not inputs:
-        raise UsageError(
-            "export torch takes one module and its inputs: export torch package.module:factory --input 1,3,32,32"
-        )
-    try:
-        from epsinas_exporters.frameworks import pytorch
-    except ImportError as error:
-        raise UsageError(f"export torch needs PyTorch ({error}): pip install 'epsinas-onnx[torch]'") from None
-    import onnx_ir as ir
-
-    given = [_shape(text) for text in inputs]
-    stem = names[0].rpartition(":")[2]
-    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
-    sys.path.insert(0, "")  # a module of the user's own lies where they are
-    try:
-        tensors = [(key, pytorch.example(shape, dtype)) for key, shape, dtype in given]
-        by_name = all(key for key, _ in tensors)
-        examples = dict(tensors) if by_name else [tensor for _, tensor in tensors]
-        model = pytorch.export_module(pytorch.find_factory(names[0]), examples, name=stem)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ir.save(model, path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        sys.path.remove("")
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...], str]:
-    """Return name (empty where there is none), sizes and element type of an input's description."""
-    name, equals, rest = text.rpartition("=")
-    sizes, _, dtype = rest.partition(":")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or (equals and not name):
-        raise UsageError(f"--input takes NAME=1,3,224,224 or 1,128:int64, not {text!r}")
-    return name, shape, dtype or "float32"
 
 
 def _listed(space: SearchSpace) -> Iterator[str]:

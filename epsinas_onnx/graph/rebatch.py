@@ -64,7 +64,9 @@ def batch_axis_behind(node: ir.Node, axes: Mapping[ir.Value, int]) -> int | None
     match node.op_type:
         case "Transpose":
             perm = node.attributes.get_ints("perm", None)
-            return list(perm).index(axis) if perm is not None else (axis if rank is None else rank - 1 - axis)
+            if perm is None:
+                return axis if rank is None else rank - 1 - axis
+            return list(perm).index(axis) if axis in perm else None
         case "RNN" | "GRU" | "LSTM":
             return 2
         case "Gather":

@@ -26,11 +26,19 @@ def token_bound(value: ir.Value) -> int | None:
             bound = _bound(node, use.idx)
             if bound is not None:
                 bounds.append(bound)
-            elif node.op_type in _PASSES_ON:
+            elif node.op_type in _PASSES_ON or _selects(node):
                 reached = [*node.outputs, *(i for body in node_bodies(node) for i in body.inputs)]
                 pending += [output for output in reached if output not in seen]
                 seen.update(reached)
     return min(bounds, default=None)
+
+
+def _selects(node: ir.Node) -> bool:
+    """Whether a node may be part of a choice written as arithmetic, index * (index >= 0) + ..., and is no offset."""
+    if node.op_type == "Mul":
+        return True
+    stored = (value is None or ir.convenience.get_const_tensor(value) is not None for value in node.inputs)
+    return node.op_type == "Add" and not any(stored)
 
 
 def _bound(node: ir.Node, slot: int) -> int | None:

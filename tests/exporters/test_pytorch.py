@@ -18,7 +18,8 @@ from tests.builders import build, command
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
-from epsinas_exporters.frameworks.pytorch import ExportError, export_module, find_factory  # noqa: E402
+from epsinas_exporters.frameworks import ExportError, ExportWarning  # noqa: E402
+from epsinas_exporters.frameworks.pytorch import export_module, find_factory  # noqa: E402
 
 
 class Convolutions(torch.nn.Module):  # type: ignore[misc,name-defined]
@@ -172,10 +173,42 @@ def test_what_cannot_be_exported_ends_in_a_sentence() -> None:
 
     with pytest.raises(ExportError, match="thing cannot be built: 'width'"):
         export_module(broken, [(1, 3)], name="thing")
-    for text, part in {"nothing": "names no module", "os:nothing": "has no 'nothing'", "no.such:thing": "No module",
+    for text, part in {"nothing": "names no network", "os:nothing": "has no 'nothing'", "no.such:thing": "No module",
                        "os:sep": "is neither a module nor"}.items():  # fmt: skip
         with pytest.raises(ExportError, match=part):
             find_factory(text)
+
+
+class Counting(torch.nn.Module):  # type: ignore[misc,name-defined]
+    """Makes a tensor with data of its own while it runs, which the meta device would lose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(6, 20)
+
+    def forward(self, *values: Any) -> Any:
+        steps = torch.arange(6, device="cpu") / 6
+        return self.last(torch.tanh(values[0] * steps + values[1]))
+
+
+def test_a_module_that_makes_tensors_while_it_runs_is_traced_on_the_cpu() -> None:
+    with pytest.raises(ExportError):
+        export_module(Counting, [(1, 6), (1, 6)], devices=["meta"])
+    module, arrays = Counting(), [np.random.default_rng(0).random((5, 6), np.float32) for _ in range(2)]
+    exported = export_module(Counting, [(1, 6), (1, 6)])
+    assert [str(value.shape) for value in exported.graph.inputs] == ["[batch,6]"] * 2
+    expected = module(*map(torch.from_numpy, arrays)).detach().numpy()
+    np.testing.assert_allclose(run(with_weights(exported, module), *arrays), expected, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_free_is_fixed_with_a_note() -> None:
+    class Fixed(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(self, x: Any) -> Any:
+            return torch.tanh(x.reshape(1, 6))
+
+    with pytest.warns(ExportWarning, match="Fixed: the batch is fixed to 1, since with a free one "):
+        exported = export_module(Fixed(), [(1, 6)])
+    assert str(exported.graph.inputs[0].shape) == "[1,6]"
 
 
 def test_two_commands_take_a_module_of_ones_own_to_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

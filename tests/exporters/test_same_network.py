@@ -1,30 +1,20 @@
-"""The promise of the project: the same network from PyTorch, JAX and Keras has the same score."""
+"""The promise of the project: the same network from every framework has the same score."""
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
 import pytest
 
-from epsinas_onnx import Status, score
+from tests.exporters.agreement import CONSTANTS, assert_same_scores, stored
 
-FILES = Path(__file__).parents[1] / "data" / "same_network.zip"
-FRAMEWORKS = {"cnn": {"torch", "jax", "keras"}, "mlp": {"torch", "jax", "keras"}, "lstm": {"torch", "keras"}}
+ALL = {"torch", "torchscript", "jax", "keras", "tensorflow", "paddle"}
+FRAMEWORKS = {"cnn": ALL, "mlp": ALL | {"sklearn"}, "lstm": ALL}
 
 
-@pytest.mark.parametrize("network", FRAMEWORKS)
-@pytest.mark.parametrize("weights", [(1e-2, 0.3), (1e-3, 0.1)])
-def test_every_framework_gives_the_same_score(network: str, weights: tuple[float, float]) -> None:
-    with zipfile.ZipFile(FILES) as files:
-        found = {
-            name.split(".")[1]: score(files.read(name), weights=weights, batch=16, providers="cpu")
-            for name in files.namelist()
-            if name.startswith(f"{network}.")
-        }
+@pytest.mark.parametrize("weights", CONSTANTS)
+@pytest.mark.parametrize(
+    ("network", "framework"), [(name, one) for name in FRAMEWORKS for one in sorted(FRAMEWORKS[name])]
+)
+def test_every_framework_gives_the_same_score(network: str, framework: str, weights: tuple[float, float]) -> None:
+    found = stored()[network]
     assert set(found) == FRAMEWORKS[network]
-    assert {result.status for result in found.values()} == {Status.OK}
-    expected = found["torch"].raw_score
-    assert expected
-    for framework, result in found.items():
-        assert result.raw_score == pytest.approx(expected, rel=0, abs=min(1e-4, expected / 1000)), framework
+    assert_same_scores({network: found[framework]}, weights)

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import inspect
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from epsinas_exporters.frameworks import ExportError, Input, Request
+from epsinas_exporters.frameworks.common import find, first_line, note, silent
+
 LEARNED_FROM = 16
 """Entries from which a parameter becomes a ConstantOfShape; smaller ones are stored."""
 _TRACED = 2  # samples in the example minibatch: a size of 1 would be taken for a fixed one
-
-
-class ExportError(ValueError):
-    """A module that torch's exporter does not take; the message is a sentence for a person."""
 
 
 def export_module(
@@ -29,16 +27,20 @@ def export_module(
     *,
     name: str | None = None,
     dynamic_batch: bool = True,
+    devices: Sequence[str] = ("meta", "cpu"),
 ) -> ir.Model:
     """Return a module as a graph without weights: parameters become ConstantOfShape, buffers keep their values.
 
     module: an `nn.Module`, which is left as it was, or a function that builds one. A function is called with all
     parameters on the meta device, so that a model of any size is built without its memory. inputs: what `forward`
-    takes, in order or by name: tensors, or shapes (a sequence of sizes, float32) whose first axis is the batch.
+    takes, in order or by name: tensors, `Input`s, or shapes (a sequence of sizes, float32), batch first.
     name: of the graph, for reports. dynamic_batch: whether axis 0 of every input with two axes or more stays free.
+    devices: where the module is traced, tried in order: meta needs no memory for weights, cpu suits modules that make
+    tensors of their own while they run.
 
     The module is exported in evaluation mode (no dropout), and without the optimisations that fold BatchNormalization
-    into convolutions. Where it cannot be traced with a free batch, the batch is fixed to 1, which scoring re-batches.
+    into convolutions. Where it cannot be traced with a free batch, the batch is fixed to 1, which scoring re-batches,
+    and an ExportWarning says why.
 
     Raises ExportError, with the first line of what torch says, where the module cannot be exported.
     """
@@ -47,7 +49,7 @@ def export_module(
     training = {one: one.training for one in module.modules()}
     module.eval()
     try:
-        return _exported(module, inputs, name or type(module).__name__, dynamic_batch)
+        return _exported(module, inputs, name or type(module).__name__, dynamic_batch, devices)
     finally:
         for one, was in training.items():
             one.training = was
@@ -65,26 +67,31 @@ def _built(factory: Callable[[], torch.nn.Module], name: str) -> torch.nn.Module
     try:
         return factory()
     except Exception as error:
-        raise ExportError(f"{name} cannot be built: {_first_line(error)}") from error
+        raise ExportError(f"{name} cannot be built: {first_line(error)}") from error
 
 
 def _exported(
-    module: torch.nn.Module, inputs: Sequence[Any] | Mapping[str, Any], name: str, dynamic_batch: bool
-) -> ir.Model:
+    module: torch.nn.Module, inputs: Sequence[Any] | Mapping[str, Any], name: str, dynamic_batch: bool,
+    devices: Sequence[str],
+) -> ir.Model:  # fmt: skip
     buffers = {key: value.detach().cpu() for key, value in module.named_buffers(remove_duplicate=False)}
-    with _everything_on_meta(module):
-        tried = (True, False) if dynamic_batch else (False,)
-        for free in tried:
-            given = _examples(inputs, _TRACED if free else 1)
+    failure: Exception | None = None
+    for free in (True, False) if dynamic_batch else (False,):
+        for device in devices:
             try:
-                program = _traced(module, given, free)
+                with _moved(module, device):
+                    program = _traced(module, _examples(inputs, _TRACED if free else 1, device), free)
             except Exception as error:  # torch raises dozens of kinds
-                failure = error
-            else:
-                return _weightless(
-                    program.model, {key for key, _ in module.named_parameters(remove_duplicate=False)}, buffers, name
-                )
-    raise ExportError(f"{name} cannot be exported: {_first_line(failure)}") from failure
+                if device == devices[-1]:  # what it says of the meta device is of no use to a person
+                    failure = failure or error
+                continue
+            if dynamic_batch and not free:
+                assert failure is not None
+                note(f"{name}: the batch is fixed to 1, since with a free one {first_line(failure)}")
+            parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}
+            return _weightless(program.model, parameters, buffers, name)
+    assert failure is not None
+    raise ExportError(f"{name} cannot be exported: {first_line(failure)}") from failure
 
 
 def _traced(module: torch.nn.Module, given: Sequence[torch.Tensor] | Mapping[str, torch.Tensor], free: bool) -> Any:
@@ -94,24 +101,28 @@ def _traced(module: torch.nn.Module, given: Sequence[torch.Tensor] | Mapping[str
         batch = torch.export.Dim("batch")
         shapes = [{0: batch} if tensor.dim() > 1 else None for tensor in tensors]
         axes = dict(zip(given, shapes, strict=True)) if isinstance(given, Mapping) else tuple(shapes)
+        kinds = [one.kind for one in inspect.signature(module.forward).parameters.values()]
+        if not isinstance(given, Mapping) and kinds == [inspect.Parameter.VAR_POSITIONAL]:
+            axes = (axes,)
     args, kwargs = ((), dict(given)) if isinstance(given, Mapping) else (tuple(given), None)
-    with warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore")
+    with _quiet():
         return torch.onnx.export(
             module, args, kwargs=kwargs, dynamo=True, optimize=False, dynamic_shapes=axes, verbose=False
         )
 
 
 def _examples(
-    inputs: Sequence[Any] | Mapping[str, Any], batch: int
+    inputs: Sequence[Any] | Mapping[str, Any], batch: int, device: str
 ) -> Sequence[torch.Tensor] | Mapping[str, torch.Tensor]:
     def empty(given: Any) -> torch.Tensor:
-        if isinstance(given, torch.Tensor):
+        if isinstance(given, Input):
+            given, dtype = given.shape, _element_type(given.dtype)
+        elif isinstance(given, torch.Tensor):
             given, dtype = tuple(given.shape), given.dtype
         else:
             dtype = torch.float32
         shape = (batch, *given[1:]) if len(given) > 1 else tuple(given)
-        return torch.empty(shape, dtype=dtype, device="meta")
+        return torch.zeros(shape, dtype=dtype, device=device)
 
     if isinstance(inputs, Mapping):
         return {key: empty(given) for key, given in inputs.items()}
@@ -137,17 +148,18 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _everything_on_meta(module: torch.nn.Module) -> Iterator[None]:
-    """Replace all tensors of a module by ones without data, and put them back afterwards."""
+def _moved(module: torch.nn.Module, device: str) -> Iterator[None]:
+    """Replace the tensors of a module that are elsewhere by ones on `device`, and put them back afterwards."""
     kept: list[tuple[dict[str, Any], str, Any]] = []
     moved: dict[int, torch.Tensor] = {}
     for one in module.modules():
         for held in (one._parameters, one._buffers):
             for key, tensor in held.items():
-                if tensor is None or tensor.device.type == "meta":
+                if tensor is None or tensor.device.type == device:
                     continue
                 if id(tensor) not in moved:  # tied weights stay tied
-                    empty = tensor.detach().to("meta")
+                    is_empty = tensor.device.type == "meta"
+                    empty = torch.empty_like(tensor, device=device) if is_empty else tensor.detach().to(device)
                     moved[id(tensor)] = torch.nn.Parameter(empty, False) if held is one._parameters else empty
                 kept.append((held, key, tensor))
     for held, key, tensor in kept:
@@ -204,23 +216,27 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+        with silent():
             yield
     finally:
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+def _element_type(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ExportError(f"torch has no element type {name!r}; use float32, int64 or another of its own")
+    return found
 
 
-def example(shape: Sequence[int], dtype: str = "float32") -> torch.Tensor:
-    """Return an input of this shape without data; raises ExportError for an element type that torch does not know."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise ExportError(f"torch has no element type {dtype!r}; use float32, int64 or another of its own")
-    return torch.empty(tuple(shape), dtype=kind, device="meta")
+def export_named(request: Request) -> ir.Model:
+    """Export what `package.module:attribute`, `timm:NAME` or `torchvision:NAME` names."""
+    factory = find_factory(request.network)
+    if not request.inputs:
+        raise ExportError(request.needs_inputs)
+    named = {one.name: one for one in request.inputs if one.name}
+    inputs = named if len(named) == len(request.inputs) else request.inputs
+    return export_module(factory, inputs, name=request.network.rpartition(":")[2])
 
 
 def find_factory(text: str) -> Callable[[], torch.nn.Module]:
@@ -228,24 +244,18 @@ def find_factory(text: str) -> Callable[[], torch.nn.Module]:
 
     Raises ExportError where there is no such thing.
     """
-    source, colon, name = text.partition(":")
-    if not colon or not name:
-        raise ExportError(f"{text!r} names no module; write package.module:factory, timm:NAME or torchvision:NAME")
-    try:
+    source, _, name = text.partition(":")
+    if source in ("timm", "torchvision") and name:
+        try:
+            library = importlib.import_module({"timm": "timm", "torchvision": "torchvision.models"}[source])
+        except ImportError as error:
+            raise ExportError(f"{text}: {error}; install it: pip install {source}") from None
         if source == "timm":
-            timm = importlib.import_module("timm")
-            return lambda: timm.create_model(name, pretrained=False)
-        if source == "torchvision":
-            models = importlib.import_module("torchvision.models")
-            return lambda: models.get_model(name, weights=None)
-        found = getattr(importlib.import_module(source), name)
-    except ImportError as error:
-        raise ExportError(f"{text}: {error}; install it, or run where it can be imported") from None
-    except AttributeError:
-        raise ExportError(f"{text}: {source} has no {name!r}") from None
+            return lambda: library.create_model(name, pretrained=False)
+        return lambda: library.get_model(name, weights=None)
+    found = find(text)
     if isinstance(found, torch.nn.Module):
-        module = found
-        return lambda: module
+        return lambda: found
     if not callable(found) or (inspect.isclass(found) and not issubclass(found, torch.nn.Module)):
         raise ExportError(f"{text} is neither a module nor a function or class that makes one")
     return found  # type: ignore[no-any-return]

@@ -1,0 +1,76 @@
+"""`epsinas-onnx export FRAMEWORK`: a network of a training framework as an ONNX file without weights."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx.errors import UsageError
+
+if TYPE_CHECKING:
+    from epsinas_exporters.frameworks import Input
+
+
+def export_network(
+    kind: str, names: Sequence[str], output: Path, *, inputs: Sequence[str], sizes: Sequence[str], python: str | None
+) -> None:
+    """Write one network; raises UsageError where the words, the framework or the network are wrong."""
+    from epsinas_exporters.frameworks import KINDS, ExportError, ExportWarning, Request
+
+    known = KINDS[kind]
+    if len(names) != 1:
+        raise UsageError(f"export {kind} takes one network: {known.networks}")
+    request = Request(names[0], [_input(text) for text in inputs], _sizes(kind, sizes), python)
+    try:
+        module = importlib.import_module(f"epsinas_exporters.frameworks.{known.module}")
+    except ImportError as error:
+        raise UsageError(
+            f"export {kind} needs its framework ({error}): pip install 'epsinas-onnx[{known.extra}]'"
+        ) from None
+    import onnx_ir as ir
+
+    stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
+    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ExportWarning)
+            model = module.export_named(request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ir.save(model, path)
+    except ExportError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+    for warning in said:
+        if issubclass(warning.category, ExportWarning):
+            typer.echo(f"note: {warning.message}", err=True)
+    typer.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
+
+
+def _input(text: str) -> Input:
+    from epsinas_exporters.frameworks import Input
+
+    name, equals, rest = text.rpartition("=")
+    sizes, _, dtype = rest.partition(":")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1 or (equals and not name):
+        raise UsageError(f"--input takes NAME=1,3,224,224 or 1,128:int64, not {text!r}")
+    return Input(shape, dtype or "float32", name)
+
+
+def _sizes(kind: str, texts: Sequence[str]) -> dict[str, int]:
+    if texts and kind != "transformers":
+        raise UsageError(f"--size changes a search space or a configuration of transformers, not a network of {kind}")
+    try:
+        return {name: int(value) for name, value in parse_pairs("--size", texts).items()}
+    except ValueError:
+        raise UsageError(f"--size takes NAME=NUMBER, not {' '.join(texts)!r}") from None
