@@ -14,6 +14,7 @@ from epsinas_onnx import Status, inspect, score
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = sorted((ROOT / "models").glob("*.onnx"))
+EXPORTED = sorted((ROOT / "models" / "frameworks").glob("*.onnx"))
 
 
 def test_there_are_at_least_twelve() -> None:
@@ -26,7 +27,7 @@ def test_the_script_writes_the_same_files(tmp_path: Path) -> None:
     assert made == {path.name: path.read_bytes() for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES + EXPORTED, ids=lambda path: path.stem)
 def test_a_file_is_sound_and_holds_no_weights(path: Path) -> None:
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
@@ -35,7 +36,14 @@ def test_a_file_is_sound_and_holds_no_weights(path: Path) -> None:
 
 def test_the_readme_of_the_folder_names_every_file() -> None:
     text = (ROOT / "models" / "README.md").read_text()
-    assert [path.name for path in FILES if path.name not in text] == []
+    assert [path.name for path in FILES + EXPORTED if path.name not in text] == []
+
+
+def test_the_exports_of_one_network_have_one_score() -> None:
+    exported = [path for path in EXPORTED if path.stem.startswith("cnn-")]
+    assert len(exported) == 6
+    scores = [score(path, batch=64).score for path in exported]
+    assert scores == [pytest.approx(scores[0], rel=1e-5)] * 6
 
 
 @pytest.mark.parametrize(

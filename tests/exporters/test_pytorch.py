@@ -19,7 +19,7 @@ from tests.builders import build, command
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 from epsinas_exporters.frameworks import ExportError, ExportWarning  # noqa: E402
-from epsinas_exporters.frameworks.pytorch import export_module, find_factory  # noqa: E402
+from epsinas_exporters.frameworks.pytorch import export_module, find_factory, trace_module  # noqa: E402
 
 
 class Convolutions(torch.nn.Module):  # type: ignore[misc,name-defined]
@@ -193,7 +193,7 @@ class Counting(torch.nn.Module):  # type: ignore[misc,name-defined]
 
 def test_a_module_that_makes_tensors_while_it_runs_is_traced_on_the_cpu() -> None:
     with pytest.raises(ExportError):
-        export_module(Counting, [(1, 6), (1, 6)], devices=["meta"])
+        trace_module(Counting, [(1, 6), (1, 6)], devices=["meta"])
     module, arrays = Counting(), [np.random.default_rng(0).random((5, 6), np.float32) for _ in range(2)]
     exported = export_module(Counting, [(1, 6), (1, 6)])
     assert [str(value.shape) for value in exported.graph.inputs] == ["[batch,6]"] * 2

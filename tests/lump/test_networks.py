@@ -23,7 +23,7 @@ from epsinas_onnx.runtime.providers import CPU
 from tests.lump.networks import SIZE, random_network
 
 Array = npt.NDArray[Any]
-MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
+MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
 NUDGE = 1e-6
 """Share by which inputs are moved to see how much rounding a score takes: that of some ten float32 operations."""
 
@@ -69,6 +69,8 @@ def plain_outputs(model: ir.Model, images: Array, constants: Sequence[float]) ->
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_models_have_the_same_score_lumped_and_plain(path: Path) -> None:
-    lumped, plain = (scored(path, lump=lump, batch=16) for lump in (True, False))
+    # With 1e-7 a transformer that scores has ties among its samples that rounding decides
+    options: dict[str, Any] = {"weights": (1e-3, 0.1)} if path.stem == "t5-transformers" else {}
+    lumped, plain = (scored(path, lump=lump, batch=16, **options) for lump in (True, False))
     assert lumped.status == plain.status
     assert lumped.score == (None if plain.score is None else pytest.approx(plain.score, rel=1e-3, abs=1e-5))

@@ -63,11 +63,12 @@ def export_model(
 
         # Keras takes a tensor of the meta device for one that it must make itself
         with _batch_norms_of_torch():
-            traced = pytorch.export_module(
+            traced = pytorch.trace_module(
                 _as_torch(flat), given, name=label, dynamic_batch=dynamic_batch, devices=["cpu"]
             )
         for value, one in zip(traced.graph.inputs, given, strict=True):
             value.name = one.name or value.name
+        _name_variables(traced, model)
         return without_weights(ir.to_proto(traced), label)  # Keras' variables are no parameters to torch
     if backend == "tensorflow":
         from epsinas_exporters.frameworks import tensorflow
@@ -123,6 +124,15 @@ def _as_torch(flat: _Flat) -> Any:
             return flat(*tensors)
 
     return Called()
+
+
+def _name_variables(traced: ir.Model, model: Any) -> None:
+    """Give the weights that torch found in a trace the names that Keras has for them."""
+    paths = {variable.value.data_ptr(): variable.path for variable in model.variables}
+    for value in list(traced.graph.initializers.values()):
+        raw = getattr(value.const_value, "raw", None)
+        if hasattr(raw, "data_ptr") and raw.data_ptr() in paths:
+            value.name = paths.pop(raw.data_ptr())
 
 
 @contextlib.contextmanager

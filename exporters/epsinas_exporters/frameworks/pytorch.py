@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from epsinas_exporters.frameworks import ExportError, Input, Request
-from epsinas_exporters.frameworks.common import find, first_line, note, silent
+from epsinas_exporters.frameworks.common import find, first_line, note, silent, without_weights
 
 LEARNED_FROM = 16
 """Entries from which a parameter becomes a ConstantOfShape; smaller ones are stored."""
@@ -27,22 +27,36 @@ def export_module(
     *,
     name: str | None = None,
     dynamic_batch: bool = True,
-    devices: Sequence[str] = ("meta", "cpu"),
 ) -> ir.Model:
-    """Return a module as a graph without weights: parameters become ConstantOfShape, buffers keep their values.
+    """Return a module as a graph without weights: buffers keep their values, but for running statistics.
 
     module: an `nn.Module`, which is left as it was, or a function that builds one. A function is called with all
     parameters on the meta device, so that a model of any size is built without its memory. inputs: what `forward`
     takes, in order or by name: tensors, `Input`s, or shapes (a sequence of sizes, float32), batch first.
     name: of the graph, for reports. dynamic_batch: whether axis 0 of every input with two axes or more stays free.
-    devices: where the module is traced, tried in order: meta needs no memory for weights, cpu suits modules that make
-    tensors of their own while they run.
 
     The module is exported in evaluation mode (no dropout), and without the optimisations that fold BatchNormalization
     into convolutions. Where it cannot be traced with a free batch, the batch is fixed to 1, which scoring re-batches,
     and an ExportWarning says why.
 
     Raises ExportError, with the first line of what torch says, where the module cannot be exported.
+    """
+    traced = trace_module(module, inputs, name=name, dynamic_batch=dynamic_batch)
+    return without_weights(ir.to_proto(traced), str(traced.graph.name))
+
+
+def trace_module(
+    module: torch.nn.Module | Callable[[], torch.nn.Module],
+    inputs: Sequence[Any] | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    dynamic_batch: bool = True,
+    devices: Sequence[str] = ("meta", "cpu"),
+) -> ir.Model:
+    """Return a module as `export_module` does, but with every tensor that is no parameter of it.
+
+    devices: where the module is traced, tried in order: meta needs no memory for weights, cpu suits modules that make
+    tensors of their own while they run.
     """
     if not isinstance(module, torch.nn.Module):
         module = _built(module, name or "the module")
