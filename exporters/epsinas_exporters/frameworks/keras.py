@@ -128,10 +128,12 @@ def _as_torch(flat: _Flat) -> Any:
 
 def _name_variables(traced: ir.Model, model: Any) -> None:
     """Give the weights that torch found in a trace the names that Keras has for them."""
+    import torch
+
     paths = {variable.value.data_ptr(): variable.path for variable in model.variables}
     for value in list(traced.graph.initializers.values()):
-        raw = getattr(value.const_value, "raw", None)
-        if hasattr(raw, "data_ptr") and raw.data_ptr() in paths:
+        raw: Any = getattr(value.const_value, "raw", None)
+        if isinstance(raw, torch.Tensor) and raw.data_ptr() in paths:
             value.name = paths.pop(raw.data_ptr())
 
 
