@@ -93,7 +93,7 @@ class _Judge:
         if node in layer.tail:
             return Finding(layer, Kind.FOLDED, self.proofs.get(node, f"metadata of the node: {Kind.FOLDED}"))
         told = node.metadata_props.get(METADATA)
-        if told in set(Kind):
+        if told in set(Kind) and (which != ALL or told == Kind.FOLDED):
             kind = Kind(told)
             return Finding(layer, kind, f"metadata of the node: {told}" if kind is not Kind.DOUBT else _DOUBT)
         if node in self.behind:

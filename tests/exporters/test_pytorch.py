@@ -227,3 +227,20 @@ def test_two_commands_take_a_module_of_ones_own_to_a_score(tmp_path: Path, monke
     for text in ("a", "=1,2", "1,0", "1,8:floaty"):
         refused = command("export", "torch", "mine:network", "--input", text, "-o", "x.onnx")
         assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("raise ModuleNotFoundError('no torchvision', name='torchvision')", "pip install torchvision$"),
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "nms does not exist; torchv"),
+    ],
+)
+def test_a_library_that_cannot_be_imported_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, message: str
+) -> None:
+    (tmp_path / "timm.py").write_text(error)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(ExportError, match=message):
+        find_factory("timm:resnet50")

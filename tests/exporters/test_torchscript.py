@@ -20,7 +20,7 @@ need("torch", "torch", "onnxscript")
 import torch  # noqa: E402
 
 import same_network  # noqa: E402
-from epsinas_exporters.frameworks import ExportError, Input  # noqa: E402
+from epsinas_exporters.frameworks import ExportError, ExportWarning, Input  # noqa: E402
 from epsinas_exporters.frameworks.pytorch import export_module  # noqa: E402
 from epsinas_exporters.frameworks.torchscript import convert, export_script  # noqa: E402
 
@@ -113,3 +113,10 @@ def test_what_is_no_torchscript_is_refused_in_a_sentence(tmp_path: Path) -> None
     done = command("export", "torchscript", str(tmp_path / "weights.pt"), "-o", str(tmp_path))
     assert done.code == 2
     assert "give the shapes of its inputs" in done.err
+
+
+def test_a_frozen_module_says_that_its_normalisations_may_be_gone() -> None:
+    frozen = torch.jit.freeze(torch.jit.script(Normalised().eval()))
+    with pytest.warns(ExportWarning, match="no parameters, as torch.jit.freeze leaves it"):
+        exported = export_script(frozen, [(2, 3, 8, 8)])
+    assert "BatchNormalization" not in operators(exported)

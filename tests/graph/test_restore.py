@@ -161,6 +161,12 @@ def test_evidence_against_folding(make: Any) -> None:
     assert not set(kinds(make())) & {Kind.FOLDED}
 
 
+def test_all_wins_over_a_record_that_strip_wrote() -> None:
+    proto = record(chain(activation="Swish"), METADATA, "own", 0, 1)
+    assert set(kinds(proto)[:2]) == {Kind.OWN}
+    assert set(kinds(proto, "all")) == {Kind.FOLDED}
+
+
 def test_without_evidence_there_is_a_doubt_that_names_convolutions_and_reason() -> None:
     proto = chain()
     assert set(kinds(proto)) == {Kind.DOUBT}

@@ -263,7 +263,12 @@ def find_factory(text: str) -> Callable[[], torch.nn.Module]:
         try:
             library = importlib.import_module({"timm": "timm", "torchvision": "torchvision.models"}[source])
         except ImportError as error:
-            raise ExportError(f"{text}: {error}; install it: pip install {source}") from None
+            raise ExportError(f"{text}: {error}; install it: pip install {error.name or source}") from None
+        except Exception as error:  # a torchvision that was built for another torch
+            raise ExportError(
+                f"{text}: {source} cannot be imported: {first_line(error)}; torchvision must be of the release that "
+                "belongs to the installed torch"
+            ) from error
         if source == "timm":
             return lambda: library.create_model(name, pretrained=False)
         return lambda: library.get_model(name, weights=None)

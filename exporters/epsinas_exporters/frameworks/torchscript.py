@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from epsinas_exporters.frameworks import ExportError, Input, Request
-from epsinas_exporters.frameworks.common import first_line, silent, without_weights
+from epsinas_exporters.frameworks.common import first_line, note, silent, without_weights
 
 _OPSET = 18
 _NORMALISE = "aten::batch_norm"
@@ -38,6 +38,8 @@ def export_script(
     Dropout is off where the module can be put into evaluation mode; BatchNorm stays BatchNormalization, with
     `training_mode` 1 where it has no running statistics (ONNX BatchNormalization-15: the minibatch's own are used).
 
+    What torch.jit.freeze folded is not put back: an ExportWarning says that the module was frozen.
+
     Raises ExportError where the file is no TorchScript, or torch cannot export the module.
     """
     if isinstance(script, torch.jit.ScriptModule):
@@ -53,6 +55,11 @@ def export_script(
         proto = convert(script, given, dynamic_batch)
     except Exception as error:  # torch raises dozens of kinds
         raise ExportError(f"{label} cannot be exported: {first_line(error)}") from error
+    if not any(True for _ in script.parameters()):
+        note(
+            f"{label}: no parameters, as torch.jit.freeze leaves it, which folds BatchNorm into convolutions without a "
+            "trace; export the module as it was before, or name what was folded: score --restore-batchnorm PATTERN"
+        )
     return without_weights(proto, label)
 
 
