@@ -72,10 +72,10 @@ def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def reordered(proto: onnx.ModelProto) -> onnx.ModelProto:
+def reordered(proto: onnx.ModelProto, seed: int = 3) -> onnx.ModelProto:
     """Put the nodes of every graph into another valid order, chosen at random."""
     made = copied(proto)
-    rng = random.Random(3)
+    rng = random.Random(seed)
     for graph in graphs(made.graph):
         nodes = list(graph.node)
         makers = {output: index for index, node in enumerate(nodes) for output in node.output if output}
