@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epsinas_onnx.counting import node_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.roles import Role, RoleDecisions
-from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch, known_shape, model_inputs
+from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
-from epsinas_onnx.lump.cost import products
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
@@ -172,8 +172,7 @@ def _lumping(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDec
             whole, classes = (None, None) if found.parts is None else (found.shape, found.counts)
             values.append(LumpedValue(str(node.name), node.op_type, str(output.name), whole, classes))
         if outputs:
-            operands = [None if value is None else known_shape(value) for value in node.inputs]
-            before += products(node.op_type, operands, known_shape(node.outputs[0]))
+            before += node_multiply_adds(node, lowered.values) or 0
     without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
     cut_off = None if lowered.cut_off is None else lowered.cut_off.why
     return Lumping(tuple(values), (before, lowered.multiply_adds()), without, cut_off)

@@ -86,7 +86,9 @@ def _print_lumping(lumping: Lumping, console: Console) -> None:
     console.print()
     before, after = lumping.multiply_adds
     saved = f", {before / after:,.0f} times fewer" if after else ""
-    console.print(f"lumping: {before:,} multiply-adds in convolutions and matrix products become {after:,}{saved}")
+    console.print(
+        f"lumping: {before:,} multiply-adds in convolutions, matrix products and recurrences become {after:,}{saved}"
+    )
     if lumping.without_rule:
         names = ", ".join(lumping.without_rule)
         console.print(f"lumping: run as they are, on whole tensors: {escape(names)}")

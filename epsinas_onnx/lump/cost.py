@@ -43,7 +43,7 @@ def peak_bytes(graph: LoweredGraph, outputs: Sequence[Tensor]) -> tuple[int, str
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
-    """Return the multiply-adds of the convolutions and matrix products among nodes of a lowered graph."""
+    """Return the multiply-adds of the convolutions, matrix products and recurrences among nodes of a lowered graph."""
     total = 0
     for node in nodes:
         dims = [None if tensor is None else tensor.shape for tensor in node.inputs]
@@ -51,8 +51,13 @@ def multiply_adds(nodes: Iterable[Node]) -> int:
     return total
 
 
+RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
+MULTIPLYING = frozenset({"Conv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm"}) | RECURRENT
+"""The operators whose products are counted."""
+
+
 def products(op_type: str, operands: Sequence[Dims | None], output: Dims | None) -> int:
-    """Return how many products one operator adds up; 0 for what is no convolution or matrix product, or unknown."""
+    """Return how many products one operator adds up: convolution, matrix product or recurrence; 0 for any other."""
     if output is None or len(operands) < 2 or operands[0] is None or operands[1] is None:
         return 0
     if op_type == "Conv":
@@ -63,6 +68,8 @@ def products(op_type: str, operands: Sequence[Dims | None], output: Dims | None)
         return math.prod(output) * operands[0][-1]
     if op_type == "Gemm":
         return math.prod(output) * (math.prod(operands[0]) // max(1, output[0]))
+    if op_type in RECURRENT and len(operands) > 2 and operands[2] is not None:
+        return math.prod(operands[0][:2]) * (math.prod(operands[1]) + math.prod(operands[2]))
     return 0
 
 
