@@ -78,3 +78,14 @@ class Score:
         for key in ("seconds", "versions"):
             record[key] = dict(record[key])
         return record
+
+
+RELATIVE, ABSOLUTE = 1e-3, 2e-5
+"""How far equal scores may be apart, the larger of both: what rounding does on other machines and versions."""
+
+
+def same_score(one: float | None, other: float | None, relative: float = RELATIVE, absolute: float = ABSOLUTE) -> bool:
+    """Whether two scores are equal but for rounding; no score equals no score alone."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= max(absolute, relative * abs(other))

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from epsinas_onnx.cli.common import find_space, parse_inputs, parse_weights
-from epsinas_onnx.cli.score import ProviderName, with_bar
+from epsinas_onnx.cli.progress import with_bar
+from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli import evaluate, export, inspect, rewrite, score, spaces, weights
+from epsinas_onnx.cli import baseline, check, evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.quiet import quiet_libraries
 
@@ -21,13 +21,15 @@ app = typer.Typer(
     help=(
         "Scores neural networks **without training them**: every weight becomes one constant, then another, and the "
         "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
-        "Exit codes: 0 every file was scored or is validly unscored; 2 the command was wrong; 3 some file could not "
-        "be read or run.\n\n"
+        "Exit codes: 0 every file was scored or is validly unscored; 1 a check failed; 2 the command was wrong; 3 some "
+        "file could not be read or run.\n\n"
         "A first try: `epsinas-onnx score models/`. Why a number looks odd: `epsinas-onnx inspect FILE`."
     ),
 )
 app.command("score")(score.score_command)
 app.command("inspect")(inspect.inspect_command)
+app.command("check")(check.check_command)
+app.add_typer(baseline.app, name="baseline")
 app.command("rewrite")(rewrite.rewrite_command)
 app.command("strip")(weights.strip_command)
 app.command("fill")(weights.fill_command)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
@@ -22,14 +20,13 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     parse_weights,
 )
+from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
 from epsinas_onnx.result import Score, Status
-
-T = TypeVar("T")
 
 _PLAIN_WIDTH = 160  # columns of a table that goes into a file or a pipe
 
@@ -177,20 +174,6 @@ def _open(output: Path | None) -> TextIO:
         return output.open("w", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
-
-
-def with_bar(results: Iterator[T], total: int) -> Iterator[T]:
-    """Yield the results, with a bar on standard error where that is a terminal and there is something to wait for."""
-    console = Console(stderr=True)
-    if total < 2 or not console.is_terminal:
-        yield from results
-        return
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("scoring", total=total)
-        for result in results:
-            progress.advance(task)
-            yield result
 
 
 def _write(scores: list[Score], kind: Format, target: TextIO) -> None:

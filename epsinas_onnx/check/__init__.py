@@ -1,0 +1,1 @@
+"""A gate for exported models: rules with stable names, what they find, and a baseline of scores and fingerprints."""

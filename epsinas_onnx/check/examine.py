@@ -1,0 +1,105 @@
+"""Looks at models with the rules of a configuration, each in a worker process, and keeps what they find."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+from epsinas_onnx.check.baseline import Baseline, read_baseline
+from epsinas_onnx.check.config import Config, Settings
+from epsinas_onnx.check.finding import CheckedModel, Facts, Finding, Severity
+from epsinas_onnx.check.rule import Problem, Rule
+from epsinas_onnx.check.rules import RULES
+from epsinas_onnx.check.rules.valid import UNREADABLE
+from epsinas_onnx.check.subject import Expected, Subject
+from epsinas_onnx.collection import collection_paused
+from epsinas_onnx.errors import EpsinasError
+from epsinas_onnx.quiet import quiet_libraries
+from epsinas_onnx.runtime.providers import choose_providers
+
+
+def check_many(
+    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False
+) -> Iterator[CheckedModel]:
+    """Check models, yielding each in order; one that cannot be read, or that kills its worker, has a finding.
+
+    models: paths; a single one is checked in this process. jobs: worker processes, each with one intra-op thread.
+    with_score: whether every model is scored, rather than only where a rule asks for the score.
+
+    Raises UsageError where the configuration or its baseline is wrong, before anything is checked.
+    """
+    choose_providers(config.provider)
+    baseline = None if config.baseline is None else read_baseline(config.baseline)
+    tasks = [(model, task_of(model, config, baseline, with_score)) for model in models]
+    if len(tasks) == 1:
+        return (check_one(*task) for _, task in tasks)
+    from epsinas_onnx.pool import work_in_processes
+
+    return work_in_processes(check_one, tasks, jobs, killed)
+
+
+Task: TypeAlias = tuple[str, Settings, str, Expected | None, bool]
+"""The arguments of `check_one`."""
+
+
+def task_of(model: str, config: Config, baseline: Baseline | None, with_score: bool = False) -> Task:
+    """Return what a worker is told about a model."""
+    known = None if baseline is None or config.baseline is None else Expected(config.baseline, baseline, model)
+    return model, config.settings_for(model), config.provider, known, with_score
+
+
+def killed(model: str, cause: str) -> CheckedModel:
+    """Return what is found of a model that killed its worker."""
+    finding = Finding(UNREADABLE.name, UNREADABLE.severity, cause, UNREADABLE.fix)
+    return CheckedModel(model, (finding,), Facts(), 0.0)
+
+
+def check_one(
+    model: str, settings: Settings, provider: str, expected: Expected | None = None, with_score: bool = False
+) -> CheckedModel:
+    """Check one model in this process; see `check_many`."""
+    quiet_libraries()
+    with collection_paused():  # what is collected at its end must be out of reach by then
+        return _checked(Subject(model, settings.score, provider, expected), settings, with_score)
+
+
+def _checked(subject: Subject, settings: Settings, with_score: bool) -> CheckedModel:
+    started = time.perf_counter()
+    findings = _findings(subject, settings)
+    facts = subject.facts(with_score=with_score)
+    return CheckedModel(subject.path, tuple(findings), facts, time.perf_counter() - started)
+
+
+def _findings(subject: Subject, settings: Settings) -> list[Finding]:
+    """Return what the rules find; of a model that cannot be read, that alone."""
+    found: list[Finding] = []
+    failures: dict[str, None] = {}
+    unreadable = settings.rules.get(UNREADABLE.name)
+    for name, setting in settings.rules.items():
+        rule = RULES[name]
+        try:
+            for problem in rule.look(subject, setting.options):
+                found.append(_finding(rule, setting.severity, problem))
+        except EpsinasError as error:
+            failures[str(error).removeprefix(f"{subject.path}: ")] = None
+        except Exception as error:  # whatever a foreign file provokes costs one finding, never the check
+            text = " ".join(str(error).split()) or type(error).__name__
+            failures[f"unexpected {type(error).__name__} in the rule {name}: {text}; please report this file"] = None
+        if failures and rule is UNREADABLE:
+            break
+    if unreadable is not None:
+        said = " ".join(finding.message for finding in found)
+        failed = [Problem(text) for text in failures if text not in said]  # the status of a score says it too
+        found = [*(_finding(UNREADABLE, unreadable.severity, problem) for problem in failed), *found]
+    return [_with_ignored(finding, settings) for finding in found]
+
+
+def _finding(rule: Rule, severity: Severity, problem: Problem) -> Finding:
+    return Finding(rule.name, severity, problem.message, problem.fix or rule.fix, problem.node)
+
+
+def _with_ignored(finding: Finding, settings: Settings) -> Finding:
+    reason = next((one.reason for one in settings.ignore if one.covers(settings.path, finding)), None)
+    return finding if reason is None else dataclasses.replace(finding, ignored=reason)

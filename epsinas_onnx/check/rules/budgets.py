@@ -1,0 +1,97 @@
+"""Rules about budgets, which are silent until the configuration sets one: parameters, multiply-adds, bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.rule import Options, Problem, Rule
+from epsinas_onnx.check.subject import Subject
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class Budget(Options):
+    """The most that is allowed."""
+
+    max: Annotated[int, Field(ge=0)] | None = None
+
+
+def _bytes(given: object) -> object:
+    """Return the bytes in a text such as 25 MB; anything else is left to the validation of a whole number."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", given.strip()) if isinstance(given, str) else None
+    if match is None or match[2].upper() not in _UNITS:
+        return given
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class ByteBudget(Options):
+    """The most bytes that are allowed, as a number or with a unit: KB, MB, GB, KiB, MiB, GiB."""
+
+    max: Annotated[int, Field(ge=0), BeforeValidator(_bytes)] | None = None
+
+
+def _over(what: str, found: int, most: int) -> Problem:
+    share = f", {100 * found / most - 100:.1f}% more" if most else ""
+    return Problem(f"it has {found:,} {what}, and {most:,} are allowed{share}")
+
+
+def _parameters(subject: Subject, options: Budget) -> Iterator[Problem]:
+    if options.max is not None and subject.parameters > options.max:
+        yield _over("parameters", subject.parameters, options.max)
+
+
+def _multiply_adds(subject: Subject, options: Budget) -> Iterator[Problem]:
+    if options.max is None:
+        return
+    total, uncounted = subject.counted
+    if total > options.max:
+        yield _over("multiply-adds for one sample", total, options.max)
+    elif uncounted is not None:
+        yield Problem(
+            f"its multiply-adds cannot all be counted, since a shape at node {uncounted} is unknown",
+            fix="Give the shapes of its inputs: score.shapes in the configuration.",
+        )
+
+
+def _size(subject: Subject, options: ByteBudget) -> Iterator[Problem]:
+    if options.max is not None and subject.size > options.max:
+        yield _over("bytes, external data included", subject.size, options.max)
+
+
+BUDGETS = (
+    Rule(
+        "parameter-budget",
+        Severity.ERROR,
+        "There are more learned parameters than allowed.",
+        "The score grows with nothing that a device pays for, so a search needs a limit of its own.",
+        "Make the network narrower, or raise max.",
+        "Leave `max` out, or give another one for the path.",
+        _parameters,
+        Budget,
+    ),
+    Rule(
+        "multiply-add-budget",
+        Severity.ERROR,
+        "One sample takes more multiply-adds (convolutions, matrix products, recurrences) than allowed.",
+        "They decide how long a device computes; the score does not know them.",
+        "Make the network narrower, the input smaller, or raise max.",
+        "Leave `max` out, or give another one for the path.",
+        _multiply_adds,
+        Budget,
+    ),
+    Rule(
+        "size-budget",
+        Severity.ERROR,
+        "The file with its external data has more bytes than allowed.",
+        "Weights do not matter for the score, but whoever downloads them pays for them.",
+        "Store weights in a smaller type, take out what is not read (unused-initializer), or raise max.",
+        "Leave `max` out, or give another one for the path.",
+        _size,
+        ByteBudget,
+    ),
+)

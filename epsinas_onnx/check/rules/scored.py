@@ -1,0 +1,58 @@
+"""Rules about the score: a model without weights, and one whose status is not `ok`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.rule import Options, Problem, Rule
+from epsinas_onnx.check.subject import Subject
+from epsinas_onnx.graph.roles import Role
+from epsinas_onnx.notes import no_weights
+from epsinas_onnx.result import Status
+
+_FIXES = {
+    Status.UNDERFLOW: "Use constants that keep the signal in range, such as score.weights = [1e-5, 1e-3].",
+    Status.OVERFLOW: "Use smaller constants, such as score.weights = [1e-5, 1e-3].",
+    Status.CONSTANT: "See with epsinas-onnx inspect which node cuts the input off; ignore the rule if it is meant.",
+    Status.NOISE: "Use other constants, or compare another value (score.outputs); ignore the rule for a network whose "
+    "exact score is 0.",
+    Status.ERROR: "Do what the message says; epsinas-onnx inspect shows how the file is read.",
+}
+"""What to do, by status."""
+
+
+def _weightless(subject: Subject, _: Options) -> Iterator[Problem]:
+    decisions, loaded = subject.decided[1:]
+    if not decisions.with_role(Role.WEIGHT):
+        yield Problem(no_weights(loaded.model))
+
+
+def _status(subject: Subject, _: Options) -> Iterator[Problem]:
+    score = subject.score
+    if score.status is not Status.OK:
+        reason = (score.reason or "no reason is known").removeprefix(f"{subject.path}: ")
+        yield Problem(f"the status is {score.status}: {reason}", fix=_FIXES.get(score.status))
+
+
+SCORED = (
+    Rule(
+        "no-weights",
+        Severity.WARNING,
+        "No tensor of the model is a weight.",
+        "Two constants cannot make a difference where there is nothing to set to them.",
+        "Look at the roles with epsinas-onnx inspect, and name the weights with a role if they were not recognised.",
+        "Ignore it by path for pre- and postprocessing that is kept as ONNX.",
+        _weightless,
+    ),
+    Rule(
+        "score-status",
+        Severity.WARNING,
+        "The model has no score: its status is not ok.",
+        "A baseline can only compare what has a score; a status that was ok before tells of a broken export.",
+        "Read the reason; underflow and overflow end with other constants, such as score.weights = [1e-5, 1e-3].",
+        "Ignore it by path for networks that have no score with any constants, such as transformers whose exact "
+        "output is constant.",
+        _status,
+    ),
+)

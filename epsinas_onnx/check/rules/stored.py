@@ -1,0 +1,93 @@
+"""Rules about what a file stores: tensors that nothing reads, and data that is not what the tensor declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+from epsinas_onnx.available import readable
+from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.rule import Options, Problem, Rule
+from epsinas_onnx.check.stored import data_problem, stored_bytes, stored_tensors
+from epsinas_onnx.check.subject import Subject
+from epsinas_onnx.graph.static import proto_bodies
+
+_NAMED = 3
+
+
+def _unused(subject: Subject, _: Options) -> Iterator[Problem]:
+    unused = [tensor for graph, read in _scopes(subject.proto.graph) for tensor in graph.initializer
+              if tensor.name not in read]  # fmt: skip
+    if unused:
+        shown = ", ".join(repr(tensor.name) for tensor in unused[:_NAMED]) + (", ..." if len(unused) > _NAMED else "")
+        size = readable(sum(stored_bytes(tensor) for tensor in unused))
+        what = "1 initializer is" if len(unused) == 1 else f"{len(unused)} initializers are"
+        yield Problem(f"{what} read by no node ({size}): {shown}")
+
+
+def _scopes(graph: onnx.GraphProto) -> list[tuple[onnx.GraphProto, set[str]]]:
+    """Return a graph and the bodies below it, each with the names that are read in it or in a body of it."""
+    read = {value.name for value in graph.output}
+    read |= {annotated.tensor_name for annotated in graph.quantization_annotation}
+    below = []
+    for node in graph.node:
+        read.update(node.input)
+        for body in proto_bodies(node):
+            scopes = _scopes(body)
+            read |= scopes[0][1]
+            below += scopes
+    return [(graph, read), *below]
+
+
+def _data(subject: Subject, _: Options) -> Iterator[Problem]:
+    graph = subject.proto.graph
+    declared = {value.name: value for value in (*graph.input, *graph.value_info)}
+    missing = [name for name, size in subject.data_files.items() if size is None]
+    for name in missing[:_NAMED]:
+        yield Problem(f"the file {name!r}, which holds the data of its tensors, is missing")
+    for tensor in stored_tensors(graph):
+        problem = data_problem(tensor, subject.data_files)
+        if problem is not None:
+            yield Problem(f"tensor {tensor.name!r} {problem}")
+            continue
+        shape = _declared_shape(declared.get(tensor.name))
+        if shape is not None and not _agrees(tuple(tensor.dims), shape):
+            yield Problem(
+                f"tensor {tensor.name!r} has the shape {list(tensor.dims)}, and the graph declares "
+                f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+            )
+
+
+def _declared_shape(value: onnx.ValueInfoProto | None) -> tuple[int | None, ...] | None:
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    kind = value.type.tensor_type
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+
+
+def _agrees(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(declared) and all(b in (None, a) for a, b in zip(shape, declared, strict=True))
+
+
+STORED = (
+    Rule(
+        "unused-initializer",
+        Severity.WARNING,
+        "The file stores tensors that no node reads.",
+        "They cost download and memory, and often are what is left of a layer that the exporter cut off.",
+        "Remove them (onnx_ir.passes.common.RemoveUnusedNodesPass does), or find out which layer is missing.",
+        "Ignore it by path where another program reads the tensors.",
+        _unused,
+    ),
+    Rule(
+        "weight-data",
+        Severity.ERROR,
+        "The data of a tensor is missing, or does not fit the shape that is declared for it.",
+        "The score never reads weights, so it would not notice; whoever runs the model will.",
+        "Export the model again, and copy its data files with it.",
+        "Ignore it by path for models that are kept without their data file on purpose; `epsinas-onnx strip` "
+        "makes better ones.",
+        _data,
+    ),
+)

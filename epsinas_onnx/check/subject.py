@@ -1,0 +1,124 @@
+"""One model as the rules see it: every part is read or computed once, when a rule first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from epsinas_onnx.check.baseline import Baseline, Entry, key_of
+from epsinas_onnx.check.finding import Facts
+from epsinas_onnx.check.settings import ScoreSettings
+from epsinas_onnx.check.stored import data_files, size_of
+from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
+from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.fingerprint import canonical_graph
+from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
+from epsinas_onnx.graph.oldest import declared_opset
+from epsinas_onnx.graph.restore import Restored, restore_batch_norms
+from epsinas_onnx.graph.roles import RoleDecisions
+from epsinas_onnx.graph.shapes import InputSpec, infer_shapes
+from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.prepare import GraphOptions, decide
+from epsinas_onnx.result import Score
+from epsinas_onnx.scorer import score_or_error
+
+
+class Expected:
+    """What a baseline says of one model. name: the baseline's file. entry: None where it does not know the model."""
+
+    def __init__(self, path: Path, baseline: Baseline, model: str) -> None:
+        self.name, self.written_by = path.name, baseline.written_by
+        self.entry: Entry | None = baseline.models.get(key_of(model, path))
+        self.settings = baseline.settings if self.entry is None else baseline.settings_of(self.entry)
+
+
+class Subject:
+    """A model file. expected: None where there is no baseline.
+
+    Whatever reads the file raises ModelError where it cannot.
+    """
+
+    def __init__(self, path: str, settings: ScoreSettings, provider: str, expected: Expected | None = None) -> None:
+        self.path, self.settings, self.expected = path, settings, expected
+        self.options = settings.options(provider)
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The file as it is stored."""
+        return load_proto(self.path, self.path)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model as scoring reads it, before anything is decided; not to be modified."""
+        return load_model(self.path, self.options.fed)
+
+    @cached_property
+    def restored(self) -> Restored:
+        """Which batch normalisations were folded away, whatever the settings say of restoring them."""
+        model = load_model(self.path, self.options.fed).model
+        infer_shapes(model)
+        return restore_batch_norms(model, StaticValues.of(model))
+
+    @cached_property
+    def decided(self) -> tuple[tuple[InputSpec, ...], RoleDecisions, LoadedModel]:
+        """The inputs for one sample, the roles, and the model that they are of, with all shapes inferred."""
+        loaded = load_model(self.path, self.options.fed)
+        graph = GraphOptions(self.options.shapes, (), self.options.roles, restore=self.options.restore_batchnorm)
+        specs, decisions, _ = decide(loaded, 1, graph, allow_custom=True)
+        return specs, decisions, loaded
+
+    @cached_property
+    def opset(self) -> int | None:
+        """The operator set of the standard domain."""
+        return declared_opset(self.proto)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many elements all learned tensors hold."""
+        return self.decided[1].parameters()
+
+    @cached_property
+    def counted(self) -> MultiplyAdds:
+        """Multiply-adds of convolutions, matrix products and recurrences, for one sample."""
+        specs, decisions, loaded = self.decided
+        return count_multiply_adds(loaded, specs, decisions)
+
+    @property
+    def multiply_adds(self) -> int | None:
+        """The same, None where not all of them could be counted."""
+        return self.counted.total if self.counted.uncounted is None else None
+
+    @cached_property
+    def score(self) -> Score:
+        """The score, whose status is `error` where there can be none."""
+        return score_or_error(self.path, self.options)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The fingerprint of the weightless graph."""
+        return canonical_graph(self.loaded).fingerprint
+
+    @cached_property
+    def data_files(self) -> Mapping[str, int | None]:
+        """The external data files and their bytes, None for one that is missing."""
+        return data_files(self.proto.graph, Path(self.path).parent)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the file and of its external data."""
+        return (size_of(Path(self.path)) or 0) + sum(size or 0 for size in self.data_files.values())
+
+    def facts(self, *, with_score: bool = False) -> Facts:
+        """Return what is known of the model; the score only where a rule asked for it, or `with_score` does."""
+        found = {}
+        for name in ("fingerprint", "size", "parameters", "multiply_adds", "opset"):
+            try:
+                found[name] = getattr(self, name)
+            except ModelError:
+                found[name] = None
+        if with_score or "score" in self.__dict__:
+            return Facts(**found, status=self.score.status, score=self.score.score)
+        return Facts(**found)

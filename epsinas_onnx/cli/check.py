@@ -1,0 +1,169 @@
+"""`epsinas-onnx check`: a gate for exported models; exit code 1 where a rule fails."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from epsinas_onnx.cli.common import find_models
+from epsinas_onnx.cli.progress import with_bar
+from epsinas_onnx.errors import UsageError
+from epsinas_onnx.report.findings import ENDINGS, Format
+
+if TYPE_CHECKING:
+    from epsinas_onnx.check.config import Config
+    from epsinas_onnx.check.finding import CheckedModel, CheckReport
+
+EXIT_FOUND = 1
+"""A rule at or above the chosen severity failed."""
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="A TOML file, or a pyproject.toml with [tool.epsinas-onnx]; otherwise the nearest epsinas-onnx.toml or "
+        "pyproject.toml at or above the current folder.",
+    ),
+]
+BaselineOption = Annotated[
+    Path | None, typer.Option("--baseline", "-b", help="The baseline's file; otherwise the one of the configuration.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")]
+
+
+def check_command(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input."),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What is printed.")] = Format.TEXT,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            "-r",
+            help="Also write this file, such as check.sarif, junit.xml, check.json or check.md; FORMAT=FILE where the "
+            "ending does not say it.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    baseline: BaselineOption = None,
+    fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
+    select: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    jobs: JobsOption = 1,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show ignored findings, and models without any.")
+    ] = False,
+    rules: Annotated[bool, typer.Option("--rules", help="List the rules, and leave.")] = False,
+    explain: Annotated[str | None, typer.Option(help="Say what a rule is about, and leave.")] = None,
+) -> None:
+    """Check exported models by rules: valid, not folded, batch free, scored, and as the baseline has them.
+
+    Exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the command or the configuration is wrong.
+    """
+    if rules or explain is not None:
+        _explain(explain)
+        return
+    from epsinas_onnx.check.finding import CheckReport
+
+    chosen = read_config(config, baseline=baseline, fail_on=fail_on, select=select or [])
+    reports = [_report(text) for text in report or []]
+    models = find_models(paths or [])
+    if not models:
+        raise UsageError("no files were named; give files, folders or globs to check")
+    started = time.perf_counter()
+    checked, interrupted = check_all(models, chosen, jobs)
+    done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
+    written = _write(done, format, reports, verbose)
+    if interrupted:
+        typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
+        raise typer.Exit(130)
+    if not written:
+        raise typer.Exit(UsageError.exit_code)
+    if done.failed:
+        raise typer.Exit(EXIT_FOUND)
+
+
+def read_config(
+    path: Path | None, *, baseline: Path | None = None, fail_on: str | None = None, select: Sequence[str] = ()
+) -> Config:
+    """Return the configuration of a command, with what its options change."""
+    from epsinas_onnx.check.config import find_config, load_config
+
+    config = load_config(path) if path is not None else find_config(Path())
+    return config.changed(baseline=baseline, fail_on=fail_on, select=select)
+
+
+def check_all(
+    models: Sequence[str], config: Config, jobs: int, *, with_score: bool = False
+) -> tuple[list[CheckedModel], bool]:
+    """Check models with a bar; return what was checked, and whether the user interrupted it."""
+    from epsinas_onnx.check.examine import check_many
+
+    checked: list[CheckedModel] = []
+    try:
+        for one in with_bar(check_many(models, config, jobs=jobs, with_score=with_score), len(models), "checking"):
+            checked.append(one)
+    except KeyboardInterrupt:
+        return checked, True
+    return checked, False
+
+
+def _report(text: str) -> tuple[Format, Path]:
+    name, equals, file = text.partition("=")
+    if equals and name in set(Format):
+        return Format(name), Path(file)
+    path = Path(text)
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            f"--report {text}: the ending says no format; write FORMAT=FILE with one of {', '.join(Format)}"
+        )
+    return ENDINGS[path.suffix.lower()], path
+
+
+def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Path]], verbose: bool) -> bool:
+    """Print the report and write the files; return whether all could be written."""
+    from epsinas_onnx.check.rules import RULES
+    from epsinas_onnx.report.findings import render
+    from epsinas_onnx.report.findings.text import print_text
+
+    known = list(RULES.values())
+    if format is Format.TEXT and sys.stdout.isatty():
+        print_text(report, Console(), verbose=verbose)
+    else:
+        sys.stdout.write(render(report, format, known, verbose=verbose))
+        sys.stdout.flush()
+    written = True
+    for kind, path in files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(render(report, kind, known, verbose=verbose), encoding="utf-8")
+        except OSError as error:
+            typer.echo(f"Error: cannot write {path}: {error.strerror or error}", err=True)
+            written = False
+    return written
+
+
+def _explain(name: str | None) -> None:
+    from epsinas_onnx.check.rules import RULES
+
+    if name is None:
+        width = max(map(len, RULES))
+        for rule in RULES.values():
+            typer.echo(f"{rule.name:{width}}  {rule.severity:7}  {rule.summary}")
+        return
+    if name not in RULES:
+        raise UsageError(f"there is no rule {name!r}; the rules are {', '.join(RULES)}")
+    rule = RULES[name]
+    typer.echo(
+        f"{rule.name} ({rule.severity}): {rule.summary}\n\nWhy: {rule.why}\n\nFix: {rule.fix}\n\nIgnore: {rule.ignore}"
+    )
+    for key, one in rule.options.model_fields.items():
+        typer.echo(f"\nOption {one.alias or key}: {one.default}")
