@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epsinas_onnx.comparison import Difference, diff
     from epsinas_onnx.errors import (
         EpsinasError,
         MissingRuntime,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {
+    "Difference": "comparison",
     "EpsinasError": "errors",
     "Inspection": "inspection",
     "MissingRuntime": "errors",
@@ -36,6 +38,7 @@ _HOME = {
     "Status": "result",
     "UnsupportedError": "errors",
     "UsageError": "errors",
+    "diff": "comparison",
     "fill": "filling",
     "inspect": "inspection",
     "normalised_dispersion": "metric",
@@ -46,6 +49,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Difference",
     "EpsinasError",
     "Inspection",
     "MissingRuntime",
@@ -57,6 +61,7 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "UsageError",
+    "diff",
     "fill",
     "inspect",
     "normalised_dispersion",

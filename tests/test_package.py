@@ -25,6 +25,7 @@ def in_new_python(code: str) -> str:
 
 def test_the_public_names_are_these() -> None:
     assert epsinas_onnx.__all__ == [
+        "Difference",
         "EpsinasError",
         "Inspection",
         "MissingRuntime",
@@ -36,6 +37,7 @@ def test_the_public_names_are_these() -> None:
         "Status",
         "UnsupportedError",
         "UsageError",
+        "diff",
         "fill",
         "inspect",
         "normalised_dispersion",

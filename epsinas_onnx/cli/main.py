@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli import baseline, check, evaluate, export, inspect, rewrite, score, spaces, weights
+from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.quiet import quiet_libraries
 
@@ -30,6 +30,7 @@ app.command("score")(score.score_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("check")(check.check_command)
 app.add_typer(baseline.app, name="baseline")
+app.command("diff")(diff.diff_command)
 app.command("rewrite")(rewrite.rewrite_command)
 app.command("strip")(weights.strip_command)
 app.command("fill")(weights.fill_command)

@@ -1,0 +1,65 @@
+"""`epsinas-onnx diff`: shows what changed between two models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from epsinas_onnx.cli.common import RestoreOption, parse_inputs, parse_shapes, parse_weights
+
+_PLAIN_WIDTH = 160
+EXIT_DIFFERENT = 1
+"""With --exit-code: the graphs or the scores differ."""
+
+
+class DiffFormat(StrEnum):
+    """How a difference is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+def diff_command(
+    before: Annotated[str, typer.Argument(help="An ONNX file.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    format: Annotated[
+        DiffFormat, typer.Option("--format", "-f", help="markdown is made for pull requests.")
+    ] = DiffFormat.TEXT,
+    score: Annotated[bool, typer.Option("--score/--no-score", help="Score both, or compare the graphs alone.")] = True,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where graphs or scores differ.")] = False,
+    weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
+    input: Annotated[list[str] | None, typer.Option(help="What is fed, as for score.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    restore_batchnorm: RestoreOption = "auto",
+) -> None:
+    """Show what changed between two models: graph, roles, parameters, multiply-adds and score.
+
+    Graphs are compared without names, weights and the order of nodes: two exports of one network have the same
+    fingerprint. Multiply-adds are those of convolutions, matrix products and recurrences, for one sample. Lines with -
+    are nodes that are gone, those with + are new, those with ! changed.
+    """
+    from epsinas_onnx.comparison import diff
+    from epsinas_onnx.report.difference import to_markdown, to_text
+
+    found = diff(
+        before, after, with_score=score, weights=parse_weights(weights), inputs=parse_inputs(input or []), batch=batch,
+        shapes=parse_shapes(shape or [], dim or []), restore_batchnorm=restore_batchnorm,
+    )  # fmt: skip
+    match format:
+        case DiffFormat.JSON:
+            typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        case DiffFormat.MARKDOWN:
+            typer.echo(to_markdown(found), nl=False)
+        case DiffFormat.TEXT:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
+            typer.echo(to_text(found, width), nl=False)
+    if exit_code and not found.same:
+        raise typer.Exit(EXIT_DIFFERENT)

@@ -1,0 +1,196 @@
+"""Compares two models: what changed in graph, roles, parameters, multiply-adds and score."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from epsinas_onnx.alignment import Alignment, align
+from epsinas_onnx.check.finding import Facts
+from epsinas_onnx.check.stored import data_files
+from epsinas_onnx.counting import count_multiply_adds
+from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
+from epsinas_onnx.graph.shapes import model_inputs
+from epsinas_onnx.options import ScoreOptions
+from epsinas_onnx.prepare import GraphOptions, decide
+from epsinas_onnx.result import Status, same_score
+from epsinas_onnx.scorer import score_or_error
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One of the two models.
+
+    inputs, outputs: name, element type and shape as the file declares them. operators, roles: how often each occurs in
+    what the outputs depend on. notes: what a reader of the score should know, restored BatchNorm among it. reason: why
+    there is no score. facts: the score and its status are None where none was asked for, size for a model in memory.
+    """
+
+    model: str
+    producer: str
+    opset: Mapping[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: int
+    operators: Mapping[str, int]
+    roles: Mapping[str, int]
+    facts: Facts
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from model `before` to model `after`.
+
+    alignment: nodes and roles; empty where the graphs are the same. inputs: the ones that changed, a line each.
+    """
+
+    before: ComparedModel
+    after: ComparedModel
+    alignment: Alignment
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def same_graph(self) -> bool:
+        """Whether both are the same architecture: the fingerprints of their weightless graphs agree."""
+        return self.before.facts.fingerprint == self.after.facts.fingerprint
+
+    @property
+    def same_score(self) -> bool:
+        """Whether both have the same status and, but for rounding, the same score; true where none was asked for."""
+        one, two = self.before.facts, self.after.facts
+        if one.status is not two.status:
+            return False
+        return same_score(one.score, two.score)
+
+    @property
+    def same(self) -> bool:
+        """Whether neither graph nor score changed."""
+        return self.same_graph and self.same_score
+
+    def counts(self) -> dict[str, int]:
+        """Return by how much the number of each operator changed, those that it did not change for left out."""
+        changes = Counter(self.after.operators)
+        changes.subtract(self.before.operators)
+        return {operator: count for operator, count in sorted(changes.items()) if count}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types only."""
+        record = dataclasses.asdict(self)
+        for side in ("before", "after"):
+            status = record[side]["facts"]["status"]
+            record[side]["facts"]["status"] = None if status is None else str(status)
+        return {"same_graph": self.same_graph, "same_score": self.same_score, "operators": self.counts(), **record}
+
+
+def diff(before: ModelSource, after: ModelSource, *, with_score: bool = True, **options: Any) -> Difference:
+    """Compare two models: paths, bytes, `onnx.ModelProto`, `onnx_ir.Model`, or what `score` takes beside these.
+
+    Graphs are compared without their weights (see `epsinas_onnx.graph.fingerprint`), so two exports of one network
+    differ in nothing, whatever was trained. with_score: whether both are scored; otherwise nothing is run. options:
+    the keyword arguments of `score`; parameters, multiply-adds and notes follow them too. A model that cannot be
+    scored has the status `error` and the reason.
+
+    Raises ModelError where one of the models cannot be read, one sentence for both where it is both; UsageError for
+    wrong arguments.
+    """
+    for key in ("shapes", "roles"):
+        options[key] = dict(options.get(key) or {})
+    outputs = options.get("outputs") or ()
+    options["outputs"] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    checked = ScoreOptions(**options)
+    one, two = _read(before, after, checked)
+    graphs = canonical_graph(one), canonical_graph(two)
+    sides = [
+        _side(source, loaded, graph, checked, with_score)
+        for source, loaded, graph in zip((before, after), (one, two), graphs, strict=True)
+    ]
+    return Difference(sides[0], sides[1], align(*graphs), tuple(_changed_inputs(graphs, sides)))
+
+
+def _read(before: ModelSource, after: ModelSource, options: ScoreOptions) -> tuple[LoadedModel, LoadedModel]:
+    loaded, errors = [], []
+    for source in (before, after):
+        try:
+            loaded.append(load_model(source, options.fed))
+        except ModelError as error:
+            errors.append(error)
+    if len(errors) == 2:
+        raise ModelError(f"neither model can be read: {errors[0]}; {errors[1]}")
+    if errors:
+        raise errors[0]
+    return loaded[0], loaded[1]
+
+
+def _side(
+    source: ModelSource, loaded: LoadedModel, graph: CanonicalGraph, options: ScoreOptions, with_score: bool
+) -> ComparedModel:
+    """Describe one model; `loaded` is used up."""
+    model = loaded.model
+    producer = f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip()
+    opset = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
+    inputs = tuple(f"{v.name} {text}" for v, text in zip(model_inputs(model), graph.inputs, strict=True))
+    outputs = tuple(f"{v.name} {text}" for v, text in zip(model.graph.outputs, graph.outputs, strict=True))
+    operators = dict(Counter(line.operator for line in graph.lines))
+    roles = dict(Counter(operand.role for line in graph.lines for operand in line.operands if operand.role))
+    notes = loaded.notes()
+    parameters = multiply_adds = None
+    decision = GraphOptions(dict(options.shapes), (), dict(options.roles), restore=options.restore_batchnorm)
+    try:
+        specs, decisions, restored = decide(loaded, 1, decision, allow_custom=True)
+    except ModelError as error:
+        notes.append(str(error).removeprefix(f"{loaded.name}: "))
+    else:
+        notes += restored.notes()
+        parameters = decisions.parameters()
+        counted = count_multiply_adds(loaded, specs, decisions)
+        multiply_adds = counted.total if counted.uncounted is None else None
+    scored = score_or_error(source, options) if with_score else None
+    facts = Facts(
+        fingerprint=graph.fingerprint,
+        size=_size(source),
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        opset=opset.get("ai.onnx"),
+        status=None if scored is None else scored.status,
+        score=None if scored is None else scored.score,
+    )
+    if scored is not None and scored.status is not Status.ERROR:
+        notes = list(scored.warnings)
+    reason = None if scored is None or scored.reason is None else scored.reason.removeprefix(f"{loaded.name}: ")
+    return ComparedModel(
+        loaded.name, producer, opset, inputs, outputs, len(graph.lines), operators, roles, facts, tuple(notes), reason
+    )
+
+
+def _size(source: ModelSource) -> int | None:
+    """Return the bytes of a file and its external data, or of a message; None for a graph that was never written."""
+    if isinstance(source, bytes):
+        return len(source)
+    if isinstance(source, onnx.ModelProto):
+        return int(source.ByteSize())
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = Path(source)
+    outside = data_files(load_proto(source, str(path)).graph, path.parent)
+    return path.stat().st_size + sum(size or 0 for size in outside.values())
+
+
+def _changed_inputs(graphs: tuple[CanonicalGraph, CanonicalGraph], sides: list[ComparedModel]) -> Iterator[str]:
+    """Yield the inputs that changed; their names do not count."""
+    (ours, theirs), (before, after) = (graph.inputs for graph in graphs), sides
+    for index, (one, two) in enumerate(zip_longest(ours, theirs)):
+        if one != two:
+            names = [side.inputs[index] if index < len(side.inputs) else "none" for side in (before, after)]
+            yield f"input {index}: {names[0]} -> {names[1]}"

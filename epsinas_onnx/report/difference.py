@@ -1,0 +1,175 @@
+"""What changed between two models, as text for a person and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from epsinas_onnx.alignment import Alignment, NodeText
+from epsinas_onnx.comparison import ComparedModel, Difference
+
+_MOST_NAMED = 3
+_MOST_SHOWN = 40
+_NONE = "none"
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A row of the table. change: empty where nothing changed, or where it is no number."""
+
+    title: str
+    before: str
+    after: str
+    change: str = ""
+
+
+def to_text(found: Difference, width: int) -> str:
+    """Return the difference as lines of at most `width` columns; short where little changed."""
+    lines = [f"{found.before.model} -> {found.after.model}", *_heading(found), ""]
+    rows = [("", "before", "after", "change"), *((r.title, r.before, r.after, r.change) for r in _facts(found))]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for title, before, after, change in rows:
+        lines.append(f"{title:<{widths[0]}}  {before:>{widths[1]}}  {after:>{widths[2]}}  {change}".rstrip())
+    for side, text in _remarks(found):
+        lines += _wrapped(f"{side}: {text}", width)
+    for title, entries in _sections(found):
+        lines += ["", f"{title}:"]
+        lines += [line for entry in _limited(entries) for line in _wrapped(entry, width)]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(found: Difference) -> str:
+    """Return the difference as a heading, a table and lists, to paste into a pull request."""
+    lines = [f"### `{found.before.model}` -> `{found.after.model}`", "", *_heading(found), ""]
+    lines += ["| | before | after | change |", "| :- | -: | -: | -: |"]
+    lines += [f"| {' | '.join(map(_cell, (r.title, r.before, r.after, r.change)))} |" for r in _facts(found)]
+    lines += [""] + [f"- {side}: {text}" for side, text in _remarks(found)]
+    for title, entries in _sections(found):
+        lines += ["", f"**{title}**", "", "```diff", *_limited(entries), "```"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _heading(found: Difference) -> list[str]:
+    one, two = found.before.facts, found.after.facts
+    if found.same_graph:
+        return [f"the same graph, fingerprint {one.fingerprint}"]
+    return [f"the graphs differ: fingerprints {one.fingerprint} and {two.fingerprint}"]
+
+
+def _facts(found: Difference) -> list[_Fact]:
+    before, after = found.before, found.after
+    one, two = before.facts, after.facts
+    rows = [
+        _number("nodes", before.nodes, after.nodes),
+        _number("parameters", one.parameters, two.parameters),
+        _number("multiply-adds", one.multiply_adds, two.multiply_adds),
+        _number("bytes", one.size, two.size),
+        _Fact("opset", _opset(before), _opset(after)),
+        _Fact("producer", before.producer, after.producer),
+    ]
+    if one.status is not None or two.status is not None:
+        rows.append(_Fact("status", str(one.status), str(two.status)))
+        change = (
+            ""
+            if one.score is None or two.score is None
+            else _change(one.score, two.score, f"{two.score - one.score:+.6f}")
+        )
+        rows.append(_Fact("score", _score(one.score), _score(two.score), change))
+    return rows
+
+
+def _number(title: str, before: int | None, after: int | None) -> _Fact:
+    one, two = ("unknown" if number is None else f"{number:,}" for number in (before, after))
+    if before is None or after is None:
+        return _Fact(title, one, two)
+    return _Fact(title, one, two, _change(before, after, f"{after - before:+,}"))
+
+
+def _change(before: float, after: float, text: str) -> str:
+    if before == after:
+        return ""
+    return f"{text} ({(after - before) / before:+.1%})" if before else text
+
+
+def _score(score: float | None) -> str:
+    return _NONE if score is None else f"{score:.6f}"
+
+
+def _opset(model: ComparedModel) -> str:
+    return ", ".join(f"{domain} {version}" for domain, version in model.opset.items())
+
+
+def _remarks(found: Difference) -> Iterator[tuple[str, str]]:
+    """Yield why there is no score and what else to know, said once where it is the same for both."""
+    sides = [
+        ([] if model.reason is None else [model.reason]) + [f"note: {note}" for note in model.notes]
+        for model in (found.before, found.after)
+    ]
+    for text in dict.fromkeys([*sides[0], *sides[1]]):
+        where = [name for name, texts in zip(("before", "after"), sides, strict=True) if text in texts]
+        yield ("both" if len(where) == 2 else where[0]), text
+
+
+def _sections(found: Difference) -> Iterator[tuple[str, list[str]]]:
+    """Yield the lists that hold something, each with its title."""
+    changed = found.alignment
+    counts = [f"{count:+,} {operator}" for operator, count in found.counts().items()]
+    nodes = list(_nodes(changed))
+    if not (found.same_graph or nodes or found.inputs or changed.outputs):
+        nodes = ["the graphs differ in how they were read (quantisation) or in what their bodies take from outside"]
+    for title, entries in (
+        ("inputs and outputs", [*found.inputs, *changed.outputs]),
+        ("operators", [", ".join(counts)] if counts else []),
+        ("nodes", nodes),
+        ("roles", list(_roles(changed))),
+    ):
+        if entries:
+            yield title, entries
+
+
+def _nodes(changed: Alignment) -> Iterator[str]:
+    """Yield what became of the nodes, equal changes together."""
+    for sign, nodes in (("-", changed.removed), ("+", changed.added)):
+        grouped: dict[str, list[str]] = {}
+        for node in nodes:
+            grouped.setdefault(_with_text(node), []).append(repr(node.name))
+        for text, names in grouped.items():
+            yield f"{sign} {text}{_times(names)}"
+    grouped = {}
+    for change in changed.changed:
+        text = f"{change.before.operator}: {'; '.join(change.changes)}"
+        grouped.setdefault(text, []).append(_both(change.before.name, change.after.name))
+    for text, names in grouped.items():
+        yield f"! {text}{_times(names)}"
+
+
+def _with_text(node: NodeText) -> str:
+    return f"{node.operator} {node.text}".rstrip()
+
+
+def _times(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+    return f"  ({len(names)} times: {shown})" if len(names) > 1 else f"  ({shown})"
+
+
+def _both(before: str, after: str) -> str:
+    return repr(before) if before == after else f"{before!r} -> {after!r}"
+
+
+def _roles(changed: Alignment) -> Iterator[str]:
+    for role in changed.roles:
+        yield f"! {_both(role.before, role.after)} input {role.slot}: {role.roles[0]} -> {role.roles[1]}"
+
+
+def _limited(entries: Sequence[str]) -> list[str]:
+    rest = len(entries) - _MOST_SHOWN
+    return [*entries[:_MOST_SHOWN], *([f"... and {rest:,} more; --format json has all"] if rest > 0 else [])]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False) or [""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
