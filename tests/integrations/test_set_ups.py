@@ -134,6 +134,15 @@ def test_the_shell_lines_run(exported: Path) -> None:
         assert (exported / written).stat().st_size > 100
 
 
+@pytest.mark.skipif(not os.environ.get("EPSINAS_INSTALLS"), reason="EPSINAS_INSTALLS asks for no installation")
+def test_the_shell_script_installs_the_package_and_runs(exported: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT))
+    assert done.code == 0, done.err
+    done = run(exported, "sh", "-ec", shown_files()["check.sh"], PIP_FIND_LINKS=str(tmp_path))
+    assert done.code == 1, done.err
+    assert "error    folded-batchnorm" in done.out
+
+
 def test_the_test_file_passes_beside_the_models(exported: Path) -> None:
     (exported / "test_models.py").write_text(shown_files()["test_models.py"])
     done = run(exported, sys.executable, "-m", "pytest", "--onnx", "models/", "-p", "no:cacheprovider")
