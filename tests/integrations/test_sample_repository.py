@@ -36,10 +36,9 @@ INSTALLED = "        language: system\n        additional_dependencies: []\n"
 def run(folder: Path, *command: str, **variables: str) -> Done:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     author = {f"GIT_{who}_{what}": "team@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    home = {"PRE_COMMIT_HOME": str(folder.parent / "pre-commit"), "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, **author, **home, "PATH": path, **variables},
+        env={**os.environ, **author, "GIT_CONFIG_GLOBAL": os.devnull, "PATH": path, **variables},
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -70,8 +69,11 @@ def hooks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def sample(tmp_path: Path, hooks: tuple[Path, str]) -> Path:
+def sample(
+    tmp_path: Path, hooks: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Return a repository with one good export, its baseline, and the hook installed."""
+    monkeypatch.setenv("PRE_COMMIT_HOME", str(tmp_path_factory.getbasetemp() / "pre-commit"))
     pytest.importorskip("pre_commit", reason="pre-commit is not installed: pip install pre-commit")
     folder = tmp_path / "sample"
     folder.mkdir()
