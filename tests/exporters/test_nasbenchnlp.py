@@ -134,4 +134,5 @@ def test_onnxruntime_and_torch_agree_on_random_weights(arch: str) -> None:
     ours = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"tokens": tokens})[0]
     theirs = run(json.loads(arch), {name: torch.from_numpy(value) for name, value in values.items()}, tokens, layers=3)
     assert np.ptp(theirs.numpy()) > 0
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+    # Small entries are differences of large ones, whose rounding they have: 1.3e-4 beside 527, without AVX-512.
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-6 * max(10.0, float(theirs.abs().max())))
