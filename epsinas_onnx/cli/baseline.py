@@ -122,9 +122,11 @@ def _described(entry: Entry) -> str:
 
 
 def _kept_where_equal(before: Baseline, entries: dict[str, Entry], settings: ScoreSettings) -> dict[str, Entry]:
-    """Return the entries, the old ones where all that differs is how a score was rounded."""
+    """Return the entries, with the old score where all that differs is how it was rounded."""
     return {
-        name: old if old is not None and not _changes(before, old, entry, settings) else entry
+        name: entry.model_copy(update={"score": old.score})
+        if old is not None and not _changes(before, old, entry, settings)
+        else entry
         for name, entry in entries.items()
         for old in [before.models.get(name)]
     }

@@ -153,6 +153,15 @@ def test_entries_that_stay_keep_the_options_they_were_written_for(kept: Path) ->
     assert "settings" not in record["models"]["other.onnx"]
 
 
+def test_options_that_move_from_the_whole_to_a_path_stay_with_the_model(kept: Path) -> None:
+    moved = CONFIG.replace("batch = 8", "batch = 16") + '[[paths]]\npattern = "mo*"\nscore = { batch = 8 }\n'
+    (kept / "epsinas-onnx.toml").write_text(moved)
+    assert command("baseline", "write", "model.onnx").code == 0
+    record = json.loads((kept / NAME).read_text())
+    assert (record["settings"]["batch"], record["models"]["model.onnx"]["settings"]["batch"]) == (16, 8)
+    assert checked(kept / "model.onnx", kept, moved).findings == ()
+
+
 def test_options_of_a_path_are_kept_with_its_models(kept: Path) -> None:
     config = CONFIG + '[[paths]]\npattern = "mo*"\nscore = { batch = 4 }\n'
     (kept / "epsinas-onnx.toml").write_text(config)

@@ -242,6 +242,19 @@ def test_a_model_that_cannot_be_prepared_is_said_once(tmp_path: Path) -> None:
     assert {"invalid-onnx", "score-status"} <= set(rules(found))
 
 
+def test_what_nobody_foresaw_costs_one_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("so odd")
+
+    monkeypatch.setattr("epsinas_onnx.check.subject.canonical_graph", fails)
+    monkeypatch.setattr("epsinas_onnx.check.rules.valid.declared_opset", fails)
+    found = checked(perceptron(), tmp_path)
+    assert [one.message for one in found.findings] == [
+        "unexpected ZeroDivisionError in the rule opset-range: so odd; please report this file"
+    ]
+    assert (found.facts.fingerprint, found.facts.status) == (None, "ok")
+
+
 def test_names_are_stable() -> None:
     assert list(RULES) == [
         "unreadable", "invalid-onnx", "opset-range", "unknown-domain", "unused-initializer", "weight-data",
