@@ -185,7 +185,15 @@ def assert_same(copy: Any, original: Score | str, what: str, rel: float = 1e-4, 
         assert found.raw_score == pytest.approx(original.raw_score, rel=rel, abs=1e-5), what
 
 
-@pytest.mark.parametrize("name", SOURCES)
+LARGE = {
+    "keras-MobileNetV3Small", "light_densenet121", "light_inception_v1", "light_inception_v2", "light_resnet50",
+    "light_shufflenet", "light_vgg19", "light_zfnet512", "torch-densenet121",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in SOURCES]
+)
 def test_copies_of_a_model_get_its_score(name: str, tmp_path: Path) -> None:
     source = SOURCES[name]
     original = result(source)

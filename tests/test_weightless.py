@@ -30,7 +30,16 @@ def stored_floats(proto: onnx.ModelProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT)
 
 
-@pytest.mark.parametrize("path", [*MODELS, *LIGHT], ids=lambda path: path.stem)
+LARGE = {"light_densenet121", "light_inception_v1", "light_inception_v2"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE else [], id=path.stem)
+        for path in (*MODELS, *LIGHT)
+    ],
+)
 @pytest.mark.parametrize("anonymise", [False, True])
 def test_the_score_stays_bit_for_bit(path: Path, anonymise: bool) -> None:
     stripped = strip(path, anonymise=anonymise)

@@ -17,6 +17,8 @@ from tests.builders import Done, save
 from tests.check.test_baseline import exported_again
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [tool.epsinas-onnx]
 baseline = "models/epsinas-baseline.json"

@@ -99,6 +99,7 @@ class Job:
         return self
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_action_run_as_the_workflow_asks(exported: Path, tmp_path: Path) -> None:
     workflow = yaml.safe_load(shown_files()[".github/workflows/onnx.yml"])
     steps = workflow["jobs"]["check"]["steps"]
@@ -122,6 +123,7 @@ def test_the_steps_of_the_action_run_as_the_workflow_asks(exported: Path, tmp_pa
     assert wrong.step("Check the models").code == 1  # the file that is not there is a finding
 
 
+@pytest.mark.slow
 def test_the_shell_lines_run(exported: Path) -> None:
     for name in ("check.sh", ".gitlab-ci.yml"):
         text = shown_files()[name]
@@ -134,6 +136,7 @@ def test_the_shell_lines_run(exported: Path) -> None:
         assert (exported / written).stat().st_size > 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("EPSINAS_INSTALLS"), reason="EPSINAS_INSTALLS asks for no installation")
 def test_the_shell_script_installs_the_package_and_runs(exported: Path, tmp_path: Path) -> None:
     done = run(tmp_path, sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT))
@@ -143,6 +146,7 @@ def test_the_shell_script_installs_the_package_and_runs(exported: Path, tmp_path
     assert "error    folded-batchnorm" in done.out
 
 
+@pytest.mark.slow
 def test_the_test_file_passes_beside_the_models(exported: Path) -> None:
     (exported / "test_models.py").write_text(shown_files()["test_models.py"])
     done = run(exported, sys.executable, "-m", "pytest", "--onnx", "models/", "-p", "no:cacheprovider")
