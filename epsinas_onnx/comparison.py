@@ -15,13 +15,13 @@ import onnx
 
 from epsinas_onnx.alignment import Alignment, align
 from epsinas_onnx.check.finding import Facts
-from epsinas_onnx.check.stored import data_files
+from epsinas_onnx.check.stored import bytes_with_data, data_files
 from epsinas_onnx.counting import count_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.shapes import model_inputs
-from epsinas_onnx.options import ScoreOptions
+from epsinas_onnx.options import ScoreOptions, score_options
 from epsinas_onnx.prepare import GraphOptions, decide
 from epsinas_onnx.result import Status, same_score
 from epsinas_onnx.scorer import score_or_error
@@ -105,11 +105,7 @@ def diff(before: ModelSource, after: ModelSource, *, with_score: bool = True, **
     Raises ModelError where one of the models cannot be read, one sentence for both where it is both; UsageError for
     wrong arguments.
     """
-    for key in ("shapes", "roles"):
-        options[key] = dict(options.get(key) or {})
-    outputs = options.get("outputs") or ()
-    options["outputs"] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    checked = ScoreOptions(**options)
+    checked = score_options(**options)
     one, two = _read(before, after, checked)
     graphs = canonical_graph(one), canonical_graph(two)
     sides = [
@@ -154,8 +150,7 @@ def _side(
     else:
         notes += restored.notes()
         parameters = decisions.parameters()
-        counted = count_multiply_adds(loaded, specs, decisions)
-        multiply_adds = counted.total if counted.uncounted is None else None
+        multiply_adds = count_multiply_adds(loaded, specs, decisions).known
     scored = score_or_error(source, options) if with_score else None
     facts = Facts(
         fingerprint=graph.fingerprint,
@@ -183,8 +178,7 @@ def _size(source: ModelSource) -> int | None:
     if not isinstance(source, (str, os.PathLike)):
         return None
     path = Path(source)
-    outside = data_files(load_proto(source, str(path)).graph, path.parent)
-    return path.stat().st_size + sum(size or 0 for size in outside.values())
+    return bytes_with_data(path, data_files(load_proto(source, str(path)).graph, path.parent))
 
 
 def _changed_inputs(graphs: tuple[CanonicalGraph, CanonicalGraph], sides: list[ComparedModel]) -> Iterator[str]:

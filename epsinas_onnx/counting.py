@@ -30,6 +30,11 @@ class MultiplyAdds(NamedTuple):
     total: int
     uncounted: str | None = None
 
+    @property
+    def known(self) -> int | None:
+        """How many there are, None where not all could be counted."""
+        return self.total if self.uncounted is None else None
+
 
 def count_multiply_adds(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDecisions) -> MultiplyAdds:
     """Count the multiply-adds for one sample of a model that was decided for one; see `prepare.decide`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,3 +79,11 @@ class ScoreOptions:
     def fed(self) -> frozenset[str]:
         """The inputs that the user named, and which are fed whatever they look like."""
         return given_names(self.inputs).union(self.shapes)
+
+
+def score_options(*, outputs: str | Sequence[str] | None = None, **options: Any) -> ScoreOptions:
+    """Return checked options from the keyword arguments of `score`; raises UsageError where they are wrong."""
+    for key in ("shapes", "roles"):
+        options[key] = dict(options.get(key) or {})
+    named = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+    return ScoreOptions(outputs=named, **options)

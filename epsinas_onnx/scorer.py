@@ -14,7 +14,7 @@ from epsinas_onnx.graph.rewrite import NormStats
 from epsinas_onnx.graph.shapes import Shapes, attempts, free_dimensions
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
-from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions
+from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options
 from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import choose_providers
 
@@ -63,9 +63,9 @@ def score(
 
     Source: the epsinas paper's metric, as DESIGN section 1 fixes it.
     """
-    options = ScoreOptions(
-        weights, inputs, batch, dict(shapes or {}), _names(outputs), dict(roles or {}), norm_stats, lump, providers,
-        seed, dtype, threads, restore_batchnorm=restore_batchnorm,
+    options = score_options(
+        weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
+        lump=lump, providers=providers, seed=seed, dtype=dtype, threads=threads, restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
     return score_with(model, options)
 
@@ -82,11 +82,7 @@ def score_many(
     """
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")
-    if "outputs" in options:
-        options["outputs"] = _names(options["outputs"])
-    for key in ("shapes", "roles"):
-        options[key] = dict(options.get(key) or {})
-    checked = ScoreOptions(**options, jobs=jobs)
+    checked = score_options(**options, jobs=jobs)
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
@@ -146,9 +142,3 @@ def _scored(source: ModelSource, options: ScoreOptions) -> Score:
                 loaded = load_model(source, options.fed)
     assert first_error is not None
     raise first_error
-
-
-def _names(outputs: str | Sequence[str] | None) -> tuple[str, ...]:
-    if outputs is None:
-        return ()
-    return (outputs,) if isinstance(outputs, str) else tuple(outputs)

@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from epsinas_onnx.attempt import versions
 from epsinas_onnx.check.finding import Facts
-from epsinas_onnx.check.settings import ScoreSettings, kebab, sentence
+from epsinas_onnx.check.settings import STRICT, ScoreSettings, sentence
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.result import Status
 
 FILE_NAME = "epsinas-baseline.json"
 _DIGITS = 9  # what tells one float32 from the next
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, alias_generator=kebab, populate_by_name=True)
-
 
 class Entry(BaseModel):
     """What is expected of one model. settings: of the score, where they are not those of the whole baseline."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
     status: Status
@@ -43,7 +41,7 @@ class Baseline(BaseModel):
     models: by path, relative to the baseline's folder, with slashes.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
 
     version: Literal[1] = 1
     written_by: str = ""

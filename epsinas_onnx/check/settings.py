@@ -24,10 +24,14 @@ def sentence(error: ValidationError) -> str:
     return f"{place}: {message}{more}" if place else f"{message}{more}"
 
 
+STRICT = ConfigDict(extra="forbid", frozen=True, alias_generator=kebab, populate_by_name=True)
+"""How records are read: what is not known is an error."""
+
+
 class ScoreSettings(BaseModel):
     """The options of `score` that change the number; see there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=kebab, populate_by_name=True)
+    model_config = STRICT
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
     batch: Annotated[int, Field(ge=2)] = DEFAULT_BATCH

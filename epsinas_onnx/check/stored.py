@@ -41,6 +41,11 @@ def data_files(graph: onnx.GraphProto, folder: Path) -> dict[str, int | None]:
     return {name: size_of(folder / name) for name in names}
 
 
+def bytes_with_data(path: Path, files: Mapping[str, int | None]) -> int:
+    """Return how many bytes a file and its external data files have, missing ones left out."""
+    return (size_of(path) or 0) + sum(size or 0 for size in files.values())
+
+
 def size_of(path: Path) -> int | None:
     """Return how many bytes a file has, None where there is none."""
     try:

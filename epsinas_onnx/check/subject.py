@@ -11,7 +11,7 @@ import onnx
 from epsinas_onnx.check.baseline import Baseline, Entry, key_of
 from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.check.settings import ScoreSettings
-from epsinas_onnx.check.stored import data_files, size_of
+from epsinas_onnx.check.stored import bytes_with_data, data_files
 from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
@@ -57,14 +57,14 @@ class Subject:
     @cached_property
     def restored(self) -> Restored:
         """Which batch normalisations were folded away, whatever the settings say of restoring them."""
-        model = load_model(self.path, self.options.fed).model
+        model = self.loaded.copy().model
         infer_shapes(model)
         return restore_batch_norms(model, StaticValues.of(model))
 
     @cached_property
     def decided(self) -> tuple[tuple[InputSpec, ...], RoleDecisions, LoadedModel]:
         """The inputs for one sample, the roles, and the model that they are of, with all shapes inferred."""
-        loaded = load_model(self.path, self.options.fed)
+        loaded = self.loaded.copy()
         graph = GraphOptions(self.options.shapes, (), self.options.roles, restore=self.options.restore_batchnorm)
         specs, decisions, _ = decide(loaded, 1, graph, allow_custom=True)
         return specs, decisions, loaded
@@ -88,7 +88,7 @@ class Subject:
     @property
     def multiply_adds(self) -> int | None:
         """The same, None where not all of them could be counted."""
-        return self.counted.total if self.counted.uncounted is None else None
+        return self.counted.known
 
     @cached_property
     def score(self) -> Score:
@@ -108,7 +108,7 @@ class Subject:
     @cached_property
     def size(self) -> int:
         """Bytes of the file and of its external data."""
-        return (size_of(Path(self.path)) or 0) + sum(size or 0 for size in self.data_files.values())
+        return bytes_with_data(Path(self.path), self.data_files)
 
     def facts(self, *, with_score: bool = False) -> Facts:
         """Return what is known of the model; the score only where a rule asked for it, or `with_score` does."""

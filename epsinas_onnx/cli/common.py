@@ -15,6 +15,9 @@ from epsinas_onnx.errors import UsageError
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
 
+PLAIN_WIDTH = 160
+"""Columns of what goes into a file or a pipe."""
+
 EXIT_FAILED = 3
 """Some file could not be read or run."""
 

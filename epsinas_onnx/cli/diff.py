@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import RestoreOption, parse_inputs, parse_shapes, parse_weights
+from epsinas_onnx.cli.common import PLAIN_WIDTH, RestoreOption, parse_inputs, parse_shapes, parse_weights
 
-_PLAIN_WIDTH = 160
 EXIT_DIFFERENT = 1
 """With --exit-code: the graphs or the scores differ."""
 
@@ -59,7 +58,7 @@ def diff_command(
         case DiffFormat.MARKDOWN:
             typer.echo(to_markdown(found), nl=False)
         case DiffFormat.TEXT:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
             typer.echo(to_text(found, width), nl=False)
     if exit_code and not found.same:
         raise typer.Exit(EXIT_DIFFERENT)

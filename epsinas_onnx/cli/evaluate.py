@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import find_space, parse_inputs, parse_weights
+from epsinas_onnx.cli.common import PLAIN_WIDTH, find_space, parse_inputs, parse_weights
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import UsageError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from epsinas_onnx.evaluation.scoring import Scores
     from epsinas_onnx.evaluation.table import Table
     from epsinas_onnx.graph.load import Buildable
-
-_PLAIN_WIDTH = 160
 
 
 class EvaluationFormat(StrEnum):
@@ -133,7 +131,7 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
         case EvaluationFormat.MARKDOWN:
             typer.echo(reports.to_markdown(outcome, top))
         case EvaluationFormat.TABLE:
-            reports.print_outcome(outcome, top, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
+            reports.print_outcome(outcome, top, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
 
 
 def _scores(

@@ -13,12 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from epsinas_onnx.cli.common import RestoreOption, parse_pairs, parse_shapes
+from epsinas_onnx.cli.common import PLAIN_WIDTH, RestoreOption, parse_pairs, parse_shapes
 
 if TYPE_CHECKING:
     from epsinas_onnx.inspection import Inspection, Lumping
-
-_PLAIN_WIDTH = 160
 
 
 class InspectFormat(StrEnum):
@@ -50,7 +48,7 @@ def inspect_command(
     if format is InspectFormat.JSON:
         typer.echo(json.dumps(found.to_dict(), indent=2))
         return
-    _print(found, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
+    _print(found, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
 
 
 def _print(found: Inspection, console: Console) -> None:

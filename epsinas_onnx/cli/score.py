@@ -13,6 +13,7 @@ from rich.console import Console
 
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
+    PLAIN_WIDTH,
     RestoreOption,
     find_models,
     parse_inputs,
@@ -27,8 +28,6 @@ from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
 from epsinas_onnx.result import Score, Status
-
-_PLAIN_WIDTH = 160  # columns of a table that goes into a file or a pipe
 
 
 class Format(StrEnum):
@@ -181,7 +180,7 @@ def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
         case Format.TABLE:
             is_terminal = target.isatty()
             text = io.StringIO()
-            plain = Console(file=text, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+            plain = Console(file=text, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
             print_table(scores, Console(file=target) if is_terminal else plain)
             target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
         case Format.JSON:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PLAIN_WIDTH = 160
+from epsinas_onnx.cli.common import PLAIN_WIDTH
 
 
 def spaces_command(
@@ -43,7 +43,7 @@ def spaces_command(
             batch = str(defaults.batch)
             cells = (space.name, size, constants, defaults.input, batch, sizes, space.title, space.form)
             table.add_row(*map(Text, cells))
-        Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
     for reason in broken:
         typer.echo(f"warning: {reason}", err=True)
 

@@ -146,8 +146,7 @@ def canonical_graph(loaded: LoadedModel) -> CanonicalGraph:
 
     `loaded` must be as `load_model` returns it: shapes that were made concrete are no longer what the file declares.
     """
-    copy = LoadedModel(loaded.model.clone(), loaded.name, loaded.nodes, loaded.quantised, loaded.supplied)
-    return _canonical(copy)
+    return _canonical(loaded.copy())
 
 
 def _canonical(loaded: LoadedModel) -> CanonicalGraph:

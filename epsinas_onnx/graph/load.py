@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class LoadedModel:
     nodes: int
     quantised: Dequantised = field(default_factory=Dequantised)
     supplied: Supplied = field(default_factory=Supplied)
+
+    def copy(self) -> LoadedModel:
+        """Return the same with a graph of its own, for what changes it in place."""
+        return dataclasses.replace(self, model=self.model.clone())
 
     def notes(self) -> list[str]:
         """Return what a reader of the score should know about how the file was read."""

@@ -15,8 +15,8 @@ from epsinas_onnx.graph.layers import CONVOLUTIONS, Kind
 from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.rewrite import rank_of
 from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.listing import NAMED, first_names
 
-_NAMED = 3
 _PARAMETERS = (("scale", 1.0), ("shift", 0.0), ("mean", 0.0), ("variance", 1.0))
 
 
@@ -39,13 +39,12 @@ class Restored:
         if self.layers:
             reasons = list(dict.fromkeys(_general(why) for why in self.why))
             epsilon = f"; epsilon {EPSILON:g} assumed" if self.guessed else ""
-            notes.append(f"{len(self.layers)} BatchNorm restored ({'; '.join(reasons[:_NAMED])}{epsilon})")
+            notes.append(f"{len(self.layers)} BatchNorm restored ({'; '.join(reasons[:NAMED])}{epsilon})")
         if self.doubts:
-            names = [name for name, _ in self.doubts]
-            shown = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            names = [repr(name) for name, _ in self.doubts]
             notes.append(
-                f"{len(names)} convolutions ({shown}) {self.doubts[0][1]}; nothing was restored, so if BatchNorm was "
-                f"folded into them, this is not the score of the architecture: use --restore-batchnorm all"
+                f"{len(names)} convolutions ({first_names(names)}) {self.doubts[0][1]}; nothing was restored, so if "
+                "BatchNorm was folded into them, this is not the score of the architecture: use --restore-batchnorm all"
             )
         return notes
 

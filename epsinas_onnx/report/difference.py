@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from epsinas_onnx.alignment import Alignment, NodeText
 from epsinas_onnx.comparison import ComparedModel, Difference
+from epsinas_onnx.listing import first_names
 
-_MOST_NAMED = 3
 _MOST_SHOWN = 40
 _NONE = "none"
 
@@ -149,7 +149,7 @@ def _with_text(node: NodeText) -> str:
 
 
 def _times(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+    shown = first_names(names)
     return f"  ({len(names)} times: {shown})" if len(names) > 1 else f"  ({shown})"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -13,8 +13,8 @@ from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.shapes import held_batch
 from epsinas_onnx.graph.static import RANDOM, all_graphs
+from epsinas_onnx.listing import first_names
 
-_NAMED = 3
 _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")
 _LOSSES = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"})
 
@@ -23,18 +23,16 @@ def _folded(subject: Subject, _: Options) -> Iterator[Problem]:
     layers = subject.restored.layers
     if layers:
         what = "a BatchNormalization was" if len(layers) == 1 else f"{len(layers)} BatchNormalizations were"
-        yield Problem(f"{what} folded into the layers in front: {_names(layers)}", layers[0])
+        yield Problem(
+            f"{what} folded into the layers in front: {first_names([repr(name) for name in layers])}", layers[0]
+        )
 
 
 def _maybe_folded(subject: Subject, _: Options) -> Iterator[Problem]:
     doubts = subject.restored.doubts
     if doubts:
-        names = [name for name, _ in doubts]
-        yield Problem(f"{len(doubts)} convolutions {doubts[0][1]}: {_names(names)}", names[0])
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        names = [repr(name) for name, _ in doubts]
+        yield Problem(f"{len(doubts)} convolutions {doubts[0][1]}: {first_names(names)}", doubts[0][0])
 
 
 def _fixed(subject: Subject, _: Options) -> Iterator[Problem]:

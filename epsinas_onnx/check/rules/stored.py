@@ -12,15 +12,14 @@ from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.stored import data_problem, stored_bytes, stored_tensors
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.static import proto_bodies
-
-_NAMED = 3
+from epsinas_onnx.listing import NAMED, first_names
 
 
 def _unused(subject: Subject, _: Options) -> Iterator[Problem]:
     unused = [tensor for graph, read in _scopes(subject.proto.graph) for tensor in graph.initializer
               if tensor.name not in read]  # fmt: skip
     if unused:
-        shown = ", ".join(repr(tensor.name) for tensor in unused[:_NAMED]) + (", ..." if len(unused) > _NAMED else "")
+        shown = first_names([repr(tensor.name) for tensor in unused])
         size = readable(sum(stored_bytes(tensor) for tensor in unused))
         what = "1 initializer is" if len(unused) == 1 else f"{len(unused)} initializers are"
         yield Problem(f"{what} read by no node ({size}): {shown}")
@@ -44,7 +43,7 @@ def _data(subject: Subject, _: Options) -> Iterator[Problem]:
     graph = subject.proto.graph
     declared = {value.name: value for value in (*graph.input, *graph.value_info)}
     missing = [name for name, size in subject.data_files.items() if size is None]
-    for name in missing[:_NAMED]:
+    for name in missing[:NAMED]:
         yield Problem(f"the file {name!r}, which holds the data of its tensors, is missing")
     for tensor in stored_tensors(graph):
         problem = data_problem(tensor, subject.data_files)

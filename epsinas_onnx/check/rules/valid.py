@@ -10,7 +10,6 @@ from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.load import STANDARD_DOMAINS
-from epsinas_onnx.graph.oldest import declared_opset
 from epsinas_onnx.notes import custom_operators
 
 
@@ -61,7 +60,7 @@ class OpsetRange(Options):
 
 
 def _opset(subject: Subject, options: OpsetRange) -> Iterator[Problem]:
-    opset = declared_opset(subject.proto)
+    opset = subject.opset
     if opset is None:
         return
     if options.min is not None and opset < options.min:
