@@ -1,4 +1,4 @@
-"""Owns the registry of rules: which function lumps which operator."""
+"""Owns what a rule is, and how a module of `lump.rules` registers its own."""
 
 from __future__ import annotations
 
@@ -43,10 +43,3 @@ def rule(*op_types: str, domain: str = "", scaled: bool = False) -> Callable[[Ru
         return function
 
     return register
-
-
-def find_rule(domain: str, op_type: str) -> Registered | None:
-    """Return the rule of an operator; the modules that hold rules are imported the first time."""
-    if not RULES:
-        from epsinas_onnx.lump import rules  # noqa: F401
-    return RULES.get((domain, op_type))

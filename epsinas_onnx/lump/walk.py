@@ -14,9 +14,10 @@ from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import RANDOM, node_bodies
+from epsinas_onnx.lump.all_rules import find_rule
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition, of_array
-from epsinas_onnx.lump.registry import Outcome, find_rule
+from epsinas_onnx.lump.registry import Outcome
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
 from epsinas_onnx.lump.value import Dims, Lumped, Tensor
 
