@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from epsinas_onnx.versions import __version__ as __version__
+
 if TYPE_CHECKING:
     from epsinas_onnx.comparison import Difference, diff
     from epsinas_onnx.errors import (

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,7 @@ from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import Provider, provider_name
 from epsinas_onnx.selection import selecting
 from epsinas_onnx.trace import Loss, longest_path
+from epsinas_onnx.versions import versions
 
 Array = npt.NDArray[Any]
 
@@ -333,15 +332,3 @@ def _same_entries(together: Array, single: Array) -> bool:
     scale = float(np.abs(single[np.isfinite(single)]).max(initial=0))
     ours, theirs = np.sort(together, axis=None), np.sort(single, axis=None)
     return bool(np.allclose(ours, theirs, rtol=1e-3, atol=1e-5 * scale, equal_nan=True))
-
-
-@cache
-def versions() -> Mapping[str, str]:
-    """Return the versions of this package and of the libraries that decide a score."""
-    found = {}
-    for package in ("epsinas-onnx", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

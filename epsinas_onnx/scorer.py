@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from epsinas_onnx.attempt import Attempt, versions
+from epsinas_onnx.attempt import Attempt
 from epsinas_onnx.collection import collection_paused
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
@@ -17,6 +17,7 @@ from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options
 from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.versions import versions
 
 
 def score(

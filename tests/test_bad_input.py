@@ -239,6 +239,7 @@ def test_a_bad_file_is_one_sentence_of_the_right_kind(tmp_path: Path, name: str)
     assert issubclass(type(caught.value), bad.kind) if bad.kind is ModelError else type(caught.value) is bad.kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_costs_a_batch_one_row_and_the_exit_code_3(tmp_path: Path, good: str, name: str) -> None:
     path = write(name, tmp_path)

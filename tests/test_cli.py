@@ -484,6 +484,7 @@ def test_input_takes_a_kind_a_file_and_a_file_for_each_input(perceptron_file: st
     assert uniform["score"] == epsinas_onnx.score(perceptron_file, batch=8, inputs="uniform").score
 
 
+@pytest.mark.slow
 def test_two_jobs_give_the_rows_of_one_job(three: list[str], tmp_path: Path) -> None:
     paths = written(three, tmp_path)
     done = new_process("score", *paths, *BATCH, "--jobs", "2", "--format", "json")

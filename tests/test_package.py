@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,6 +88,14 @@ def test_without_onnx_runtime_one_sentence_names_the_command_to_run() -> None:
     assert done.returncode == 2
     assert 'pip install "epsinas-onnx[cpu]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_score_leaves_nothing_in_the_home_folder_and_no_telemetry_to_send(tmp_path: Path) -> None:
+    """ONNX Runtime writes an identifier and a queue of events there unless it is told not to."""
+    code = f"import epsinas_onnx; epsinas_onnx.score({str(ROOT / 'models' / 'mlp.onnx')!r}, batch=4)"
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # in CI it is quiet anyway
+    subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_every_module_says_in_its_first_line_what_it_owns() -> None:

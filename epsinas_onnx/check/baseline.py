@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from epsinas_onnx.attempt import versions
 from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.check.settings import STRICT, ScoreSettings, sentence
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.result import Status
+from epsinas_onnx.versions import versions
 
 FILE_NAME = "epsinas-baseline.json"
 _DIGITS = 9  # what tells one float32 from the next

@@ -17,7 +17,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    add_completion=False,
     help=(
         "Scores neural networks **without training them**: every weight becomes one constant, then another, and the "
         "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
@@ -41,7 +40,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from epsinas_onnx.attempt import versions
+        from epsinas_onnx.versions import versions
 
         for package, version in versions().items():
             typer.echo(f"{package} {version}")

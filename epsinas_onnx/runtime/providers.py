@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from epsinas_onnx.errors import MissingRuntime, UsageError
@@ -17,7 +18,11 @@ Provider = str | tuple[str, dict[str, str]]
 
 
 def runtime() -> Any:
-    """Return the onnxruntime module; raises MissingRuntime that names the command to run when there is none."""
+    """Return the onnxruntime module; raises MissingRuntime that names the command to run when there is none.
+
+    Its telemetry, which since 1.29 sends names of models to its makers, is off where the user has not decided.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is loaded
     try:
         import onnxruntime
     except ImportError as error:

@@ -50,6 +50,7 @@ def test_a_broken_file_among_others_is_one_finding(folder: Path) -> None:
     assert by_name == {"broken.onnx": ["unreadable"], "fixed.onnx": ["fixed-batch"], "good.onnx": []}
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_process_costs_one_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "sitecustomize.py").write_text(
         "import os, pathlib\n"

@@ -29,6 +29,7 @@ def run(project: pytest.Pytester, *words: str) -> tuple[pytest.RunResult, dict[s
     return done, done.parseoutcomes()
 
 
+@pytest.mark.slow
 def test_models_are_tests_beside_the_project_s_own(project: pytest.Pytester) -> None:
     done, outcomes = run(project, "--onnx", "models", "-v")
     assert outcomes == {"passed": 3, "warnings": 1}
@@ -42,6 +43,7 @@ def test_without_the_option_no_model_is_collected(project: pytest.Pytester) -> N
     assert run(project, "models")[1] == {}
 
 
+@pytest.mark.slow
 def test_one_file_may_be_named_and_nothing_is_run_twice(project: pytest.Pytester) -> None:
     assert run(project, "--onnx", "models/good.onnx", "--onnx", "models", "test_own.py")[1]["passed"] == 3
     assert run(project, "--onnx", "models/good.onnx", "test_own.py")[1] == {"passed": 2}
@@ -68,6 +70,7 @@ def test_what_fails_says_the_rule_and_the_fix_and_no_traceback(project: pytest.P
     assert 0 < float(str(facts["onnx_score"])) < 2
 
 
+@pytest.mark.slow
 def test_models_and_configuration_may_stand_in_the_ini_file(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\nonnx_paths = models\n")
     project.path.joinpath("strict.toml").write_text('rules.fixed-batch = "error"\nscore = { batch = 8 }\n')
@@ -75,6 +78,7 @@ def test_models_and_configuration_may_stand_in_the_ini_file(project: pytest.Pyte
     assert run(project, "--onnx-config", "strict.toml")[1] == {"passed": 2, "failed": 1}
 
 
+@pytest.mark.slow
 def test_a_baseline_is_compared_with(project: pytest.Pytester) -> None:
     from tests.builders import command
 
@@ -120,6 +124,7 @@ def test_the_fixture_scores_as_the_configuration_says(project: pytest.Pytester) 
     assert run(project)[1] == {"passed": 2}
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_fails_alone(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("sitecustomize.py").write_text(
         "import multiprocessing, os, pathlib\n"

@@ -151,6 +151,7 @@ def test_a_network_scores_the_same_lumped_and_plain(name: str) -> None:
         assert lumped.score == (None if plain.score is None else pytest.approx(plain.score, rel=2e-3, abs=2e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_network_is_scored_by_its_name_in_another_process(name: str) -> None:
     space = spaces.get(name)

@@ -10,12 +10,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from epsinas_onnx.report.findings.wording import printable, statement, verdict
+from epsinas_onnx.versions import __version__
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckReport, Finding
@@ -46,7 +46,7 @@ def to_sarif(report: CheckReport, rules: Sequence[Rule]) -> str:
         "tool": {
             "driver": {
                 "name": "epsinas-onnx",
-                "semanticVersion": version("epsinas-onnx"),
+                "semanticVersion": __version__,
                 "rules": list(descriptors.values()),
             }
         },
