@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import ModelSource, load_model, load_proto
+from epsinas_onnx.graph.operands import Part
 from epsinas_onnx.graph.roles import Role, decide_roles, fan
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues, proto_bodies
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
-from epsinas_onnx.stripping import stored_constant
+from epsinas_onnx.stripping import StoredConstant, stored_constant
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -42,6 +44,8 @@ class Initialisation(StrEnum):
 
 
 _NORMAL_DEVIATION = 0.02
+_FITTED = frozenset({Part.SCALE, Part.ZERO})
+"""What belongs to integers that are drawn anew, and fits them as it is where it is stored."""
 
 
 def fill(
@@ -91,20 +95,26 @@ class _Draw:
 
     def tensor(self, name: str, dims: tuple[int, ...], dtype: int, learned: Learned) -> onnx.TensorProto:
         kind = helper.tensor_dtype_to_np_dtype(dtype)
-        array = np.asarray(self._values(name, dims, kind, learned)).astype(kind)
+        array = np.asarray(self._values(name, dims, ir.DataType(dtype), learned)).astype(kind)
         self.bytes += array.nbytes
         tensor = numpy_helper.from_array(array, name)
         tensor.data_type = dtype
         return tensor
 
-    def _values(self, name: str, dims: tuple[int, ...], kind: np.dtype[Any], learned: Learned) -> Array:
+    def _values(self, name: str, dims: tuple[int, ...], kind: ir.DataType, learned: Learned) -> Array:
         use = learned.use
         rng = np.random.default_rng([self.seed, *name.encode()])
-        if np.issubdtype(kind, np.integer):
-            limits = np.iinfo(kind)
-            if len(dims) < 2:  # zero points
-                return np.full(dims, 0 if limits.min < 0 else (limits.max + 1) // 2)
-            return rng.integers(limits.min, limits.max, dims, endpoint=True)
+        if learned.part is Part.SCALE:  # of integers that are drawn from their whole range
+            return np.full(dims, math.sqrt(24 / fan(use)[0]) / 2**learned.bits)
+        if kind.is_integer():
+            if learned.part is Part.ZERO or (learned.part is None and len(dims) < 2):  # the middle of the range
+                return np.full(dims, 0 if kind.is_signed() else _middle(kind.bitwidth, learned.bits))
+            lowest = -(1 << (kind.bitwidth - 1)) if kind.is_signed() else 0
+            return rng.integers(lowest, lowest + (1 << kind.bitwidth), dims)
+        if learned.part is Part.ZERO:
+            return np.full(dims, 2.0 ** (learned.bits - 1))
+        if kind.bitwidth <= 8:  # floats of so few bits are scaled where they are used
+            return rng.standard_normal(dims)
         if use.role is Role.EMBEDDING:
             return rng.standard_normal(dims)
         if use.role is Role.STATISTICS:
@@ -125,15 +135,23 @@ class _Draw:
         return rng.standard_normal(dims) * _NORMAL_DEVIATION
 
 
+def _middle(width: int, bits: int) -> int:
+    """Return as many middles of `bits` bits as an unsigned integer of `width` bits holds, side by side."""
+    return sum(1 << (start + bits - 1) for start in range(0, width - bits + 1, bits))
+
+
 def _fill_graph(
     graph: onnx.GraphProto, learned: Mapping[str, Learned], draw: _Draw, outer: Mapping[str, tuple[int, ...]] | None
 ) -> None:
     known = {**(outer or {}), **{t.name: _ints(t) for t in graph.initializer if t.data_type == TensorProto.INT64}}
     initializers, sparse, nodes, freed = [], [], [], set()
+    singles = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for tensor in graph.initializer:
         found = learned.get(tensor.name)
-        filled = found and draw.tensor(tensor.name, tuple(tensor.dims), tensor.data_type, found)
-        initializers.append(filled or tensor)
+        if found is None or found.part in _FITTED:
+            initializers.append(tensor)
+        else:
+            initializers.append(draw.tensor(tensor.name, tuple(tensor.dims), tensor.data_type, found))
     for one in graph.sparse_initializer:
         found = learned.get(one.values.name)
         if found is None:
@@ -150,17 +168,23 @@ def _fill_graph(
         initializers.append(draw.tensor(value.name, dims, kind.elem_type, learned[value.name]))
         graph.input.remove(value)
     for node in graph.node:
-        made = _made(node, known)
+        made = _made(node, known, singles)
         found = learned.get(node.output[0]) if made and node.output else None
+        if node.op_type == "Constant" and made is not None:
+            singles[node.output[0]] = made.data_type
+            if found is not None and found.part in _FITTED:
+                found = None
         if made is not None and found is not None:
-            initializers.append(draw.tensor(node.output[0], made[0], made[1], found))
+            initializers.append(draw.tensor(node.output[0], made.dims, made.data_type, found))
             freed.update(node.input)
             continue
         for body in proto_bodies(node):
             _fill_graph(body, learned, draw, known)
         nodes.append(node)
     used = {value.name for value in graph.output}.union(*map(_reads, nodes))
-    kept = [t for t in initializers if t.name in used or t.name not in freed]
+    gone = freed - used
+    kept = [t for t in initializers if t.name not in gone]
+    nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] not in gone]
     for field, entries in (("initializer", kept), ("sparse_initializer", sparse), ("node", nodes)):
         copies: list[Any] = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
         graph.ClearField(field)
@@ -175,15 +199,24 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     )
 
 
-def _made(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], int] | None:
-    """Return the shape and element type of what a Constant or ConstantOfShape makes; None for other nodes."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Constant", "ConstantOfShape"):
+def _made(
+    node: onnx.NodeProto, known: Mapping[str, tuple[int, ...]], singles: Mapping[str, int]
+) -> StoredConstant | None:
+    """Return the shape and element type of what a Constant, a ConstantOfShape or a Tile of one number makes.
+
+    known: lists of integers, by name. singles: element types of what is stored, by name.
+    """
+    if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "Constant":
         return stored_constant(node)
-    value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-    dims = known.get(node.input[0])
-    return None if dims is None else (dims, TensorProto.FLOAT if value is None else value.data_type)
+    if node.op_type == "ConstantOfShape":
+        value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        dims = known.get(node.input[0])
+        return None if dims is None else StoredConstant(dims, TensorProto.FLOAT if value is None else value.data_type)
+    if node.op_type == "Tile" and len(node.input) == 2 and {*node.input} <= {*known, *singles}:
+        return StoredConstant(known[node.input[1]], singles[node.input[0]])
+    return None
 
 
 def _ints(tensor: onnx.TensorProto) -> tuple[int, ...]:

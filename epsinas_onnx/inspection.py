@@ -19,7 +19,7 @@ from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
-from epsinas_onnx.notes import custom_operators
+from epsinas_onnx.notes import custom_operators, unjudged_notes
 from epsinas_onnx.options import check_choices
 from epsinas_onnx.prepare import GraphOptions, decide
 
@@ -150,7 +150,7 @@ def inspect(
         warnings.append(f"the file fixes the batch to {held}, so that is how many samples are run")
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
-    warnings += [*loaded.notes(), *restored.notes()]
+    warnings += [*loaded.notes(), *restored.notes(), *unjudged_notes(decisions)]
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.graph.roles import NORMALISATIONS
+from epsinas_onnx.graph.roles import NORMALISATIONS, RoleDecisions
 from epsinas_onnx.graph.static import all_graphs
+from epsinas_onnx.graph.unjudged import unjudged_text
 from epsinas_onnx.prepare import Decided
 
 
@@ -23,7 +24,17 @@ def warnings_for(decided: Decided) -> list[str]:
         )
     for pattern in decisions.unused_patterns:
         notes.append(f"the role pattern {pattern!r} matches nothing in this model")
-    return notes
+    return [*notes, *unjudged_notes(decisions)]
+
+
+def unjudged_notes(decisions: RoleDecisions) -> list[str]:
+    """Return what is said about stored tensors at operators that nobody judged."""
+    if not decisions.unjudged:
+        return []
+    return [
+        f"nobody has judged whether {unjudged_text(decisions.unjudged)} is a weight, so it keeps its values; say what "
+        f"it is with --role '{decisions.unjudged[0].place}=ROLE'"
+    ]
 
 
 _CLASSICAL = ("TreeEnsemble", "SVM", "Linear", "Scaler")

@@ -11,16 +11,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.anonymous import anonymise as rename
 from epsinas_onnx.graph.folded import find_folded
 from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.oldest import declared_opset
-from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
+from epsinas_onnx.graph.operands import Part
+from epsinas_onnx.graph.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues, proto_bodies
 from epsinas_onnx.graph.traces import EPSILON_METADATA
+from epsinas_onnx.graph.unjudged import unjudged_text
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 
@@ -43,23 +46,30 @@ class _Decisions:
 
 
 def strip(
-    model: ModelSource, *, output: str | os.PathLike[str] | None = None, anonymise: bool = False
+    model: ModelSource,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    anonymise: bool = False,
+    roles: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """Return `model` without the values of its weights: the same graph, names, shapes and roles.
 
     Every tensor that is a weight, a bias, statistics or an embedding wherever it is used becomes a ConstantOfShape of
     the same name, which any runtime runs and `score` treats as it treats the tensor: the score is the same bit for
-    bit. What was decided by the traces of an exporter (folded BatchNorm) is written into the graph; stack traces and
-    documentation are left out. External data is not read, but for tensors that stay.
+    bit. Packed weights go with their scales and zero points. What was decided by the traces of an exporter (folded
+    BatchNorm) is written into the graph; stack traces and documentation are left out. External data is not read, but
+    for tensors that stay.
 
     anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go too.
     Inputs keep the word of their name that decides what is fed (such as `mask`). output: also written to this path.
+    roles: as for `score`; what they decide is written into the graph, so that it need not be told again.
 
-    Raises ModelError when the model cannot be read, or the file cannot be written.
+    Raises UsageError for a role that does not exist; ModelError when the model cannot be read, when it stores tensors
+    at an operator that nobody judged and no role says whether they are weights, or when the file cannot be written.
     """
     loaded = load_model(model)
     proto = load_proto(model, loaded.name)
-    decisions = _decide(loaded)
+    decisions = _decide(loaded, roles or {})
     stripper = _Stripper(decisions, declared_opset(proto) or 1, loaded.name)
     stripper.graph(proto.graph, ())
     proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
@@ -72,7 +82,7 @@ def strip(
     return proto
 
 
-def _decide(loaded: LoadedModel) -> _Decisions:
+def _decide(loaded: LoadedModel, roles: Mapping[str, str]) -> _Decisions:
     model = loaded.model
     infer_shapes(model)
     static = StaticValues.of(model)
@@ -84,9 +94,16 @@ def _decide(loaded: LoadedModel) -> _Decisions:
             record[METADATA] = str(finding.kind)
             if finding.kind is Kind.FOLDED and finding.epsilon is not None:
                 record[EPSILON_METADATA] = repr(finding.epsilon)
-    decisions = decide_roles(model, loaded.name, None, static)
+    decisions = decide_roles(model, loaded.name, roles, static)
+    if decisions.unjudged:
+        first = decisions.unjudged[0]
+        out = f"take it out with --role '{first.place}=weight', or " if isinstance(first.slot, int) else ""
+        raise ModelError(
+            f"{loaded.name}: nobody has judged whether {unjudged_text(decisions.unjudged)} is a weight, so it is not "
+            f"left in: {out}let it stay with --role '{first.place}=constant'"
+        )
     for use in decisions.uses:
-        if use.rule.startswith(FROM_MODEL):  # a pattern over names, which anonymised models lose
+        if use.rule.startswith((FROM_MODEL, GIVEN)):  # a pattern over names, which anonymised models lose
             record = records.setdefault(str(use.node.outputs[0].name), {})
             record[f"{METADATA_PREFIX}.{use.slot}"] = str(use.role)
     return _Decisions(learned_tensors(model, decisions, static), records)
@@ -173,7 +190,7 @@ class _Stripper:
         if key not in shapes:
             shapes[key] = _fresh(SHAPE_PREFIX + "x".join(map(str, key)), taken)
         is_variance = learned.use.role is Role.STATISTICS and learned.use.slot == 4
-        value = float(learned.use.role is Role.WEIGHT or is_variance)
+        value = float((learned.use.role is Role.WEIGHT and learned.part is not Part.ZERO) or is_variance)
         return list(filling(name, shapes[key], key, dtype, value, self.opset))
 
 
@@ -193,7 +210,7 @@ def filling(
     else:
         single = helper.make_tensor("value", made, [1] * len(dims), [value])
         yield helper.make_node("Constant", [], [f"{name}.one"], value=single)
-        yield helper.make_node("Tile", [f"{name}.one", shape], [filled], name=f"{TILED}{name}")
+        yield helper.make_node("Tile", [f"{name}.one", shape], [filled])
     if not direct:
         yield helper.make_node("Cast", [filled], [name], to=dtype)
 

@@ -108,6 +108,86 @@ def test_every_operator_set_and_float_type(opset: int, dtype: int) -> None:
     assert result(stripped) == result(proto)
 
 
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN, TensorProto.INT4, TensorProto.UINT4,
+         TensorProto.FLOAT4E2M1)  # fmt: skip
+SINCE = {
+    TensorProto.BFLOAT16: 13, TensorProto.DOUBLE: 9, TensorProto.INT8: 10, TensorProto.UINT8: 10,
+    TensorProto.FLOAT8E4M3FN: 19, TensorProto.INT4: 21, TensorProto.UINT4: 21, TensorProto.FLOAT4E2M1: 23,
+}  # fmt: skip
+"""The operator set from which a MatMul, or a DequantizeLinear in front of it, takes a type."""
+
+
+def of_type(dtype: int, opset: int) -> onnx.ModelProto:
+    """Return a product with a stored matrix of this type, dequantised where MatMul does not take it."""
+    graph = "(float[N,16] x) => (float[N,40] y) { y = MatMul(x, W) }"
+    if dtype in SMALL:
+        graph = "(float[N,16] x) => (float[N,40] y) { w = DequantizeLinear(W, s)  y = MatMul(x, w) }"
+    proto = build(graph, opset=opset, W=(16, 40), **({"s": np.float32(0.01)} if dtype in SMALL else {}))
+    values = numpy_helper.to_array(proto.graph.initializer[0]).ravel()
+    if dtype in (TensorProto.UINT8, TensorProto.UINT4):
+        values = np.abs(values)
+    proto.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("W", dtype, (16, 40), values.tolist()))
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.name == "W" or dtype in FLOATS:
+            value.type.tensor_type.elem_type = dtype
+    return proto
+
+
+FORMS = [
+    (opset, dtype)
+    for opset in (7, 8, 9, 10, 13, 19, 20, 21, 23)
+    for dtype in (*FLOATS, *SMALL)
+    if opset >= SINCE.get(dtype, 7)
+]
+
+
+@pytest.mark.parametrize(("opset", "dtype"), FORMS)
+def test_what_strip_took_out_fill_draws_entry_by_entry(opset: int, dtype: int) -> None:
+    proto = of_type(dtype, opset)
+    stripped = strip(proto)
+    assert "W" not in [tensor.name for tensor in stripped.graph.initializer]
+    assert result(stripped) == result(proto)
+    assert result(strip(proto, anonymise=True)) == result(proto)
+    filled = fill(stripped)
+    onnx.checker.check_model(filled, full_check=True)
+    drawn = {tensor.name: numpy_helper.to_array(tensor) for tensor in filled.graph.initializer}
+    array = next(array for array in drawn.values() if array.shape == (16, 40)).astype(np.float64)
+    numbers = 16 if "4" in kind(dtype) else 256 if dtype in (*SMALL, TensorProto.BFLOAT16) else array.size
+    assert len(np.unique(array)) > 0.4 * numbers
+    assert result(filled) == result(proto)
+    if dtype in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8):
+        x = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float16 if "16" in kind(dtype) else np.float32)
+        assert run(filled, x=x).std() > 1e-2
+    if "W" in drawn:  # the same as for the model itself
+        theirs = {tensor.name: numpy_helper.to_array(tensor) for tensor in fill(proto).graph.initializer}
+        assert np.array_equal(drawn["W"], theirs["W"])
+    left = [node.op_type for node in filled.graph.node]
+    assert not {"Tile", "ConstantOfShape", "Constant"} & set(left)
+
+
+def kind(dtype: int) -> str:
+    return str(TensorProto.DataType.Name(dtype)).replace("E4M3FN", "")
+
+
+@pytest.mark.parametrize("opset", [7, 8, 13])
+def test_every_weight_of_a_network_is_drawn_entry_by_entry(opset: int) -> None:
+    graph = (
+        "(float[N,4,6,6] x) => (float[N,5] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b)  r = Relu(c)  t = Transpose(V)"
+        "  f = Flatten(r)  h = MatMul(f, t)  y = Gemm(h, G, k) }"
+    )
+    proto = build(graph, opset=opset, w=(20, 4, 3, 3), b=(20,), V=(30, 720), G=(30, 5), k=(5,))
+    for stripped in (strip(proto), strip(proto, anonymise=True)):
+        filled = fill(stripped)
+        tables = [array for array in weights(filled).values() if array.ndim > 1]
+        assert sorted(array.shape for array in tables) == [(20, 4, 3, 3), (30, 5), (30, 720)]
+        assert all(len(np.unique(array)) > 0.99 * array.size for array in tables)
+        given = filled.graph.input[0].name
+        output = run(filled, **{given: np.random.default_rng(1).standard_normal((6, 4, 6, 6)).astype(np.float32)})
+        assert output.std() > 0.1
+        assert result(stripped) == result(filled) == result(proto)
+
+
 def test_weights_inside_bodies_go_too() -> None:
     graph = (
         "(float[N,16] x, bool c) => (float[N,16] y) { y = If(c) <"

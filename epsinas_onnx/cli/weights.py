@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from epsinas_onnx.cli.common import parse_pairs
 from epsinas_onnx.errors import UsageError
 
 
@@ -16,15 +17,17 @@ def strip_command(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
+    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score; written into the model.")] = None,
 ) -> None:
     """Write a model without its weights: the same graph, names, shapes and roles, and the same score, bit for bit.
 
-    Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue.
+    Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue. Tensors at
+    operators that nobody judged are refused until a role says whether they go (weight) or stay (constant).
     """
     from epsinas_onnx.stripping import strip
 
     _not_itself(path, output)
-    strip(path, output=output, anonymise=anonymise)
+    strip(path, output=output, anonymise=anonymise, roles=parse_pairs("--role", role or []))
     _sizes(path, output)
 
 

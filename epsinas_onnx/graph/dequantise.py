@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx.graph.integers import HANDLERS
+from epsinas_onnx.graph.operands import Part, find_operand
+from epsinas_onnx.graph.packed import CALIBRATED, UNPACKED, Unpacked, stands_for
 from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.static import StaticValues, all_graphs
 
@@ -20,10 +22,6 @@ _PASSES_ON = frozenset(
     {"MaxPool", "GlobalMaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split",
      "Gather", "Resize", "Upsample", "Identity", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Relu", "Max", "Min"}
 )  # fmt: skip
-
-
-_Handler: TypeAlias = "Callable[[_Rewriter, ir.Node], None]"
-_HANDLERS: dict[str, _Handler] = {}
 
 
 @dataclass
@@ -55,10 +53,14 @@ def dequantise(model: ir.Model) -> Dequantised:
     QLinearMatMul, ConvInteger and MatMulInteger, and ONNX Runtime's of its own operators (com.microsoft).
     """
     done = Dequantised()
-    if not any(node.op_type in _HANDLERS for graph in all_graphs(model.graph) for node in graph):
+    if not any(node.op_type in HANDLERS for graph in all_graphs(model.graph) for node in graph):
         return done
-    rewriter = _Rewriter(StaticValues.of(model), done)
-    for graph in list(all_graphs(model.graph)):
+    rewriter = Rewriter(StaticValues.of(model), done)
+    graphs = list(all_graphs(model.graph))
+    for graph in graphs:
+        for node in graph:
+            _mark_calibrated(node, rewriter.static)
+    for graph in graphs:
         for node in list(graph):
             rewriter.visit(graph, node)
     for graph in all_graphs(model.graph):
@@ -69,7 +71,19 @@ def dequantise(model: ir.Model) -> Dequantised:
     return done
 
 
-class _Rewriter:
+def _mark_calibrated(node: ir.Node, static: StaticValues) -> None:
+    """Mark the scales and zero points of activations, whose nodes go, so that nobody takes them for a weight's."""
+    if node.op_type not in HANDLERS or node.domain not in ("", "com.microsoft"):
+        return
+    for slot, value in enumerate(node.inputs):
+        operand = find_operand(node, slot)
+        if value is None or operand is None or not ("scale" in operand.name or "zero_point" in operand.name):
+            continue
+        if operand.of is None or node.inputs[operand.of] not in static:
+            value.meta[CALIBRATED] = True
+
+
+class Rewriter:
     """Walks a graph in order.
 
     real: the float value that stands for each quantised one, and for each that was made of one. integers: the
@@ -89,10 +103,12 @@ class _Rewriter:
         self._at: tuple[ir.Graph, ir.Node] | None = None
 
     def visit(self, graph: ir.Graph, node: ir.Node) -> None:
+        """Replace a node that computes with integers, or give a node the float values that stand for its operands."""
         self._at = (graph, node)
-        handler = _HANDLERS.get(node.op_type)
+        handler = HANDLERS.get(node.op_type)
         if handler is not None and node.domain in ("", "com.microsoft"):
             handler(self, node)
+            self._scales(node)
         elif not self._looked_up(node) and not self._scaled(node):
             quantised = any(value in self.integers for value in node.inputs)
             for slot, value in enumerate(node.inputs):
@@ -102,6 +118,20 @@ class _Rewriter:
                 output.type = ir.TensorType(ir.DataType.FLOAT)
                 self.real[output] = output
                 self.integers.add(output)
+
+    def _scales(self, node: ir.Node) -> None:
+        """Let the scales and zero points of a node's packed operands stand for the float values that these became."""
+        for slot, value in enumerate(node.inputs):
+            operand = find_operand(node, slot)
+            if value is None or operand is None or operand.of is None or not isinstance(operand.what, Part):
+                continue
+            packed = node.inputs[operand.of]
+            if packed is None or packed not in self.static:
+                continue
+            real = self.real.get(packed)
+            known = stands_for(packed) or ([] if real is None else [Unpacked(str(real.name), _bits(packed))])
+            for unpacked in known:
+                Unpacked(unpacked.name, unpacked.bits, operand.what).note(value)
 
     def _looked_up(self, node: ir.Node) -> bool:
         """Look up in the float table where rows of an integer one are dequantised afterwards: an embedding."""
@@ -220,17 +250,22 @@ class _Rewriter:
             self.static.values.update(made.outputs)
         return made.outputs[0]
 
-    def filled(self, name: str, dims: tuple[int, ...]) -> ir.Value:
-        """Return a stored float tensor of these dimensions, whose zeros nobody reads."""
+    def unpacked(self, packed: ir.Value, dims: tuple[int, ...], bits: int) -> ir.Value:
+        """Return a stored float tensor that stands for a packed one; its values are never read."""
         assert self._at is not None
-        shape = ir.Shape(dims)
-        tensor = ir.LazyTensor(
-            lambda: ir.tensor(np.zeros(dims, np.float32), name=name), dtype=ir.DataType.FLOAT, shape=shape, name=name
-        )
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
-        self._at[0].register_initializer(value)
-        self.static.values.add(value)
-        return value
+        name = f"{packed.name}.float[{'x'.join(map(str, dims))}]"
+        graph, _ = self._at
+        if name not in graph.initializers:
+            shape = ir.Shape(dims)
+            tensor = ir.LazyTensor(
+                lambda: ir.tensor(np.zeros(dims, np.float32)), dtype=ir.DataType.FLOAT, shape=shape, name=name
+            )
+            value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+            value.meta[UNPACKED] = True
+            graph.register_initializer(value)
+            self.static.values.add(value)
+        Unpacked(name, bits).note(packed)
+        return graph.initializers[name]
 
     def _constant(self, name: str, array: np.ndarray) -> ir.Value:
         assert self._at is not None
@@ -263,6 +298,11 @@ def _element_type(value: ir.Value) -> ir.DataType | None:
     return value.dtype
 
 
+def _bits(packed: ir.Value) -> int:
+    dtype = _element_type(packed)
+    return 8 if dtype is None else dtype.bitwidth
+
+
 def _is_dequantised(value: ir.Value) -> bool:
     """Whether a value, moved about or not, becomes float by a scale and a zero point."""
     return any(
@@ -270,121 +310,3 @@ def _is_dequantised(value: ir.Value) -> bool:
         or (use.node.op_type in _PASSES_ON and any(_is_dequantised(output) for output in use.node.outputs))
         for use in value.uses()
     )
-
-
-def _operand(node: ir.Node, slot: int) -> ir.Value | None:
-    return node.inputs[slot] if slot < len(node.inputs) else None
-
-
-_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-_POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")
-_RECURRENT = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget")
-
-
-def _quantize(rewriter: _Rewriter, node: ir.Node) -> None:
-    x, zero = _operand(node, 0), _operand(node, 2)
-    if x is None or (x in rewriter.static and x not in rewriter.real):
-        return
-    x = rewriter.real.get(x, x)
-    cut = rewriter.cuts(x, zero, node.outputs[0].dtype)
-    real = rewriter.node("Relu", [x], f"{node.outputs[0].name}.relu") if cut else x
-    rewriter.real[node.outputs[0]] = real
-    rewriter.integers.add(node.outputs[0])
-    rewriter.replaced.append(node)
-    rewriter.done.activations += 1
-
-
-def _dequantize(rewriter: _Rewriter, node: ir.Node) -> None:
-    x = _operand(node, 0)
-    if x is not None and x in rewriter.real:
-        rewriter.real[node.outputs[0]] = rewriter.real[x]
-        rewriter.replaced.append(node)
-
-
-def _dynamic(rewriter: _Rewriter, node: ir.Node) -> None:
-    x = _operand(node, 0)
-    assert x is not None
-    rewriter.real[node.outputs[0]] = rewriter.real.get(x, x)
-    rewriter.integers.add(node.outputs[0])
-    rewriter.scales.update(node.outputs[1:2])
-    rewriter.replaced.append(node)
-    rewriter.done.activations += 1
-
-
-def _integer_product(op_type: str, keep: Sequence[str] = ()) -> _Handler:
-    def handle(rewriter: _Rewriter, node: ir.Node) -> None:
-        rewriter.replace(node, op_type, [rewriter.signal(value) for value in node.inputs[:2]], keep)
-        rewriter.products.add(node.outputs[0])
-
-    return handle
-
-
-def _q_linear(op_type: str, operands: Sequence[int], zero: int, keep: Sequence[str] = ()) -> _Handler:
-    """Return what replaces an operator that reads values in the slots `operands`, and a zero point in `zero`."""
-
-    def handle(rewriter: _Rewriter, node: ir.Node) -> None:
-        inputs = [rewriter.signal(_operand(node, slot)) for slot in operands]
-        quantised = _operand(node, zero) is not None or _operand(node, zero - 1) is not None
-        cut = quantised and rewriter.cuts(None, _operand(node, zero))
-        rewriter.replace(node, op_type, inputs, keep, relu=cut)
-
-    return handle
-
-
-def _q_concat(rewriter: _Rewriter, node: ir.Node) -> None:
-    inputs = [rewriter.signal(value) for value in node.inputs[2::3]]
-    rewriter.replace(node, "Concat", inputs, ("axis",))
-
-
-def _to_float(rewriter: _Rewriter, node: ir.Node) -> None:
-    bias = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4}[node.op_type]
-    inputs = [rewriter.signal(value) for value in node.inputs[:2]]
-    rewriter.replace(node, "MatMul", inputs, bias=_operand(node, bias))
-
-
-def _n_bits(rewriter: _Rewriter, node: ir.Node) -> None:
-    """Replace a product with packed weights by one with a stored tensor of the shape that the attributes tell."""
-    rows, columns = (node.attributes.get_int(name, 0) for name in "KN")
-    weight = rewriter.filled(f"{node.inputs[1].name}.float", (rows, columns))  # type: ignore[union-attr]
-    x = _operand(node, 0)
-    rewriter.replace(node, "MatMul", [rewriter.real.get(x, x) if x else None, weight], bias=_operand(node, 5))
-
-
-def _lstm(rewriter: _Rewriter, node: ir.Node) -> None:
-    """Replace a DynamicQuantizeLSTM, whose weights lie the other way round than those of an LSTM."""
-    inputs: list[ir.Value | None] = [rewriter.real.get(v, v) if v else None for v in node.inputs[:8]]
-    for slot in (1, 2):
-        real = rewriter.signal(node.inputs[slot])
-        order = ir.AttrInt64s("perm", [0, 2, 1])
-        inputs[slot] = rewriter.node("Transpose", [real], f"{node.inputs[slot].name}.turned", [order])  # type: ignore[union-attr]
-    rewriter.replace(node, "LSTM", inputs, _RECURRENT)
-
-
-def _attention(rewriter: _Rewriter, node: ir.Node) -> None:
-    inputs = [rewriter.signal(value) for value in node.inputs[:2]] + [_operand(node, 2), _operand(node, 5)]
-    rewriter.replace(node, "Attention", inputs, ("num_heads", "unidirectional", "mask_filter_value"), "com.microsoft")
-
-
-_HANDLERS |= {
-    "QuantizeLinear": _quantize,
-    "DequantizeLinear": _dequantize,
-    "DynamicQuantizeLinear": _dynamic,
-    "MatMulInteger": _integer_product("MatMul"),
-    "ConvInteger": _integer_product("Conv", _CONV),
-    "QLinearConv": _q_linear("Conv", (0, 3, 8), 7, _CONV),
-    "QLinearMatMul": _q_linear("MatMul", (0, 3), 7),
-    "QGemm": _q_linear("Gemm", (0, 3, 6), 8, ("alpha", "transA", "transB")),
-    "QLinearAdd": _q_linear("Add", (0, 3), 7),
-    "QLinearMul": _q_linear("Mul", (0, 3), 7),
-    "QLinearConcat": _q_concat,
-    "QLinearAveragePool": _q_linear("AveragePool", (0,), 4, _POOL),
-    "QLinearGlobalAveragePool": _q_linear("GlobalAveragePool", (0,), 4),
-    "QLinearLeakyRelu": _q_linear("LeakyRelu", (0,), 4, ("alpha",)),
-    "QLinearSigmoid": _q_linear("Sigmoid", (0,), 4),
-    "QLinearSoftmax": _q_linear("Softmax", (0,), 4, ("axis",)),
-    "MatMulIntegerToFloat": _to_float,
-    "DynamicQuantizeMatMul": _to_float,
-    "MatMulNBits": _n_bits,
-    "DynamicQuantizeLSTM": _lstm,
-    "QAttention": _attention,
-}

@@ -292,7 +292,7 @@ class _Walker:
         if stored is None:
             return Operand(role, "", self._sources.get(value, "?"))
         operator = node.op_type if node is not None and slot > 0 else ""
-        counts = stored.counts_by_value and operator not in _CALIBRATED and stored.origin not in self.learned
+        counts = stored.counts_by_value and operator not in _CALIBRATED and stored.root not in self.learned
         counts |= operator in _TELLING
         number = self._tables.setdefault(stored.root, len(self._tables)) if stored.is_table and not counts else None
         return Operand(role, stored.text(counts), "" if number is None else f"#{number}")

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.available import available_bytes, readable
 from epsinas_onnx.errors import ModelError, OutOfMemory
+from epsinas_onnx.graph.packed import UNPACKED
 
 WITHOUT_DATA = "epsinas.without_data"
 """Marks (in a value's `meta`) a weight that the file has as an input, so that there is nothing to read."""
@@ -38,6 +39,11 @@ def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
         raise ModelError(
             f"{name}: input {value.name!r} is a weight by its name and place, and it was told to stay constant; name "
             f"it with --shape or --input, and it is fed"
+        )
+    if UNPACKED in value.meta:
+        raise ModelError(
+            f"{name}: tensor {value.name!r} stands for packed weights, whose values are not read, and it was told to "
+            f"stay constant; give it another role, or score the float model"
         )
     if isinstance(tensor, ir.ExternalTensor):
         if tensor.nbytes > available_bytes():

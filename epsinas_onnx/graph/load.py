@@ -22,6 +22,7 @@ from epsinas_onnx.graph.dequantise import Dequantised, dequantise
 from epsinas_onnx.graph.invariants import free_invariants
 from epsinas_onnx.graph.measured import fold_shapes
 from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
+from epsinas_onnx.graph.operands import is_packed
 from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.supplied import Supplied, store_supplied
@@ -142,19 +143,14 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     return LoadedModel(model, name, nodes, quantised, supplied)
 
 
-INTEGER_ARITHMETIC = frozenset(
-    {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
-     "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QAttention", "QLinearReduceMean", "QLinearWhere", "QMoE",
-     "QEmbedLayerNormalization", "QOrderedMatMul", "QOrderedAttention", "GatherBlockQuantized", "MatMulFpQ4",
-     "MatMulBnb4", "NhwcMaxPool"}
-)  # fmt: skip
-"""Operators that compute with integers and that `dequantise` does not turn back, or could not."""
+INTEGER_ARITHMETIC = frozenset({"MulInteger", "NhwcMaxPool", "QLinearReduceMean", "QLinearWhere", "QOrderedGelu"})
+"""Operators that compute with integers, have no packed weights, and that `dequantise` does not turn back."""
 
 
 def check_standard(model: ir.Model, name: str) -> None:
     """Raise UnsupportedError for the first operator that ONNX Runtime does not know, or that computes with integers."""
     for node in (node for graph in all_graphs(model.graph) for node in graph):
-        if node.op_type in INTEGER_ARITHMETIC:
+        if node.op_type in INTEGER_ARITHMETIC or is_packed(node):
             raise UnsupportedError(
                 f"{name}: node {node.name!r} is {node.op_type}, which computes with integers in a way that cannot be "
                 f"turned back into float; score the float model, or one that is quantised with DequantizeLinear"

@@ -5,31 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.graph.operands import Operand, Part, Role, find_operand, takes_table
 from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.static import StaticValues, all_graphs
+from epsinas_onnx.graph.unjudged import Unjudged, stored_attributes, unjudged_operand
 
-
-class Role(StrEnum):
-    """What a stored tensor is at one place of use (DESIGN section 3)."""
-
-    WEIGHT = "weight"
-    """Becomes the constant c."""
-    BIAS = "bias"
-    """Becomes 0."""
-    STATISTICS = "statistics"
-    """Running mean or variance: replaced by the minibatch's own, or reset."""
-    EMBEDDING = "embedding"
-    """Becomes a seeded table drawn from U(0, 1)."""
-    CONSTANT = "constant"
-    """Stays what it is."""
-
+__all__ = [
+    "FROM_MODEL", "GIVEN", "LINEAR", "METADATA_PREFIX", "NORMALISATIONS", "Role", "RoleDecisions", "Use",
+    "decide_roles", "fan",
+]  # fmt: skip
 
 METADATA_PREFIX = "epsinas.role"
 """An exporter decides roles with metadata: `epsinas.role.SLOT` on a node, `epsinas.role:PATTERN` on the model."""
@@ -37,45 +27,13 @@ METADATA_PREFIX = "epsinas.role"
 FROM_MODEL = "metadata of the model"
 """How the rule of a use begins that the model's own metadata decided."""
 
-TILED = "epsinas.tiled."
-"""How the Tile is called that stands for a stored tensor where the operator set has no ConstantOfShape."""
+GIVEN = "given"
+"""How the rule of a use begins that the caller decided."""
 
-_W, _B, _S, _E = Role.WEIGHT, Role.BIAS, Role.STATISTICS, Role.EMBEDDING
-
-_SLOTS: dict[tuple[str, str], dict[int, Role]] = {
-    ("", "Conv"): {1: _W, 2: _B},
-    ("", "ConvTranspose"): {1: _W, 2: _B},
-    ("", "DeformConv"): {1: _W, 3: _B},
-    ("", "Gemm"): {0: _W, 1: _W, 2: _B},
-    ("", "MatMul"): {0: _W, 1: _W},
-    ("", "Einsum"): dict.fromkeys(range(8), _W),
-    ("", "RNN"): {1: _W, 2: _W, 3: _B},
-    ("", "GRU"): {1: _W, 2: _W, 3: _B},
-    ("", "LSTM"): {1: _W, 2: _W, 3: _B, 7: _W},
-    ("", "BatchNormalization"): {1: _W, 2: _B, 3: _S, 4: _S},
-    ("", "InstanceNormalization"): {1: _W, 2: _B},
-    ("", "LayerNormalization"): {1: _W, 2: _B},
-    ("", "GroupNormalization"): {1: _W, 2: _B},
-    ("", "RMSNormalization"): {1: _W},
-    ("", "SimplifiedLayerNormalization"): {1: _W},
-    ("", "PRelu"): {1: _W},
-    ("com.microsoft", "FusedConv"): {1: _W, 2: _B},
-    ("com.microsoft", "FusedGemm"): {0: _W, 1: _W, 2: _B},
-    ("com.microsoft", "FusedMatMul"): {0: _W, 1: _W},
-    ("com.microsoft", "TransposeMatMul"): {0: _W, 1: _W},
-    ("com.microsoft", "Attention"): {1: _W, 2: _B},
-    ("com.microsoft", "MultiHeadAttention"): {3: _B},
-    ("com.microsoft", "LayerNormalization"): {1: _W, 2: _B},
-    ("com.microsoft", "SkipLayerNormalization"): {2: _W, 3: _B, 4: _B},
-    ("com.microsoft", "SkipSimplifiedLayerNormalization"): {2: _W, 3: _B},
-    ("com.microsoft", "GroupNorm"): {1: _W, 2: _B},
-    ("com.microsoft", "BiasGelu"): {1: _B},
-    ("com.microsoft", "FastGelu"): {1: _B},
-    ("com.microsoft", "EmbedLayerNormalization"): {2: _E, 3: _E, 4: _E, 5: _W, 6: _B},
-}
 LINEAR = frozenset(
-    {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "FusedMatMul", "FusedConv", "FusedGemm"}
-)
+    {"Conv", "ConvTranspose", "ConvTransposeWithDynamicPads", "DeformConv", "Gemm", "MatMul", "Einsum", "FusedMatMul",
+     "FusedMatMulActivation", "FusedConv", "FusedGemm", "NhwcConv", "NhwcFusedConv", "TransposeMatMul"}
+)  # fmt: skip
 NORMALISATIONS = frozenset(
     {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization",
      "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",
@@ -108,10 +66,14 @@ class Use:
 
 @dataclass(frozen=True)
 class RoleDecisions:
-    """All uses of static float values by nodes that also see the signal, and the patterns that matched nothing."""
+    """All uses of static float values by nodes that also see the signal, and the patterns that matched nothing.
+
+    unjudged: stored tensors at operators that nobody judged, and that no role was given for.
+    """
 
     uses: tuple[Use, ...]
     unused_patterns: tuple[str, ...]
+    unjudged: tuple[Unjudged, ...] = ()
 
     def with_role(self, *roles: Role) -> list[Use]:
         """Return the uses that have one of `roles`, in graph order."""
@@ -124,7 +86,7 @@ class RoleDecisions:
     def parameters(self) -> int:
         """Return how many elements all learned tensors hold; a tensor with several uses counts once."""
         learned = self.with_role(Role.WEIGHT, Role.BIAS, Role.EMBEDDING)
-        tensors = {value: None for use in learned for value in (() if _is_tiled(use) else use.stored) or (use.value,)}
+        tensors = {value: None for use in learned for value in use.stored or (use.value,)}
         return sum(_size(value) for value in tensors)
 
 
@@ -141,7 +103,7 @@ def decide_roles(
     is computed from the input at run time.
     """
     static = static or StaticValues.of(model)
-    patterns = [(pattern, _role(role), f"given: {pattern}={role}") for pattern, role in (explicit or {}).items()]
+    patterns = [(pattern, _role(role), f"{GIVEN}: {pattern}={role}") for pattern, role in (explicit or {}).items()]
     patterns += [
         (key.partition(":")[2], _role(role), f"{FROM_MODEL}: {key}={role}")
         for key, role in model.metadata_props.items()
@@ -150,7 +112,7 @@ def decide_roles(
     decider = _Decider(static, patterns, name)
     uses = tuple(decider.decide(model.graph))
     unused = tuple(pattern for pattern, _, _ in patterns if pattern not in decider.matched)
-    return RoleDecisions(uses, unused)
+    return RoleDecisions(uses, unused, tuple(decider.unjudged))
 
 
 def _role(text: str) -> Role:
@@ -168,6 +130,7 @@ class _Decider:
         self.patterns = patterns
         self.name = name
         self.matched: set[str] = set()
+        self.unjudged: list[Unjudged] = []
         self.scaled: set[ir.Node] = set()  # Mul nodes whose static operand turned out to be a weight
 
     def decide(self, graph: ir.Graph) -> Iterator[Use]:
@@ -179,26 +142,35 @@ class _Decider:
         for slot, value in enumerate(node.inputs):
             if value is None:
                 continue
-            told = self._explicit(node, slot, value)
+            operand = find_operand(node, slot)
+            told = self._explicit(node, str(slot), str(value.name))
             if value not in self.static:
                 if told is not None and told[0] is not Role.CONSTANT and self._means(node, slot, value):
                     self._refuse_computed(node, slot, value)
                 continue
-            if value.dtype not in FLOATS or (told is None and not self._sees_signal(node)):
-                continue
             stored = self.static.stored(value)
-            role, rule = told or self._by_operator(node, slot, value, stored)
+            if operand is None and told is None:
+                self.unjudged += unjudged_operand(node, slot, stored or [])
+            if value.dtype not in FLOATS and not (operand is None and told is not None):
+                continue
+            if told is None and not self._sees_signal(node):
+                continue
+            role, rule = told or self._by_operator(node, slot, value, operand, stored)
             if role is Role.WEIGHT and node.op_type == "Mul":
                 self.scaled.add(node)
             yield Use(node, slot, value, known_shape(value), role, rule, tuple(stored or ()))
+        for found in stored_attributes(node):
+            told = self._explicit(node, str(found.slot))
+            if told is None or told[0] is not Role.CONSTANT:  # nothing takes weights out of an attribute
+                self.unjudged.append(found)
 
     def _sees_signal(self, node: ir.Node) -> bool:
         """Whether a use counts here: a node of static operands alone is decided where its result is used."""
-        return any(output not in self.static for output in node.outputs) or _is_lookup(node)
+        return any(output not in self.static for output in node.outputs) or _is_lookup(node) or takes_table(node)
 
-    def _explicit(self, node: ir.Node, slot: int, value: ir.Value) -> tuple[Role, str] | None:
+    def _explicit(self, node: ir.Node, slot: str, tensor: str = "") -> tuple[Role, str] | None:
         for pattern, role, rule in self.patterns:
-            names = (f"{node.name}:{slot}", str(node.name), str(value.name))
+            names = (f"{node.name}:{slot}", str(node.name), tensor)
             if any(fnmatchcase(candidate, pattern) for candidate in names if candidate):
                 self.matched.add(pattern)
                 return role, rule
@@ -220,15 +192,18 @@ class _Decider:
         )
 
     def _by_operator(
-        self, node: ir.Node, slot: int, value: ir.Value, stored: list[ir.Value] | None
+        self, node: ir.Node, slot: int, value: ir.Value, operand: Operand | None, stored: list[ir.Value] | None
     ) -> tuple[Role, str]:
         if stored is None:
             return Role.CONSTANT, "computed by a formula, not stored"
-        role = _SLOTS.get((node.domain, node.op_type), {}).get(slot)
-        if role is Role.STATISTICS and not all(v in self.static for v in node.inputs[3:5] if v is not None):
+        if operand is None:
+            return Role.CONSTANT, f"nobody has judged what input {slot} of {node.op_type} is"
+        if operand.what is Role.STATISTICS and not all(v in self.static for v in node.inputs[3:5] if v is not None):
             return Role.CONSTANT, "the other statistics are computed in the graph"
-        if role is not None:
-            return role, f"operator: {node.op_type} input {slot}"
+        if isinstance(operand.what, Role):
+            return operand.what, f"operator: {node.op_type} input {slot}"
+        if isinstance(operand.what, Part) and (operand.of is None or node.inputs[operand.of] in self.static):
+            return Role.WEIGHT, f"operator: {node.op_type} input {slot}, of a packed weight"
         if _is_lookup(node) and slot == 0 and _rank(value) == 2:
             return Role.EMBEDDING, "operator: Gather from a float table"
         neighbour = {"Mul": self._scale, "Add": self._shift, "Sub": self._shift}.get(node.op_type)
@@ -274,11 +249,6 @@ class _Decider:
             value is not None and (origin := _origin(value)) is not None and origin in self.scaled
             for value in node.inputs
         )
-
-
-def _is_tiled(use: Use) -> bool:
-    producer = use.value.producer()
-    return producer is not None and str(producer.name).startswith(TILED)
 
 
 def _is_lookup(node: ir.Node) -> bool:

@@ -67,9 +67,9 @@ class StaticValues:
     def stored(self, value: ir.Value) -> list[ir.Value] | None:
         """Return the stored tensors that a static value is made of, or None where a formula made it.
 
-        Stored means: an initializer, a Constant or a ConstantOfShape. The chain may lay them out anew or do
-        arithmetic on them; anything else (a cosine, a range, a shape, one number repeated to the size of the signal) is
-        a formula, and no training changes it.
+        Stored means: an initializer, a Constant, a ConstantOfShape, or a Tile of one number. The chain may lay them out
+        anew or do arithmetic on them; anything else (a cosine, a range, a shape, one number repeated to the size of the
+        signal) is a formula, and no training changes it.
         """
         roots: dict[ir.Value, None] = {}
         pending, seen = [value], {value}
@@ -81,7 +81,7 @@ class StaticValues:
                 continue
             if self._repeats_a_number(producer):
                 return None
-            if producer.op_type in ("Constant", "ConstantOfShape"):
+            if producer.op_type in ("Constant", "ConstantOfShape") or fills(producer):
                 roots[current] = None
                 continue
             operands = _data_operands(producer)
@@ -115,6 +115,14 @@ class StaticValues:
             seen.update(new)
             pending += new
         return False
+
+
+def fills(node: ir.Node) -> bool:
+    """Whether a node repeats one stored number to a stored shape, as ConstantOfShape does from operator set 9 on."""
+    if node.op_type != "Tile" or node.domain != "" or len(node.inputs) != 2:
+        return False
+    number, shape = (None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs)
+    return number is not None and number.size == 1 and shape is not None
 
 
 WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})

@@ -27,12 +27,11 @@ _DIRECT = frozenset(
 class Stored:
     """A stored tensor, however it is stored: an initializer, a Constant, or one number repeated to a known shape.
 
-    root: whose identity tells it from its equals. origin: what `learned_tensors` knows it as. dims: None where unknown.
+    root: whose identity tells it from its equals, and what `learned_tensors` knows it as. dims: None where unknown.
     data: all entries, or the number that is repeated; None where the file has none.
     """
 
     root: ir.Value
-    origin: ir.Value
     dtype: ir.DataType | None
     dims: tuple[int, ...] | None
     data: ir.TensorProtocol | None
@@ -73,9 +72,9 @@ def find_stored(value: ir.Value, learned: Collection[ir.Value]) -> Stored | None
     base = _stored(value, node)
     if base is None or not casts:
         return base
-    if base.dtype != ir.DataType.FLOAT or not (base.origin in learned or base.data is None or base.data.size == 1):
+    if base.dtype != ir.DataType.FLOAT or not (base.root in learned or base.data is None or base.data.size == 1):
         return None
-    return Stored(base.root, base.origin, casts[0], base.dims, base.data)
+    return Stored(base.root, casts[0], base.dims, base.data)
 
 
 def _stored(value: ir.Value, node: ir.Node | None) -> Stored | None:
@@ -84,24 +83,24 @@ def _stored(value: ir.Value, node: ir.Node | None) -> Stored | None:
             return None
         tensor = value.const_value
         if tensor is None:
-            return Stored(value, value, value.dtype, _sizes(value.shape), None)
-        return Stored(value, value, tensor.dtype, _sizes(tensor.shape), tensor)
+            return Stored(value, value.dtype, _sizes(value.shape), None)
+        return Stored(value, tensor.dtype, _sizes(tensor.shape), tensor)
     if node.domain != "":
         return None
     if node.op_type == "Constant":
         tensor = _constant(value)
-        return None if tensor is None else Stored(value, value, tensor.dtype, _sizes(tensor.shape), tensor)
+        return None if tensor is None else Stored(value, tensor.dtype, _sizes(tensor.shape), tensor)
     if node.op_type == "ConstantOfShape":
         sizes = _list(node.inputs[0])
         filling = node.attributes.get("value")
         number: ir.TensorProtocol = ir.tensor(np.zeros(1, np.float32)) if filling is None else filling.value
-        return None if sizes is None else Stored(value, value, number.dtype, sizes, number)
+        return None if sizes is None else Stored(value, number.dtype, sizes, number)
     if node.op_type == "Tile" and len(node.inputs) == 2:
         one, sizes = node.inputs[0], _list(node.inputs[1])
         tensor = None if one is None else _constant(one)
         if one is None or tensor is None or tensor.size != 1 or sizes is None or len(sizes) != len(tensor.shape):
             return None
-        return Stored(value, one, tensor.dtype, sizes, tensor)
+        return Stored(value, tensor.dtype, sizes, tensor)
     return None
 
 

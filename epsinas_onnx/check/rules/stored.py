@@ -69,6 +69,14 @@ def _agrees(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     return len(shape) == len(declared) and all(b in (None, a) for a, b in zip(shape, declared, strict=True))
 
 
+def _unjudged(subject: Subject, _: Options) -> Iterator[Problem]:
+    for found in subject.decided[1].unjudged:
+        yield Problem(
+            f"nobody has judged whether {found.text} is a weight, so it keeps its values", str(found.node.name),
+            f"Say what it is with a role for {found.place!r}: weight, bias, embedding or constant.",
+        )  # fmt: skip
+
+
 STORED = (
     Rule(
         "unused-initializer",
@@ -88,5 +96,14 @@ STORED = (
         "Ignore it by path for models that are kept without their data file on purpose; `epsinas-onnx strip` "
         "makes better ones.",
         _data,
+    ),
+    Rule(
+        "unjudged-operator",
+        Severity.WARNING,
+        "A tensor is stored at an operator of which nobody has said whether it is a weight there.",
+        "It keeps its values, so what was learned may decide the score; strip refuses the file because of it.",
+        "Give it a role (score.roles): weight, bias, embedding, or constant where nothing is learned.",
+        "Ignore it by path and node for constants of custom operators, once their role is given to strip.",
+        _unjudged,
     ),
 )
