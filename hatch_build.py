@@ -22,7 +22,7 @@ class AbsoluteLinks(MetadataHookInterface):
         """Add the README, with Markdown's links and HTML's pictures absolute."""
 
         def absolute(found: re.Match[str]) -> str:
-            form = self.config["picture" if found["picture"] or found["source"] else "page"]
+            form: str = self.config["picture" if found["picture"] or found["source"] else "page"]
             repository, version = metadata["urls"]["Repository"], metadata["version"]
             return found["before"] + form.format(repository=repository, version=version, path=found["path"])
 
