@@ -13,9 +13,9 @@ import onnx
 import onnx_ir as ir
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.options import ScoreOptions
-from epsinas_onnx.quiet import quiet_libraries
 from epsinas_onnx.result import Score
 from epsinas_onnx.scorer import error_score, score_or_error
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx.attempt import Attempt
-from epsinas_onnx.collection import collection_paused
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
 from epsinas_onnx.graph.rewrite import NormStats

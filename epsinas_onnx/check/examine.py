@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+from epsinas_onnx._util.gc import collection_paused
+from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.check.baseline import Baseline, read_baseline
 from epsinas_onnx.check.config import Config, Settings
 from epsinas_onnx.check.finding import CheckedModel, Facts, Finding, Severity
@@ -14,9 +16,7 @@ from epsinas_onnx.check.rule import Problem, Rule
 from epsinas_onnx.check.rules import RULES
 from epsinas_onnx.check.rules.valid import UNREADABLE
 from epsinas_onnx.check.subject import Expected, Subject
-from epsinas_onnx.collection import collection_paused
 from epsinas_onnx.errors import EpsinasError
-from epsinas_onnx.quiet import quiet_libraries
 from epsinas_onnx.runtime.providers import choose_providers
 
 

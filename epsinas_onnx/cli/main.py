@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.errors import EpsinasError
-from epsinas_onnx.quiet import quiet_libraries
 
 app = typer.Typer(
     name="epsinas-onnx",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.available import available_bytes, readable
+from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.errors import ModelError, OutOfMemory
 from epsinas_onnx.graph.packed import UNPACKED
 

@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from epsinas_onnx.available import available_bytes, readable
+from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.errors import OutOfMemory
 from epsinas_onnx.graph.shapes import known_shape
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx._util.text import first_names
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.shapes import held_batch
 from epsinas_onnx.graph.static import RANDOM, all_graphs
-from epsinas_onnx.listing import first_names
 
 _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")
 _LOSSES = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"})

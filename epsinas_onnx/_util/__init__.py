@@ -1,0 +1,1 @@
+"""What no feature owns: memory, garbage collection, text, and the log lines of libraries."""
