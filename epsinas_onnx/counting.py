@@ -12,7 +12,7 @@ from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.graph.roles import RoleDecisions
 from epsinas_onnx.graph.shapes import InputSpec, held_batch, known_shape
-from epsinas_onnx.graph.static import node_bodies
+from epsinas_onnx.graph.traversal import node_bodies
 from epsinas_onnx.lump.cost import MULTIPLYING, products
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target

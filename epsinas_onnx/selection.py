@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.static import StaticValues
-from epsinas_onnx.trace import operands
+from epsinas_onnx.graph.traversal import StaticValues, operands
 
 
 class Selection(NamedTuple):

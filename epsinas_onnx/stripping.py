@@ -18,11 +18,11 @@ from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.oldest import declared_opset
-from epsinas_onnx.graph.operands import Part
+from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
-from epsinas_onnx.graph.static import StaticValues, proto_bodies
 from epsinas_onnx.graph.traces import EPSILON_METADATA
+from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.graph.unjudged import unjudged_text
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.rewrite import REPLACES, WEIGHT_INPUT
 from epsinas_onnx.graph.shapes import known_shape
-from epsinas_onnx.graph.static import StaticValues, node_bodies
+from epsinas_onnx.graph.traversal import StaticValues, operands
 
 Array = npt.NDArray[Any]
 Run = Callable[[Sequence[str]], Mapping[str, Array]]
@@ -211,14 +211,6 @@ def longest_path(model: ir.Model, outputs: Sequence[str]) -> int:
         for output in node.outputs:
             depth[output] = level
     return max((level for value, level in depth.items() if value.name in outputs), default=0)
-
-
-def operands(node: ir.Node) -> Iterable[ir.Value]:
-    """Yield what a node reads, what its bodies capture included."""
-    yield from (value for value in node.inputs if value is not None)
-    for body in node_bodies(node):
-        for inner in body.all_nodes():
-            yield from (value for value in inner.inputs if value is not None and value.graph is not body)
 
 
 def _named(node: ir.Node) -> ir.Node:

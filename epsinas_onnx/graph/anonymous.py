@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx
 
-from epsinas_onnx.graph.static import proto_bodies
+from epsinas_onnx.graph.traversal import proto_bodies
 from epsinas_onnx.inputs.generate import telling_word
 
 _KEPT = "epsinas."

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from epsinas_onnx.graph.stored import tensor_text
+from epsinas_onnx.graph.tensor_summary import tensor_text
 
 _REFERENCE = 21
 """The operator set whose defaults are left out; a fixed one, so that no release of onnx changes a fingerprint."""

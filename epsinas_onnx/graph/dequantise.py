@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.integers import HANDLERS
-from epsinas_onnx.graph.operands import Part, find_operand
-from epsinas_onnx.graph.packed import CALIBRATED, UNPACKED, Unpacked, stands_for
-from epsinas_onnx.graph.precision import FLOATS
-from epsinas_onnx.graph.static import StaticValues, all_graphs
+from epsinas_onnx.graph.operators import Part, find_operand
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs
+from epsinas_onnx.graph.unpacked import CALIBRATED, UNPACKED, Unpacked, stands_for
 
 _INTEGERS = frozenset(
     {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}

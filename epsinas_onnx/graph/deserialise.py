@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, numpy_helper
 
 from epsinas_onnx.errors import ModelError, UnsupportedError
-from epsinas_onnx.graph.static import WITH_BODIES, all_graphs, proto_bodies
+from epsinas_onnx.graph.traversal import WITH_BODIES, all_graphs, proto_bodies
 
 _PLACEHOLDER = "epsinas.sparse:"
 

@@ -18,8 +18,8 @@ from epsinas_onnx.graph.learned import learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.roles import Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes, input_specs, model_inputs, set_input_shapes, weights_have_shapes
-from epsinas_onnx.graph.static import StaticValues
-from epsinas_onnx.graph.stored import Stored, find_stored
+from epsinas_onnx.graph.tensor_summary import Stored, find_stored
+from epsinas_onnx.graph.traversal import StaticValues
 
 _DIGITS = 32
 _SAMPLES = 2

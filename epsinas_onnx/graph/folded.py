@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.layers import CONVOLUTIONS, LAYERS, METADATA, Kind, Layer, find_layers, letters
 from epsinas_onnx.graph.places import ACTIVATIONS, is_gate, is_head, is_swish, makes_gate
-from epsinas_onnx.graph.static import StaticValues, all_graphs
 from epsinas_onnx.graph.traces import gap, proof, recorded_epsilon
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 EPSILON = 1e-5
 """What is added to the variance where folding left no trace of it: PyTorch's default, and the metric's."""

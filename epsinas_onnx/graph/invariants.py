@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.static import all_graphs
+from epsinas_onnx.graph.traversal import all_graphs
 
 
 def free_invariants(model: ir.Model) -> None:

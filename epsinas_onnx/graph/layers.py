@@ -10,11 +10,10 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
+from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.places import LAYOUT
-from epsinas_onnx.graph.precision import FLOATS
-from epsinas_onnx.graph.rewrite import rank_of
-from epsinas_onnx.graph.shapes import known_shape
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.shapes import known_shape, rank_of
+from epsinas_onnx.graph.traversal import StaticValues
 
 METADATA = "epsinas.batch_norm"
 """An exporter or `strip` decides with metadata on a layer's node: `folded`, `own` or `doubt`."""

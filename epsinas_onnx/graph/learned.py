@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.operands import Operand, Part, Role, find_operand, is_packed
-from epsinas_onnx.graph.packed import CALIBRATED, stands_for
+from epsinas_onnx.graph.operators import Operand, Part, Role, find_operand, is_packed
 from epsinas_onnx.graph.roles import RoleDecisions, Use
 from epsinas_onnx.graph.shapes import known_shape
-from epsinas_onnx.graph.static import StaticValues, all_graphs, fills, node_bodies
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs, fills, node_bodies
+from epsinas_onnx.graph.unpacked import CALIBRATED, stands_for
 
 LEARNED = frozenset({Role.WEIGHT, Role.BIAS, Role.STATISTICS, Role.EMBEDDING})
 # What reads the shape or the element type of an operand, and not its values.

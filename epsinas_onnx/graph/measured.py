@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from epsinas_onnx.graph.static import RANDOM, all_graphs, node_bodies
+from epsinas_onnx.graph.traversal import RANDOM, all_graphs, node_bodies
 
 Array = npt.NDArray[Any]
 _LARGEST = 64

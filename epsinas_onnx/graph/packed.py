@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.operands import Part
-from epsinas_onnx.graph.stored import find_stored, read
+from epsinas_onnx.graph.tensor_summary import find_stored, read
 
 if TYPE_CHECKING:
     from epsinas_onnx.graph.dequantise import Rewriter
 
-UNPACKED = "epsinas.unpacked"
-"""Marks (in a value's `meta`) a float tensor that stands for a packed one, so that it has no values to keep."""
-CALIBRATED = "epsinas.calibrated"
-"""Marks (in a value's `meta`) what activations are quantised by, which is no part of a weight."""
-_STANDS_FOR = "epsinas.stands_for"
 
 _Unpacker: TypeAlias = "Callable[[Rewriter, ir.Node], None]"
-
-
-@dataclass(frozen=True)
-class Unpacked:
-    """The float value that a packed tensor became, by name.
-
-    bits: of an entry of the packed one. part: what the tensor that became it, or belongs to it, is.
-    """
-
-    name: str
-    bits: int
-    part: Part = Part.PACKED
-
-    def note(self, value: ir.Value) -> None:
-        """Remember that a stored tensor became this value, or belongs to it."""
-        known = value.meta.setdefault(_STANDS_FOR, [])
-        if self not in known:
-            known.append(self)
-
-
-def stands_for(value: ir.Value) -> Sequence[Unpacked]:
-    """Return the float values that a stored tensor became, or belongs to."""
-    found: Sequence[Unpacked] = value.meta.get(_STANDS_FOR, ())
-    return found
 
 
 def _dims(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.traversal import StaticValues
 
 LAYOUT = frozenset(
     {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat",

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.static import all_graphs
-
-NARROWED = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
-FLOATS = NARROWED | {ir.DataType.FLOAT}
+from epsinas_onnx.graph.dtypes import NARROWED
+from epsinas_onnx.graph.traversal import all_graphs
 
 # Attributes that name an element type: the outputs of these operators follow it.
 _TYPE_ATTRIBUTES = {

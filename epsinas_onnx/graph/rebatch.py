@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.shapes import InputSpec, known_shape, model_inputs
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.traversal import StaticValues
 
 
 def fixed_batch(specs: Sequence[InputSpec]) -> bool:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.kept import WITHOUT_DATA
+from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.external_data import WITHOUT_DATA
 from epsinas_onnx.graph.learned import learned_tensors
-from epsinas_onnx.graph.precision import FLOATS
 from epsinas_onnx.graph.roles import decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
-from epsinas_onnx.graph.static import ARITHMETIC, LAYOUT, StaticValues
+from epsinas_onnx.graph.traversal import ARITHMETIC, LAYOUT, StaticValues
 
 _PARAMETER = re.compile(
     r"weight|bias|kernel|gamma|beta(?!s)|running_(mean|var)|moving_(mean|variance)|"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from epsinas_onnx.graph.shapes import known_shape
-from epsinas_onnx.graph.static import node_bodies
+from epsinas_onnx.graph.traversal import node_bodies
 
 _PASSES_ON = frozenset(
     {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Concat",

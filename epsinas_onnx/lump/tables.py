@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from epsinas_onnx.graph.table import uniform_rows, uniform_table
+from epsinas_onnx.graph.random_table import uniform_rows, uniform_table
 from epsinas_onnx.lump.operators import FLOAT, INT64, Operators
 from epsinas_onnx.lump.value import Lumped, Tensor
 

@@ -18,7 +18,7 @@ from epsinas_onnx.graph.folded import find_folded
 from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.shapes import infer_shapes
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.traversal import StaticValues
 
 from ..builders import build
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from epsinas_onnx.errors import ModelError, ShapeError
 from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.graph.table import uniform_table
+from epsinas_onnx.graph.random_table import uniform_table
 from epsinas_onnx.prepare import GraphOptions, prepare
 from epsinas_onnx.rewriting import rewrite
 

@@ -13,7 +13,7 @@ from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.shapes import held_batch
-from epsinas_onnx.graph.static import RANDOM, all_graphs
+from epsinas_onnx.graph.traversal import RANDOM, all_graphs
 
 _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")
 _LOSSES = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"})

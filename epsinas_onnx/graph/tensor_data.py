@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from epsinas_onnx.graph.static import proto_bodies
+from epsinas_onnx.graph.traversal import proto_bodies
 
 _PACKED: Mapping[int, int] = {TensorProto.INT4: 2, TensorProto.UINT4: 2, TensorProto.FLOAT4E2M1: 2}
 """Element types of which a byte holds several."""

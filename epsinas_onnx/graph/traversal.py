@@ -173,3 +173,11 @@ def _data_operands(node: ir.Node) -> list[ir.Value] | None:
             return [value for value in node.inputs[1:] if value is not None]
         return [value for value in node.inputs if value is not None]
     return None
+
+
+def operands(node: ir.Node) -> Iterable[ir.Value]:
+    """Yield what a node reads, what its bodies capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in node_bodies(node):
+        for inner in body.all_nodes():
+            yield from (value for value in inner.inputs if value is not None and value.graph is not body)

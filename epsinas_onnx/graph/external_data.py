@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.errors import ModelError, OutOfMemory
-from epsinas_onnx.graph.packed import UNPACKED
+from epsinas_onnx.graph.unpacked import UNPACKED
 
 WITHOUT_DATA = "epsinas.without_data"
 """Marks (in a value's `meta`) a weight that the file has as an input, so that there is nothing to read."""
