@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, Line, Operand
-from epsinas_onnx.graph.roles import Role
 
 _MOST_COMPARED = 1_000_000
 """Pairs of lines from which on those that occur often do not anchor the alignment, which is quicker and coarser."""

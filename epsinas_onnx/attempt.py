@@ -21,10 +21,11 @@ from epsinas_onnx.execution import (
     TracedExecution,
     prove,
 )
+from epsinas_onnx.graph.analysis.dynamic_sizes import selecting
+from epsinas_onnx.graph.analysis.roles import Role
+from epsinas_onnx.graph.analysis.shapes import InputSpec, held_batch, input_specs
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
-from epsinas_onnx.graph.roles import Role
-from epsinas_onnx.graph.shapes import InputSpec, held_batch, input_specs
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
 from epsinas_onnx.judge import CHANGE, Evidence, Verdict, judge
@@ -34,7 +35,6 @@ from epsinas_onnx.options import ScoreOptions
 from epsinas_onnx.prepare import Decided, GraphOptions, decide_all
 from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import Provider, provider_name
-from epsinas_onnx.selection import selecting
 from epsinas_onnx.trace import Loss, longest_path
 from epsinas_onnx.versions import versions
 

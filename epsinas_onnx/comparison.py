@@ -17,9 +17,9 @@ from epsinas_onnx.alignment import Alignment, align
 from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.counting import count_multiply_adds
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
-from epsinas_onnx.graph.shapes import model_inputs
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.options import ScoreOptions, score_options
 from epsinas_onnx.prepare import GraphOptions, decide

@@ -16,11 +16,11 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from epsinas_onnx.errors import ModelError, UsageError
-from epsinas_onnx.graph.learned import Learned, learned_tensors
+from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
+from epsinas_onnx.graph.analysis.operators import Part
+from epsinas_onnx.graph.analysis.roles import Role, decide_roles, fan
+from epsinas_onnx.graph.analysis.shapes import infer_shapes
 from epsinas_onnx.graph.load import ModelSource, load_model, load_proto
-from epsinas_onnx.graph.operators import Part
-from epsinas_onnx.graph.roles import Role, decide_roles, fan
-from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE

@@ -9,11 +9,11 @@ from typing import Any
 
 from epsinas_onnx.counting import node_multiply_adds
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions
+from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, held_batch, model_inputs
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.restore import check_which
-from epsinas_onnx.graph.roles import Role, RoleDecisions
-from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch, model_inputs
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.roles import NORMALISATIONS, RoleDecisions
+from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.graph.roles import NORMALISATIONS, RoleDecisions
 from epsinas_onnx.graph.traversal import all_graphs
-from epsinas_onnx.graph.unjudged import unjudged_text
 from epsinas_onnx.prepare import Decided
 
 

@@ -9,15 +9,9 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
-from epsinas_onnx.graph.dtypes import FLOATS
-from epsinas_onnx.graph.folded import AUTO
-from epsinas_onnx.graph.load import LoadedModel, check_standard
-from epsinas_onnx.graph.precision import to_float32
-from epsinas_onnx.graph.rebatch import loosen_batch
-from epsinas_onnx.graph.restore import Restored, restore_batch_norms
-from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
-from epsinas_onnx.graph.roles import RoleDecisions, decide_roles
-from epsinas_onnx.graph.shapes import (
+from epsinas_onnx.graph.analysis.folded_norms import AUTO
+from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
+from epsinas_onnx.graph.analysis.shapes import (
     InputSpec,
     Shapes,
     infer_shapes,
@@ -26,6 +20,12 @@ from epsinas_onnx.graph.shapes import (
     set_input_shapes,
     weights_have_shapes,
 )
+from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.load import LoadedModel, check_standard
+from epsinas_onnx.graph.precision import to_float32
+from epsinas_onnx.graph.rebatch import loosen_batch
+from epsinas_onnx.graph.restore import Restored, restore_batch_norms
+from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.inputs.vocabulary import token_bound
 

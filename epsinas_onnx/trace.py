@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.rewrite import REPLACES, WEIGHT_INPUT
-from epsinas_onnx.graph.shapes import known_shape
 from epsinas_onnx.graph.traversal import StaticValues, operands
 
 Array = npt.NDArray[Any]

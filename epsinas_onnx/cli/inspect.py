@@ -95,7 +95,7 @@ def _print_lumping(lumping: Lumping, console: Console) -> None:
 
 
 def _print_inputs(found: Inspection, console: Console) -> None:
-    from epsinas_onnx.graph.shapes import dims_text
+    from epsinas_onnx.graph.analysis.shapes import dims_text
 
     table = _table("input", "type", "declared", "will be fed", "batch axis", "values")
     for spec in found.inputs:

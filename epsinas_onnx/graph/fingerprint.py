@@ -12,12 +12,18 @@ from functools import cached_property
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.learned import learned_tensors
+from epsinas_onnx.graph.analysis.roles import Role, decide_roles
+from epsinas_onnx.graph.analysis.shapes import (
+    infer_shapes,
+    input_specs,
+    model_inputs,
+    set_input_shapes,
+    weights_have_shapes,
+)
 from epsinas_onnx.graph.attributes import attribute_texts, counts_outputs
 from epsinas_onnx.graph.dequantise import Dequantised
-from epsinas_onnx.graph.learned import learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.roles import Role, decide_roles
-from epsinas_onnx.graph.shapes import infer_shapes, input_specs, model_inputs, set_input_shapes, weights_have_shapes
 from epsinas_onnx.graph.tensor_summary import Stored, find_stored
 from epsinas_onnx.graph.traversal import StaticValues
 

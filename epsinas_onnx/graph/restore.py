@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.text import NAMED, first_names
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.graph.analysis.folded_norms import ALL, AUTO, EPSILON, NONE, Finding, find_folded
+from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, Kind
+from epsinas_onnx.graph.analysis.shapes import rank_of
 from epsinas_onnx.graph.dtypes import FLOATS
-from epsinas_onnx.graph.folded import ALL, AUTO, EPSILON, NONE, Finding, find_folded
-from epsinas_onnx.graph.layers import CONVOLUTIONS, Kind
-from epsinas_onnx.graph.shapes import rank_of
 from epsinas_onnx.graph.traversal import StaticValues
 
 _PARAMETERS = (("scale", 1.0), ("shift", 0.0), ("mean", 0.0), ("variance", 1.0))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError, UsageError
-from epsinas_onnx.graph.shapes import InputSpec
+from epsinas_onnx.graph.analysis.shapes import InputSpec
 
 Array = npt.NDArray[Any]
 KINDS = ("auto", "grey", "normal", "uniform", "tokens")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
-from epsinas_onnx.graph.shapes import InputSpec, Shapes
+from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes
 from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
 from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.shapes import known_shape
+from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.traversal import node_bodies
 
 _PASSES_ON = frozenset(

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.errors import OutOfMemory
-from epsinas_onnx.graph.shapes import known_shape
+from epsinas_onnx.graph.analysis.shapes import known_shape
 
 
 def peak_bytes(model: ir.Model) -> tuple[int, str]:

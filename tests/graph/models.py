@@ -9,9 +9,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
-from epsinas_onnx.graph.roles import RoleDecisions
 from epsinas_onnx.prepare import GraphOptions, Prepared, decide, prepare
 
 from ..builders import build

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from epsinas_onnx import Status, inspect, score
 from epsinas_onnx.errors import ModelError, ShapeError, UnsupportedError
-from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.graph.shapes import (
+from epsinas_onnx.graph.analysis.shapes import (
     IMAGE_SIZES,
     OTHER_SIZES,
     InputSpec,
@@ -23,6 +22,7 @@ from epsinas_onnx.graph.shapes import (
     known_shape,
     set_input_shapes,
 )
+from epsinas_onnx.graph.load import load_model
 
 from .models import build
 

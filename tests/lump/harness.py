@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime
 from hypothesis import strategies as st
 
-from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
+from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Partition

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epsinas_onnx.graph.roles import RoleDecisions
+from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Partition

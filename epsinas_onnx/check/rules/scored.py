@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
-from epsinas_onnx.graph.roles import Role
+from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.notes import no_weights
 from epsinas_onnx.result import Status
 

@@ -21,7 +21,7 @@ from tf2onnx.optimizer import back_to_back_optimizer
 from epsinas_exporters.frameworks import ExportError, Input, Request
 from epsinas_exporters.frameworks.common import call, find, first_line, silent, takes_arguments, without_weights
 from epsinas_exporters.frameworks.tensorflow_batchnorm import NO_OFFSET, NO_SCALE, fuse_batch_norms
-from epsinas_onnx.graph.roles import METADATA_PREFIX, Role
+from epsinas_onnx.graph.analysis.roles import METADATA_PREFIX, Role
 
 _OPSET = 18
 _METADATA_FROM = 10  # the IR version that lets nodes carry metadata

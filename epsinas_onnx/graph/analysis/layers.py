@@ -10,9 +10,9 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.layer_uses import LAYOUT
+from epsinas_onnx.graph.analysis.shapes import known_shape, rank_of
 from epsinas_onnx.graph.dtypes import FLOATS
-from epsinas_onnx.graph.places import LAYOUT
-from epsinas_onnx.graph.shapes import known_shape, rank_of
 from epsinas_onnx.graph.traversal import StaticValues
 
 METADATA = "epsinas.batch_norm"

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.layers import CONVOLUTIONS, LAYERS, METADATA, Kind, Layer, find_layers, letters
-from epsinas_onnx.graph.places import ACTIVATIONS, is_gate, is_head, is_swish, makes_gate
-from epsinas_onnx.graph.traces import gap, proof, recorded_epsilon
+from epsinas_onnx.graph.analysis.exporter_traces import gap, proof, recorded_epsilon
+from epsinas_onnx.graph.analysis.layer_uses import ACTIVATIONS, is_gate, is_head, is_swish, makes_gate
+from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, LAYERS, METADATA, Kind, Layer, find_layers, letters
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 EPSILON = 1e-5

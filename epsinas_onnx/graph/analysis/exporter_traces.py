@@ -6,8 +6,16 @@ import re
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.layers import CONVOLUTIONS, NORMALISES, Kind, Layer, letters, names_batch_norm, names_of
-from epsinas_onnx.graph.places import ACTIVATIONS, HEADS
+from epsinas_onnx.graph.analysis.layer_uses import ACTIVATIONS, HEADS
+from epsinas_onnx.graph.analysis.layers import (
+    CONVOLUTIONS,
+    NORMALISES,
+    Kind,
+    Layer,
+    letters,
+    names_batch_norm,
+    names_of,
+)
 
 EPSILON_METADATA = "epsinas.batch_norm.epsilon"
 """What was added to the variance, where it is known."""
