@@ -25,7 +25,7 @@ from epsinas_onnx.graph.analysis.dynamic_sizes import selecting
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.analysis.shapes import InputSpec, held_batch, input_specs
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.rebatch import fixed_batch
+from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
 from epsinas_onnx.judge import CHANGE, Evidence, Verdict, judge

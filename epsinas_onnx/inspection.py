@@ -12,8 +12,8 @@ from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions
 from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, held_batch, model_inputs
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.rebatch import fixed_batch
-from epsinas_onnx.graph.restore import check_which
+from epsinas_onnx.graph.passes.rebatch import fixed_batch
+from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump

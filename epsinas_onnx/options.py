@@ -12,8 +12,8 @@ from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.analysis.shapes import Shapes
-from epsinas_onnx.graph.restore import check_which
-from epsinas_onnx.graph.rewrite import NORM_STATS, NormStats
+from epsinas_onnx.graph.passes.constant_weights import NORM_STATS, NormStats
+from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.inputs.given import given_names
 
 DEFAULT_WEIGHTS = (1e-7, 1.0)

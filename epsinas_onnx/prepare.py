@@ -11,21 +11,14 @@ import onnx_ir as ir
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
-from epsinas_onnx.graph.analysis.shapes import (
-    InputSpec,
-    Shapes,
-    infer_shapes,
-    input_specs,
-    model_inputs,
-    set_input_shapes,
-    weights_have_shapes,
-)
+from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, input_specs, model_inputs
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.load import LoadedModel, check_standard
-from epsinas_onnx.graph.precision import to_float32
-from epsinas_onnx.graph.rebatch import loosen_batch
-from epsinas_onnx.graph.restore import Restored, restore_batch_norms
-from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
+from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes, set_input_shapes, weights_have_shapes
+from epsinas_onnx.graph.passes.rebatch import loosen_batch
+from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norms
+from epsinas_onnx.graph.passes.to_float32 import to_float32
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.inputs.vocabulary import token_bound
 

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import Shapes, model_inputs, rank_of
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.restore import check_which
-from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
+from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
+from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.lump.lower import lump as lump_model
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.options import DEFAULT_BATCH, check_choices, check_constant

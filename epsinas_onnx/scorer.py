@@ -11,7 +11,7 @@ from epsinas_onnx.attempt import Attempt
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes, attempts, free_dimensions
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
-from epsinas_onnx.graph.rewrite import NormStats
+from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options

@@ -18,11 +18,11 @@ from epsinas_onnx.graph.analysis.layers import METADATA, Kind
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
 from epsinas_onnx.graph.analysis.operators import Part
 from epsinas_onnx.graph.analysis.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
-from epsinas_onnx.graph.analysis.shapes import infer_shapes
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.anonymous import anonymise as rename
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
-from epsinas_onnx.graph.oldest import declared_opset
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
+from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE

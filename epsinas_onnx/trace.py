@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.graph.rewrite import REPLACES, WEIGHT_INPUT
+from epsinas_onnx.graph.passes.constant_weights import REPLACES, WEIGHT_INPUT
 from epsinas_onnx.graph.traversal import StaticValues, operands
 
 Array = npt.NDArray[Any]

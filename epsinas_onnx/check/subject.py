@@ -13,11 +13,12 @@ from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.check.settings import ScoreSettings
 from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec, infer_shapes
+from epsinas_onnx.graph.analysis.shapes import InputSpec
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
-from epsinas_onnx.graph.oldest import declared_opset
-from epsinas_onnx.graph.restore import Restored, restore_batch_norms
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
+from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norms
+from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.prepare import GraphOptions, decide

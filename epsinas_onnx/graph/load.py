@@ -19,12 +19,12 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.analysis.operators import is_packed
-from epsinas_onnx.graph.dequantise import Dequantised, dequantise
 from epsinas_onnx.graph.dtypes import FLOATS
-from epsinas_onnx.graph.invariants import free_invariants
-from epsinas_onnx.graph.measured import fold_shapes
-from epsinas_onnx.graph.oldest import OLDEST_OPSET, declared_opset, lifted
-from epsinas_onnx.graph.supplied import Supplied, store_supplied
+from epsinas_onnx.graph.passes.dequantise import Dequantised, dequantise
+from epsinas_onnx.graph.passes.fold_shapes import fold_shapes
+from epsinas_onnx.graph.passes.lift_invariants import free_invariants
+from epsinas_onnx.graph.passes.upgrade_opset import OLDEST_OPSET, declared_opset, lifted
+from epsinas_onnx.graph.passes.weight_inputs import Supplied, store_supplied
 from epsinas_onnx.graph.traversal import all_graphs
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import NormStats
+from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.lump.value import Dims
 
 

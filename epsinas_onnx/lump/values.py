@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
+from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.operators import FLOAT, Operators
 from epsinas_onnx.lump.partition import Partition

@@ -11,8 +11,8 @@ from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.external_data import kept_tensor
-from epsinas_onnx.graph.measured import evaluate
-from epsinas_onnx.graph.rewrite import embedding_seeds, no_shape
+from epsinas_onnx.graph.passes.constant_weights import embedding_seeds, no_shape
+from epsinas_onnx.graph.passes.fold_shapes import evaluate
 from epsinas_onnx.graph.traversal import RANDOM, node_bodies
 from epsinas_onnx.lump.all_rules import find_rule
 from epsinas_onnx.lump.context import Context

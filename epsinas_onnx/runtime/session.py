@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from epsinas_onnx.errors import MissingRuntime, ModelError, RunError
-from epsinas_onnx.graph.rewrite import WEIGHT_INPUT
+from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
 from epsinas_onnx.runtime.providers import Provider, provider_name, runtime
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from epsinas_onnx import Score, Status, score
-from epsinas_onnx.graph.rebatch import batch_axis_after_reshape
+from epsinas_onnx.graph.passes.rebatch import batch_axis_after_reshape
 
 from .models import Array, build, rewritten, run_rewritten
 

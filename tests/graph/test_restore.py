@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from epsinas_onnx import Status, UsageError, inspect, score
 from epsinas_onnx.graph.analysis.folded_norms import find_folded
 from epsinas_onnx.graph.analysis.layers import METADATA, Kind
-from epsinas_onnx.graph.analysis.shapes import infer_shapes
 from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues
 
 from ..builders import build

@@ -20,9 +20,9 @@ from epsinas_onnx.graph.analysis.shapes import (
     image_layout,
     input_specs,
     known_shape,
-    set_input_shapes,
 )
 from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.graph.passes.infer_shapes import set_input_shapes
 
 from .models import build
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epsinas_onnx.graph.rewrite import NormStats
+from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Target
 from tests.lump.harness import (

@@ -12,7 +12,7 @@ from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.analysis.shapes import held_batch
-from epsinas_onnx.graph.rebatch import fixed_batch
+from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs
 
 _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")

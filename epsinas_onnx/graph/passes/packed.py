@@ -10,7 +10,7 @@ import onnx_ir as ir
 from epsinas_onnx.graph.tensor_summary import find_stored, read
 
 if TYPE_CHECKING:
-    from epsinas_onnx.graph.dequantise import Rewriter
+    from epsinas_onnx.graph.passes.dequantise import Rewriter
 
 
 _Unpacker: TypeAlias = "Callable[[Rewriter, ir.Node], None]"

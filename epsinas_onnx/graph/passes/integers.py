@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.packed import UNPACKERS
+from epsinas_onnx.graph.passes.packed import UNPACKERS
 
 if TYPE_CHECKING:
-    from epsinas_onnx.graph.dequantise import Rewriter
+    from epsinas_onnx.graph.passes.dequantise import Rewriter
 
 Handler: TypeAlias = "Callable[[Rewriter, ir.Node], None]"
 

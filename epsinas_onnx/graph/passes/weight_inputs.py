@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.learned import learned_tensors
 from epsinas_onnx.graph.analysis.roles import decide_roles
-from epsinas_onnx.graph.analysis.shapes import infer_shapes
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.external_data import WITHOUT_DATA
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import ARITHMETIC, LAYOUT, StaticValues
 
 _PARAMETER = re.compile(

@@ -1,0 +1,1 @@
+"""Changes a graph in place, one pass a file."""

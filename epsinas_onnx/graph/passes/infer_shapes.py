@@ -1,0 +1,130 @@
+"""Writes concrete input shapes onto a graph, and infers every shape that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from epsinas_onnx.graph.analysis.shapes import InputSpec, known_shape, model_inputs
+from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs
+
+_LONGEST_VECTOR = 2**20
+
+
+_ROUNDS = 8
+"""How often shapes are inferred anew from what sizes gave before."""
+
+
+def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec], infer: bool = True) -> None:
+    """Write concrete shapes onto the inputs, forget every shape that followed from the old ones, infer anew."""
+    by_name = {spec.name: spec for spec in specs}
+    for graph in all_graphs(model.graph):
+        for node in graph:
+            for output in node.outputs:
+                output.shape = None
+    for value in model_inputs(model):
+        value.shape = ir.Shape(by_name[str(value.name)].shape)
+    if infer:
+        infer_shapes(model)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
+    # Data propagation turns every long vector that it meets into a protobuf of 78 bytes an entry.
+    vectors = (v.shape for graph in all_graphs(model.graph) for v in graph.initializers.values())
+    long = any(s is not None and len(s) == 1 and isinstance(s[0], int) and s[0] > _LONGEST_VECTOR for s in vectors)
+    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)
+    infer(model)
+    if _unmeasured(model):
+        _follow_sizes(model, infer)
+
+
+def _unmeasured(model: ir.Model) -> list[ir.Value]:
+    """Return the stored tensors, laid out anew, whose shape inference did not find."""
+    static = StaticValues.of(model)
+    return [
+        output
+        for graph in all_graphs(model.graph)
+        for node in graph
+        if node.op_type
+        in ("Slice", "Reshape", "Expand", "Tile", "Concat", "Unsqueeze", "Transpose", "Split", "Squeeze")
+        for output in node.outputs
+        if output in static and known_shape(output) is None and static.stored(output) is not None
+    ]
+
+
+def _follow_sizes(model: ir.Model, infer: ShapeInferencePass) -> None:
+    """Give values shapes that follow from sizes by arithmetic, which ONNX's inference does not do."""
+    measured = model.clone()
+    for _ in range(_ROUNDS):
+        if not fold_known_shapes(measured):
+            break
+        infer(measured)
+    found = {v.name: v for graph in all_graphs(measured.graph) for node in graph for v in node.outputs if v.shape}
+    for value in (v for graph in all_graphs(model.graph) for node in graph for v in node.outputs):
+        if known_shape(value) is None and value.name in found:
+            value.shape = found[value.name].shape
+            value.type = value.type or found[value.name].type
+
+
+_FOLLOWED = frozenset(
+    {"Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Dropout",
+     "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
+     "MatMul", "MaxPool", "Mul", "Relu", "Sigmoid", "Sub", "Sum"}
+)  # fmt: skip
+"""Operators of which lumping itself finds the shapes, given those of the weights."""
+
+
+_MOST_AXES = 64
+
+
+def weights_have_shapes(model: ir.Model) -> bool:
+    """Give the weights that a convolutional network is made of their shapes; return whether that is all it takes.
+
+    ONNX's inference costs more than everything else that is done with such a graph. It is not needed where all weights
+    are stored or a ConstantOfShape, and all operators are ones whose shapes lumping finds by itself.
+    """
+    stored = {
+        value: value.const_value.numpy().tolist()
+        for value in model.graph.initializers.values()
+        if value.dtype == ir.DataType.INT64 and value.const_value is not None and value.const_value.size <= _MOST_AXES
+    }
+    for node in model.graph:
+        if node.op_type not in _FOLLOWED or node.domain != "":
+            return False
+        if node.op_type == "ConstantOfShape":
+            dims = None if node.inputs[0] is None else stored.get(node.inputs[0])
+            if dims is None:
+                return False
+            output, filling = node.outputs[0], node.attributes.get("value")
+            output.shape = ir.Shape(dims)
+            output.type = ir.TensorType(ir.DataType.FLOAT if filling is None else filling.value.dtype)
+        elif node.op_type == "Constant":
+            tensor = ir.convenience.get_const_tensor(node.outputs[0])
+            if tensor is None:
+                return False
+            node.outputs[0].shape, node.outputs[0].type = ir.Shape(tensor.numpy().shape), ir.TensorType(tensor.dtype)
+        elif _needs_inference(node):
+            return False
+    return True
+
+
+def _needs_inference(node: ir.Node) -> bool:
+    """Whether windows, or a stored operand that may be a vector of one entry, cannot be told without shapes."""
+    if node.op_type in ("AveragePool", "MaxPool"):
+        attributes = node.attributes
+        return attributes.get_int("ceil_mode", 0) == 1 or attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    fixed = [v for v in node.inputs if v is not None and (v.is_initializer() or _is_filled(v))]
+    if len(fixed) == len(node.inputs):  # a weight that is computed from others
+        return True
+    return node.op_type in ("Add", "Mul", "Sub") and any(
+        known_shape(v) and set(known_shape(v) or ()) == {1} for v in fixed
+    )
+
+
+def _is_filled(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type in ("Constant", "ConstantOfShape")
