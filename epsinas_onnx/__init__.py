@@ -8,6 +8,9 @@ from epsinas_onnx.versions import __version__ as __version__
 
 if TYPE_CHECKING:
     from epsinas_onnx.comparison import Difference, diff
+    from epsinas_onnx.edit.fill import fill
+    from epsinas_onnx.edit.rewrite import rewrite
+    from epsinas_onnx.edit.strip import strip
     from epsinas_onnx.errors import (
         EpsinasError,
         MissingRuntime,
@@ -18,36 +21,33 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from epsinas_onnx.filling import fill
     from epsinas_onnx.inspection import Inspection, inspect
     from epsinas_onnx.metric import normalised_dispersion
     from epsinas_onnx.result import Score, Status
-    from epsinas_onnx.rewriting import rewrite
     from epsinas_onnx.scorer import score, score_many
-    from epsinas_onnx.stripping import strip
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {
-    "Difference": "comparison",
+    "Difference": "compare.diff",
     "EpsinasError": "errors",
-    "Inspection": "inspection",
+    "Inspection": "compare.inspect",
     "MissingRuntime": "errors",
     "ModelError": "errors",
     "OutOfMemory": "errors",
     "RunError": "errors",
-    "Score": "result",
+    "Score": "scoring.result",
     "ShapeError": "errors",
-    "Status": "result",
+    "Status": "scoring.result",
     "UnsupportedError": "errors",
     "UsageError": "errors",
-    "diff": "comparison",
-    "fill": "filling",
-    "inspect": "inspection",
-    "normalised_dispersion": "metric",
-    "rewrite": "rewriting",
-    "score": "scorer",
-    "score_many": "scorer",
-    "strip": "stripping",
+    "diff": "compare.diff",
+    "fill": "edit.fill",
+    "inspect": "compare.inspect",
+    "normalised_dispersion": "scoring.metric",
+    "rewrite": "edit.rewrite",
+    "score": "scoring.api",
+    "score_many": "scoring.api",
+    "strip": "edit.strip",
 }
 
 __all__ = [

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, version_converter
 
 from epsinas_onnx import EpsinasError, Score, Status, fill, score, strip
-from epsinas_onnx.graph.anonymous import anonymise
+from epsinas_onnx.edit.anonymise import anonymise
 
 ROOT = Path(__file__).parents[1]
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

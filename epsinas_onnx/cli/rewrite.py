@@ -30,7 +30,7 @@ def rewrite_command(
     This is the graph that score runs, with --lump the merged one, so that it can be looked at, or run by any other
     runtime. A merged graph gives one representative of each class of equal entries.
     """
-    from epsinas_onnx.rewriting import rewrite
+    from epsinas_onnx.edit.rewrite import rewrite
 
     rewrite(
         path,

@@ -24,7 +24,7 @@ def strip_command(
     Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue. Tensors at
     operators that nobody judged are refused until a role says whether they go (weight) or stay (constant).
     """
-    from epsinas_onnx.stripping import strip
+    from epsinas_onnx.edit.strip import strip
 
     _not_itself(path, output)
     strip(path, output=output, anonymise=anonymise, roles=parse_pairs("--role", role or []))
@@ -42,7 +42,7 @@ def fill_command(
 
     Biases become 0, scales of normalisations 1, running statistics 0 and 1.
     """
-    from epsinas_onnx.filling import fill
+    from epsinas_onnx.edit.fill import fill
 
     _not_itself(path, output)
     fill(path, init, value=value, seed=seed, output=output)

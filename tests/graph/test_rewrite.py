@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epsinas_onnx.edit.rewrite import rewrite
 from epsinas_onnx.errors import ModelError, ShapeError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.random_table import uniform_table
 from epsinas_onnx.prepare import GraphOptions, prepare
-from epsinas_onnx.rewriting import rewrite
 
 from .models import (
     Array,

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from epsinas_exporters.frameworks import ExportError, ExportWarning
+from epsinas_onnx.edit.strip import strip
 from epsinas_onnx.errors import EpsinasError
-from epsinas_onnx.stripping import strip
 
 
 def find(text: str) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from epsinas_onnx.errors import ModelError
+from epsinas_onnx.edit.save import write_model
 from epsinas_onnx.graph.analysis.shapes import Shapes, model_inputs, rank_of
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
@@ -79,16 +78,6 @@ def _lumped(loaded: LoadedModel, weight: float, batch: int, options: GraphOption
     if lowered.bound:
         return lowered.to_proto(lowered.outputs, constants)
     return bind_constant(lowered.to_proto(lowered.outputs, None), constants)
-
-
-def write_model(proto: onnx.ModelProto, output: str | os.PathLike[str] | None) -> None:
-    """Write a model into a file where one is named; raises ModelError when that fails."""
-    if output is None:
-        return
-    try:
-        Path(output).write_bytes(proto.SerializeToString())
-    except OSError as error:
-        raise ModelError(f"{os.fspath(output)}: cannot be written: {error.strerror or error}") from None
 
 
 def _forget_shapes(model: ir.Model, declared: Mapping[str, ir.Shape | None]) -> None:

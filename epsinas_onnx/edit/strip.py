@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from epsinas_onnx.edit.anonymise import anonymise as rename
+from epsinas_onnx.edit.save import write_model
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.exporter_traces import EPSILON_METADATA
 from epsinas_onnx.graph.analysis.folded_norms import find_folded
@@ -19,12 +21,10 @@ from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
 from epsinas_onnx.graph.analysis.operators import Part
 from epsinas_onnx.graph.analysis.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
-from epsinas_onnx.graph.anonymous import anonymise as rename
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
-from epsinas_onnx.rewriting import write_model
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
 
 SHAPE_PREFIX = "epsinas.shape."

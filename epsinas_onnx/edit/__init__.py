@@ -1,0 +1,1 @@
+"""Writes another ONNX file: rewritten, stripped, filled, anonymised."""
