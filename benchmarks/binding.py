@@ -15,9 +15,9 @@ import onnx_ir as ir
 from epsinas_exporters.spaces import nasbench201
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import grey_ramp
-from epsinas_onnx.prepare import GraphOptions, prepare
 from epsinas_onnx.runtime.providers import CPU
 from epsinas_onnx.runtime.session import Engine, bind_constant, to_proto
+from epsinas_onnx.scoring.plan import GraphOptions, prepare
 
 BATCH, REPEATS, NETWORKS = 256, 3, 4
 

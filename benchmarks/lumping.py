@@ -104,9 +104,9 @@ def lumped_rest(data: bytes, threads: int) -> float:
 
 def run_ratio(arch: str, data: bytes, threads: int) -> float:
     """Return the seconds of a lumped run over those of a graph written by hand, taking turns; best of 7."""
-    from epsinas_onnx.execution import LumpedExecution, Setting, lower
     from epsinas_onnx.graph.load import load_model
-    from epsinas_onnx.prepare import GraphOptions, decide_all
+    from epsinas_onnx.scoring.executors import LumpedExecution, Setting, lower
+    from epsinas_onnx.scoring.plan import GraphOptions, decide_all
 
     decided = decide_all(load_model(data), BATCH, GraphOptions())
     setting = Setting(["CPUExecutionProvider"], threads)

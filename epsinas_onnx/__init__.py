@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from epsinas_onnx.inspection import Inspection, inspect
-    from epsinas_onnx.metric import normalised_dispersion
-    from epsinas_onnx.result import Score, Status
-    from epsinas_onnx.scorer import score, score_many
+    from epsinas_onnx.scoring.api import score, score_many
+    from epsinas_onnx.scoring.metric import normalised_dispersion
+    from epsinas_onnx.scoring.result import Score, Status
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {

@@ -14,17 +14,17 @@ from typing import Any
 import onnx
 
 from epsinas_onnx.alignment import Alignment, align
-from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.counting import count_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
-from epsinas_onnx.options import ScoreOptions, score_options
-from epsinas_onnx.prepare import GraphOptions, decide
-from epsinas_onnx.result import Status, same_score
-from epsinas_onnx.scorer import score_or_error
+from epsinas_onnx.scoring.api import score_or_error
+from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.options import ScoreOptions, score_options
+from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.result import Status, same_score
 
 
 @dataclass(frozen=True)

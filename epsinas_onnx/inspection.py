@@ -19,9 +19,9 @@ from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
-from epsinas_onnx.notes import custom_operators, unjudged_notes
-from epsinas_onnx.options import check_choices
-from epsinas_onnx.prepare import GraphOptions, decide
+from epsinas_onnx.scoring.options import check_choices
+from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.warnings import custom_operators, unjudged_notes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from epsinas_onnx.check.config import Config
     from epsinas_onnx.check.finding import CheckedModel, Finding
     from epsinas_onnx.graph.load import ModelSource
-    from epsinas_onnx.pool import Workers
-    from epsinas_onnx.result import Score
+    from epsinas_onnx.scoring.result import Score
+    from epsinas_onnx.scoring.workers import Workers
 
 
 class CheckWarning(UserWarning):
@@ -75,7 +75,7 @@ def onnx_score(pytestconfig: pytest.Config) -> Callable[..., Score]:
     an `epsinas_onnx.Score`. It raises what `epsinas_onnx.score` raises.
     """
     from epsinas_onnx.graph.load import source_name
-    from epsinas_onnx.scorer import score
+    from epsinas_onnx.scoring.api import score
 
     config = _config(pytestconfig)
 
@@ -147,7 +147,7 @@ class _Checker:
     def check(self, path: Path) -> CheckedModel:
         """Check a model; one that kills the worker has a finding."""
         from epsinas_onnx.check.examine import check_one, killed, task_of
-        from epsinas_onnx.pool import Workers
+        from epsinas_onnx.scoring.workers import Workers
 
         name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
         task = task_of(name, self.config, self.baseline)

@@ -8,7 +8,7 @@ import pytest
 
 from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.prepare import GraphOptions, decide
+from epsinas_onnx.scoring.plan import GraphOptions, decide
 from tests.builders import build
 from tests.exporters.agreement import stored
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from epsinas_onnx import Score, Status, score
-from epsinas_onnx.judge import Evidence, Verdict, judge
-from epsinas_onnx.metric import normalised_dispersion
-from epsinas_onnx.trace import Loss
+from epsinas_onnx.scoring.diagnosis import Loss
+from epsinas_onnx.scoring.metric import normalised_dispersion
+from epsinas_onnx.scoring.verdict import Evidence, Verdict, judge
 
 from .builders import build
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from epsinas_onnx.metric import amplification, normalise, normalised_dispersion, varies
+from epsinas_onnx.scoring.metric import amplification, normalise, normalised_dispersion, varies
 
 Floats = npt.NDArray[np.floating]
 PROPERTY = settings(max_examples=80, deadline=None)

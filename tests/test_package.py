@@ -106,7 +106,7 @@ def test_every_module_says_in_its_first_line_what_it_owns() -> None:
 def test_doctests_hold() -> None:
     import doctest
 
-    from epsinas_onnx import metric
+    from epsinas_onnx.scoring import metric
 
     results = doctest.testmod(metric)
     assert results.attempted > 0

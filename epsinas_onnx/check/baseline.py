@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.check.settings import STRICT, ScoreSettings, sentence
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.result import Status
+from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.versions import versions
 
 FILE_NAME = "epsinas-baseline.json"

@@ -11,13 +11,14 @@ from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.check.baseline import Baseline, read_baseline
 from epsinas_onnx.check.config import Config, Settings
-from epsinas_onnx.check.finding import CheckedModel, Facts, Finding, Severity
+from epsinas_onnx.check.finding import CheckedModel, Finding, Severity
 from epsinas_onnx.check.rule import Problem, Rule
 from epsinas_onnx.check.rules import RULES
 from epsinas_onnx.check.rules.valid import UNREADABLE
 from epsinas_onnx.check.subject import Expected, Subject
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.facts import Facts
 
 
 def check_many(
@@ -35,7 +36,7 @@ def check_many(
     tasks = [(model, task_of(model, config, baseline, with_score)) for model in models]
     if len(tasks) == 1:
         return (check_one(*task) for _, task in tasks)
-    from epsinas_onnx.pool import work_in_processes
+    from epsinas_onnx.scoring.workers import work_in_processes
 
     return work_in_processes(check_one, tasks, jobs, killed)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions
+from epsinas_onnx.scoring.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions
 
 
 def kebab(name: str) -> str:

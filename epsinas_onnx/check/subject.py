@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 
 from epsinas_onnx.check.baseline import Baseline, Entry, key_of
-from epsinas_onnx.check.finding import Facts
 from epsinas_onnx.check.settings import ScoreSettings
 from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
@@ -21,9 +20,10 @@ from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norm
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.graph.traversal import StaticValues
-from epsinas_onnx.prepare import GraphOptions, decide
-from epsinas_onnx.result import Score
-from epsinas_onnx.scorer import score_or_error
+from epsinas_onnx.scoring.api import score_or_error
+from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.result import Score
 
 
 class Expected:

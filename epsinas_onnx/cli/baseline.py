@@ -11,7 +11,7 @@ import typer
 from epsinas_onnx.cli.check import EXIT_FOUND, BaselineOption, ConfigOption, JobsOption, check_all, read_config
 from epsinas_onnx.cli.common import EXIT_FAILED, find_models
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.result import same_score
+from epsinas_onnx.scoring.result import same_score
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.baseline import Baseline, Entry

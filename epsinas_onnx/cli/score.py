@@ -27,7 +27,7 @@ from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
-from epsinas_onnx.result import Score, Status
+from epsinas_onnx.scoring.result import Score, Status
 
 
 class Format(StrEnum):
@@ -119,7 +119,7 @@ def score_command(
     models = find_models(paths)
     if not models:
         raise UsageError("no files were named")
-    from epsinas_onnx.scorer import score_many
+    from epsinas_onnx.scoring.api import score_many
 
     results = score_many(
         models,

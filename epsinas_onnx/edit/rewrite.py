@@ -16,9 +16,9 @@ from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weight
 from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.lump.lower import lump as lump_model
 from epsinas_onnx.lump.step import Target
-from epsinas_onnx.options import DEFAULT_BATCH, check_choices, check_constant
-from epsinas_onnx.prepare import GraphOptions, decide
 from epsinas_onnx.runtime.session import bind_constant, to_proto
+from epsinas_onnx.scoring.options import DEFAULT_BATCH, check_choices, check_constant
+from epsinas_onnx.scoring.plan import GraphOptions, decide
 
 
 def rewrite(

@@ -17,7 +17,7 @@ from epsinas_onnx.evaluation.table import FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.report.records import to_json_line
-from epsinas_onnx.result import Status
+from epsinas_onnx.scoring.result import Status
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
@@ -119,7 +119,7 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
 
     Raises UsageError when the file holds results of other settings, and when it cannot be written.
     """
-    from epsinas_onnx.scorer import score_many
+    from epsinas_onnx.scoring.api import score_many
 
     done = {} if path is None or not path.exists() else _resumed(path, options)
     missing = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epsinas_onnx.result import Score, Status
+from epsinas_onnx.scoring.result import Score, Status
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}

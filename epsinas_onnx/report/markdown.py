@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epsinas_onnx.report import coverage, explanation, ranked
-from epsinas_onnx.result import Score
+from epsinas_onnx.scoring.result import Score
 
 
 def to_markdown(scores: Sequence[Score]) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from epsinas_onnx.result import Score
+from epsinas_onnx.scoring.result import Score
 
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
               "nodes", "seconds", "output", "warnings", "norm_stats", "seed")  # fmt: skip

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epsinas_onnx.report import coverage, explanation, ranked
-from epsinas_onnx.result import Score, Status
+from epsinas_onnx.scoring.result import Score, Status
 
 _COLOURS = {Status.OK: "green", Status.ERROR: "red"}
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
-from epsinas_onnx.prepare import GraphOptions, Prepared, decide, prepare
+from epsinas_onnx.scoring.plan import GraphOptions, Prepared, decide, prepare
 
 from ..builders import build
 

@@ -14,7 +14,7 @@ from epsinas_onnx.edit.rewrite import rewrite
 from epsinas_onnx.errors import ModelError, ShapeError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.random_table import uniform_table
-from epsinas_onnx.prepare import GraphOptions, prepare
+from epsinas_onnx.scoring.plan import GraphOptions, prepare
 
 from .models import (
     Array,

@@ -10,11 +10,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from epsinas_onnx.execution import LumpedExecution, PlainExecution, Setting, lower
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.lump.lower import LumpedModel
-from epsinas_onnx.prepare import GraphOptions, decide_all
 from epsinas_onnx.runtime.providers import CPU
+from epsinas_onnx.scoring.executors import LumpedExecution, PlainExecution, Setting, lower
+from epsinas_onnx.scoring.plan import GraphOptions, decide_all
 
 Array = npt.NDArray[Any]
 CONSTANTS = (0.3, 0.7)

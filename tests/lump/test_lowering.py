@@ -16,10 +16,10 @@ import epsinas_onnx
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
 from epsinas_onnx import Status
 from epsinas_onnx.errors import RunError
-from epsinas_onnx.execution import LumpedExecution, PlainExecution, Setting, lower
 from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.prepare import GraphOptions, decide_all
 from epsinas_onnx.runtime.providers import CPU
+from epsinas_onnx.scoring.executors import LumpedExecution, PlainExecution, Setting, lower
+from epsinas_onnx.scoring.plan import GraphOptions, decide_all
 from tests.builders import build, command, save
 
 CONVOLUTIONAL = (

@@ -14,12 +14,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import epsinas_onnx
-from epsinas_onnx.execution import PlainExecution, Setting
 from epsinas_onnx.graph.load import load_model
-from epsinas_onnx.judge import EPSILON
-from epsinas_onnx.metric import amplification
-from epsinas_onnx.prepare import GraphOptions, decide_all
 from epsinas_onnx.runtime.providers import CPU
+from epsinas_onnx.scoring.executors import PlainExecution, Setting
+from epsinas_onnx.scoring.metric import amplification
+from epsinas_onnx.scoring.plan import GraphOptions, decide_all
+from epsinas_onnx.scoring.verdict import EPSILON
 from tests.lump.networks import SIZE, random_network
 
 Array = npt.NDArray[Any]

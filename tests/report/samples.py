@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from epsinas_onnx.check.finding import CheckedModel, CheckReport, Facts, Finding, Severity
+from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
 from epsinas_onnx.check.rule import Rule
-from epsinas_onnx.result import Status
+from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.result import Status
 
 HOSTILE = (
     "[red]x[/red]",

@@ -7,9 +7,10 @@ from typing import Any
 
 from hypothesis import given
 
-from epsinas_onnx.check.finding import CheckedModel, CheckReport, Facts, Finding, Severity
+from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.result import Status
+from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.result import Status
 
 from .samples import quick, reports
 

@@ -8,8 +8,8 @@ from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.analysis.roles import Role
-from epsinas_onnx.notes import no_weights
-from epsinas_onnx.result import Status
+from epsinas_onnx.scoring.result import Status
+from epsinas_onnx.scoring.warnings import no_weights
 
 _FIXES = {
     Status.UNDERFLOW: "Use constants that keep the signal in range, such as score.weights = [1e-5, 1e-3].",

@@ -10,7 +10,7 @@ from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.load import STANDARD_DOMAINS
-from epsinas_onnx.notes import custom_operators
+from epsinas_onnx.scoring.warnings import custom_operators
 
 
 def _unreadable(subject: Subject, _: Options) -> Iterator[Problem]:

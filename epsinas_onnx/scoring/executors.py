@@ -14,11 +14,11 @@ from epsinas_onnx.lump.lower import LumpedModel, lump
 from epsinas_onnx.lump.step import ShapesMissing, Target
 from epsinas_onnx.lump.value import Lumped
 from epsinas_onnx.lump.walk import Unlumpable
-from epsinas_onnx.prepare import Decided, rewrite_plainly
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.runtime.session import CHEAPEST, Engine, bind_constant, to_proto
-from epsinas_onnx.trace import Tracer, expose, unreachable
+from epsinas_onnx.scoring.diagnosis import Tracer, expose, unreachable
+from epsinas_onnx.scoring.plan import Decided, rewrite_plainly
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, RunError, ShapeError
-from epsinas_onnx.execution import (
+from epsinas_onnx.graph.analysis.dynamic_sizes import selecting
+from epsinas_onnx.graph.analysis.roles import Role
+from epsinas_onnx.graph.analysis.shapes import InputSpec, held_batch, input_specs
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.passes.rebatch import fixed_batch
+from epsinas_onnx.inputs.generate import perturb
+from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
+from epsinas_onnx.runtime.providers import Provider, provider_name
+from epsinas_onnx.scoring.diagnosis import Loss, longest_path
+from epsinas_onnx.scoring.executors import (
     Execution,
     LumpedExecution,
     Pass,
@@ -21,21 +30,12 @@ from epsinas_onnx.execution import (
     TracedExecution,
     prove,
 )
-from epsinas_onnx.graph.analysis.dynamic_sizes import selecting
-from epsinas_onnx.graph.analysis.roles import Role
-from epsinas_onnx.graph.analysis.shapes import InputSpec, held_batch, input_specs
-from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.passes.rebatch import fixed_batch
-from epsinas_onnx.inputs.generate import perturb
-from epsinas_onnx.inputs.minibatch import Minibatch, few_samples
-from epsinas_onnx.judge import CHANGE, Evidence, Verdict, judge
-from epsinas_onnx.metric import varies
-from epsinas_onnx.notes import no_weights, sample_norms, warnings_for
-from epsinas_onnx.options import ScoreOptions
-from epsinas_onnx.prepare import Decided, GraphOptions, decide_all
-from epsinas_onnx.result import Score, Status
-from epsinas_onnx.runtime.providers import Provider, provider_name
-from epsinas_onnx.trace import Loss, longest_path
+from epsinas_onnx.scoring.metric import varies
+from epsinas_onnx.scoring.options import ScoreOptions
+from epsinas_onnx.scoring.plan import Decided, GraphOptions, decide_all
+from epsinas_onnx.scoring.result import Score, Status
+from epsinas_onnx.scoring.verdict import CHANGE, Evidence, Verdict, judge
+from epsinas_onnx.scoring.warnings import no_weights, sample_norms, warnings_for
 from epsinas_onnx.versions import versions
 
 Array = npt.NDArray[Any]

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.metric import amplification, levels_compared, normalised_dispersion, varies
-from epsinas_onnx.result import Status
-from epsinas_onnx.trace import Loss
+from epsinas_onnx.scoring.diagnosis import Loss
+from epsinas_onnx.scoring.metric import amplification, levels_compared, normalised_dispersion, varies
+from epsinas_onnx.scoring.result import Status
 
 Array = npt.NDArray[Any]
 Deviations: TypeAlias = Sequence[tuple[Array, Array]]

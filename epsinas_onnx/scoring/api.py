@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from epsinas_onnx._util.gc import collection_paused
-from epsinas_onnx.attempt import Attempt
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes, attempts, free_dimensions
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
 from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
-from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options
-from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options
+from epsinas_onnx.scoring.pipeline import Attempt
+from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.versions import versions
 
 
@@ -89,7 +89,7 @@ def score_many(
         read_given(checked.inputs)
     if jobs == 1 and not isolate:
         return (score_or_error(model, checked) for model in models)
-    from epsinas_onnx.pool import score_in_processes
+    from epsinas_onnx.scoring.workers import score_in_processes
 
     return score_in_processes(models, checked)
 

@@ -10,7 +10,7 @@ from epsinas_onnx.graph.analysis.roles import NORMALISATIONS, RoleDecisions
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.traversal import all_graphs
-from epsinas_onnx.prepare import Decided
+from epsinas_onnx.scoring.plan import Decided
 
 
 def warnings_for(decided: Decided) -> list[str]:

@@ -1,0 +1,1 @@
+"""From one model to one Score: plan, run, judge."""
