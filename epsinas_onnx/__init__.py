@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from epsinas_onnx.versions import __version__ as __version__
 
 if TYPE_CHECKING:
-    from epsinas_onnx.comparison import Difference, diff
+    from epsinas_onnx.compare.diff import Difference, diff
+    from epsinas_onnx.compare.inspect import Inspection, inspect
     from epsinas_onnx.edit.fill import fill
     from epsinas_onnx.edit.rewrite import rewrite
     from epsinas_onnx.edit.strip import strip
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from epsinas_onnx.inspection import Inspection, inspect
     from epsinas_onnx.scoring.api import score, score_many
     from epsinas_onnx.scoring.metric import normalised_dispersion
     from epsinas_onnx.scoring.result import Score, Status

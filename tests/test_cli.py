@@ -746,7 +746,7 @@ def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> N
 
 
 def test_a_mistake_of_our_own_is_one_line_too(perceptron_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with mock.patch("epsinas_onnx.inspection.load_model", side_effect=RuntimeError("two\nlines")):
+    with mock.patch("epsinas_onnx.compare.inspect.load_model", side_effect=RuntimeError("two\nlines")):
         done = command("inspect", perceptron_file)
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith("Error: unexpected RuntimeError: two lines; please report it")

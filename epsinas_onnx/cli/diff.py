@@ -45,7 +45,7 @@ def diff_command(
     fingerprint. Multiply-adds are those of convolutions, matrix products and recurrences, for one sample. Lines with -
     are nodes that are gone, those with + are new, those with ! changed.
     """
-    from epsinas_onnx.comparison import diff
+    from epsinas_onnx.compare.diff import diff
     from epsinas_onnx.report.difference import to_markdown, to_text
 
     found = diff(

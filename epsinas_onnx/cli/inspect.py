@@ -16,7 +16,7 @@ from rich.table import Table
 from epsinas_onnx.cli.common import PLAIN_WIDTH, RestoreOption, parse_pairs, parse_shapes
 
 if TYPE_CHECKING:
-    from epsinas_onnx.inspection import Inspection, Lumping
+    from epsinas_onnx.compare.inspect import Inspection, Lumping
 
 
 class InspectFormat(StrEnum):
@@ -39,7 +39,7 @@ def inspect_command(
 
     The first column is how --role names a use. Nothing is run, and no weight is read.
     """
-    from epsinas_onnx.inspection import inspect
+    from epsinas_onnx.compare.inspect import inspect
 
     found = inspect(
         path, shapes=parse_shapes(shape or [], dim or []), roles=parse_pairs("--role", role or []), batch=batch,

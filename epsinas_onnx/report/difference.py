@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from epsinas_onnx._util.text import first_names
-from epsinas_onnx.alignment import Alignment, NodeText
-from epsinas_onnx.comparison import ComparedModel, Difference
+from epsinas_onnx.compare.align import Alignment, NodeText
+from epsinas_onnx.compare.diff import ComparedModel, Difference
 
 _MOST_SHOWN = 40
 _NONE = "none"

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from epsinas_onnx.alignment import Alignment, align
+from epsinas_onnx.compare.align import Alignment, align
 from epsinas_onnx.counting import count_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import model_inputs
