@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.scoring.plan import GraphOptions, decide
 from tests.builders import build
 from tests.exporters.agreement import stored

@@ -10,7 +10,6 @@ import onnx
 
 from epsinas_onnx.check.baseline import Baseline, Entry, key_of
 from epsinas_onnx.check.settings import ScoreSettings
-from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.graph.analysis.shapes import InputSpec
 from epsinas_onnx.graph.fingerprint import canonical_graph
@@ -20,6 +19,7 @@ from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norm
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.graph.traversal import StaticValues
+from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.scoring.api import score_or_error
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.plan import GraphOptions, decide

@@ -14,12 +14,12 @@ from typing import Any
 import onnx
 
 from epsinas_onnx.compare.align import Alignment, align
-from epsinas_onnx.counting import count_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
+from epsinas_onnx.lump.multiply_adds import count_multiply_adds
 from epsinas_onnx.scoring.api import score_or_error
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.options import ScoreOptions, score_options

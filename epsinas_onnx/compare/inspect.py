@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from epsinas_onnx.counting import node_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions
 from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, held_batch, model_inputs
@@ -17,6 +16,7 @@ from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.inputs.generate import kind_for
 from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump
+from epsinas_onnx.lump.multiply_adds import node_multiply_adds
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.scoring.options import check_choices
