@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from epsinas_onnx.check.config import Config
-from epsinas_onnx.check.examine import check_many
+from epsinas_onnx.check.runner import check_many
 from epsinas_onnx.cli.common import find_models
 
 _STEPS = 5

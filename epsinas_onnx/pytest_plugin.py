@@ -146,7 +146,7 @@ class _Checker:
 
     def check(self, path: Path) -> CheckedModel:
         """Check a model; one that kills the worker has a finding."""
-        from epsinas_onnx.check.examine import check_one, killed, task_of
+        from epsinas_onnx.check.runner import check_one, killed, task_of
         from epsinas_onnx.scoring.workers import Workers
 
         name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

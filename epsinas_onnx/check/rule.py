@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from epsinas_onnx.check.finding import Severity
 
 if TYPE_CHECKING:
-    from epsinas_onnx.check.subject import Subject
+    from epsinas_onnx.check.model import Subject
 
 
 class Options(BaseModel):

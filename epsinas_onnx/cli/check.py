@@ -105,7 +105,7 @@ def check_all(
     models: Sequence[str], config: Config, jobs: int, *, with_score: bool = False
 ) -> tuple[list[CheckedModel], bool]:
     """Check models with a bar; return what was checked, and whether the user interrupted it."""
-    from epsinas_onnx.check.examine import check_many
+    from epsinas_onnx.check.runner import check_many
 
     checked: list[CheckedModel] = []
     try:

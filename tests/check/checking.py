@@ -9,8 +9,8 @@ import onnx
 
 from epsinas_onnx.check.baseline import Baseline
 from epsinas_onnx.check.config import load_config
-from epsinas_onnx.check.examine import check_one, task_of
 from epsinas_onnx.check.finding import CheckedModel, Finding
+from epsinas_onnx.check.runner import check_one, task_of
 
 QUICK = "score = { batch = 8 }\n"
 

@@ -246,8 +246,8 @@ def test_what_nobody_foresaw_costs_one_finding(tmp_path: Path, monkeypatch: pyte
     def fails(*_: object) -> None:
         raise ZeroDivisionError("so odd")
 
-    monkeypatch.setattr("epsinas_onnx.check.subject.canonical_graph", fails)
-    monkeypatch.setattr("epsinas_onnx.check.subject.declared_opset", fails)
+    monkeypatch.setattr("epsinas_onnx.check.model.canonical_graph", fails)
+    monkeypatch.setattr("epsinas_onnx.check.model.declared_opset", fails)
     found = checked(perceptron(), tmp_path)
     assert [one.message for one in found.findings] == [
         "unexpected ZeroDivisionError in the rule opset-range: so odd; please report this file"

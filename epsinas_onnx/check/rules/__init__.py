@@ -8,8 +8,8 @@ from epsinas_onnx.check.rule import Rule
 from epsinas_onnx.check.rules.budgets import BUDGETS
 from epsinas_onnx.check.rules.expected import EXPECTED
 from epsinas_onnx.check.rules.exported import EXPORTED
+from epsinas_onnx.check.rules.initializers import STORED
 from epsinas_onnx.check.rules.scored import SCORED
-from epsinas_onnx.check.rules.stored import STORED
 from epsinas_onnx.check.rules.valid import UNREADABLE, VALID
 
 RULES: Mapping[str, Rule] = {

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

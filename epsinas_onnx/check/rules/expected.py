@@ -8,8 +8,8 @@ from pydantic import Field
 
 from epsinas_onnx.check.baseline import written_by
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.scoring.result import ABSOLUTE, RELATIVE, same_score
 
 _WRITE = "If the change is meant, write the baseline again: epsinas-onnx baseline write."

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.text import first_names
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.analysis.shapes import held_batch
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs

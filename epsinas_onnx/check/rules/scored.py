@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.warnings import no_weights

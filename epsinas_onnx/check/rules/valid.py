@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import onnx
 
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.load import STANDARD_DOMAINS
 from epsinas_onnx.scoring.warnings import custom_operators
 

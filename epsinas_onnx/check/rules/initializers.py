@@ -9,8 +9,8 @@ import onnx
 from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.text import NAMED, first_names
 from epsinas_onnx.check.finding import Severity
+from epsinas_onnx.check.model import Subject
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.check.subject import Subject
 from epsinas_onnx.graph.tensor_data import data_problem, stored_bytes, stored_tensors
 from epsinas_onnx.graph.traversal import proto_bodies
 

@@ -12,10 +12,10 @@ from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.check.baseline import Baseline, read_baseline
 from epsinas_onnx.check.config import Config, Settings
 from epsinas_onnx.check.finding import CheckedModel, Finding, Severity
+from epsinas_onnx.check.model import Expected, Subject
 from epsinas_onnx.check.rule import Problem, Rule
 from epsinas_onnx.check.rules import RULES
 from epsinas_onnx.check.rules.valid import UNREADABLE
-from epsinas_onnx.check.subject import Expected, Subject
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.facts import Facts
