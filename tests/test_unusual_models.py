@@ -201,7 +201,7 @@ def test_a_file_that_ends_its_process_costs_one_row() -> None:
 
 def test_several_files_are_scored_in_another_process(tmp_path: Path) -> None:
     paths = [save(perceptron(), tmp_path / f"{name}.onnx") for name in "ab"]
-    with mock.patch("epsinas_onnx.scoring.api.score_or_error", side_effect=AssertionError):
+    with mock.patch("epsinas_onnx.scoring.single.score_or_error", side_effect=AssertionError):
         done = command("score", *paths, "--weights", "0.1,0.5", "--batch", "6", "--format", "csv")
     assert done.out.count(",ok,") == 2
 

@@ -20,10 +20,10 @@ from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
-from epsinas_onnx.scoring.api import score_or_error
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.plan import GraphOptions, decide
 from epsinas_onnx.scoring.result import Score
+from epsinas_onnx.scoring.single import score_or_error
 
 
 class Expected:

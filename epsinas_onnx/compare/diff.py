@@ -20,11 +20,11 @@ from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.lump.multiply_adds import count_multiply_adds
-from epsinas_onnx.scoring.api import score_or_error
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.options import ScoreOptions, score_options
 from epsinas_onnx.scoring.plan import GraphOptions, decide
 from epsinas_onnx.scoring.result import Status, same_score
+from epsinas_onnx.scoring.single import score_or_error
 
 
 @dataclass(frozen=True)

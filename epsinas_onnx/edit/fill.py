@@ -19,9 +19,9 @@ from epsinas_onnx.edit.save import write_model
 from epsinas_onnx.edit.strip import StoredConstant, stored_constant
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
-from epsinas_onnx.graph.analysis.operators import Part
 from epsinas_onnx.graph.analysis.roles import Role, decide_roles, fan
 from epsinas_onnx.graph.load import ModelSource, load_model, load_proto
+from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE

@@ -18,10 +18,10 @@ from epsinas_onnx.graph.analysis.exporter_traces import EPSILON_METADATA
 from epsinas_onnx.graph.analysis.folded_norms import find_folded
 from epsinas_onnx.graph.analysis.layers import METADATA, Kind
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
-from epsinas_onnx.graph.analysis.operators import Part
 from epsinas_onnx.graph.analysis.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
+from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies

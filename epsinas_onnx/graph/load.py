@@ -18,8 +18,8 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
-from epsinas_onnx.graph.analysis.operators import is_packed
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.operators import is_packed
 from epsinas_onnx.graph.passes.dequantise import Dequantised, dequantise
 from epsinas_onnx.graph.passes.fold_shapes import fold_shapes
 from epsinas_onnx.graph.passes.lift_invariants import free_invariants

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.analysis.operators import Part
+from epsinas_onnx.graph.operators import Part
 
 if TYPE_CHECKING:
     pass

@@ -15,9 +15,9 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.graph.load import ModelSource, source_name
-from epsinas_onnx.scoring.api import error_score, score_or_error
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.result import Score
+from epsinas_onnx.scoring.single import error_score, score_or_error
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from epsinas_onnx.graph.analysis.operators import COMPILED, OPERATORS, Part, Role
+from epsinas_onnx.graph.operators import COMPILED, OPERATORS, Part, Role
 
 PACKABLE = ("float", "double", "int8", "int4", "int2", "int16")
 

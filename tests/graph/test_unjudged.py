@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from epsinas_onnx import ModelError, inspect, score, strip
-from epsinas_onnx.graph.analysis.operators import OPERATORS
+from epsinas_onnx.graph.operators import OPERATORS
 from tests.builders import build, command, save
 
 SAYS = "nobody has judged whether"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.analysis.operators import Operand, Part, Role, find_operand, is_packed
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
+from epsinas_onnx.graph.operators import Operand, Part, Role, find_operand, is_packed
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs, fills, node_bodies
 from epsinas_onnx.graph.unpacked import CALIBRATED, stands_for
 

@@ -10,10 +10,10 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, UsageError
-from epsinas_onnx.graph.analysis.operators import Operand, Part, Role, find_operand, takes_table
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.analysis.unjudged import Unjudged, stored_attributes, unjudged_operand
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.operators import Operand, Part, Role, find_operand, takes_table
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_onnx._util.text import NAMED
-from epsinas_onnx.graph.analysis.operators import COMPILED, OPERATORS
+from epsinas_onnx.graph.operators import COMPILED, OPERATORS
 
 _FEWEST = 16
 """Entries from which a tensor is no setting of an operator."""

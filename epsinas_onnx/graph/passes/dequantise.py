@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.analysis.operators import Part, find_operand
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.operators import Part, find_operand
 from epsinas_onnx.graph.passes.integers import HANDLERS
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 from epsinas_onnx.graph.unpacked import CALIBRATED, UNPACKED, Unpacked, stands_for

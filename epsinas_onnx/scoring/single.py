@@ -1,0 +1,67 @@
+"""Scores one model with checked options: load, the sizes to try for free dimensions, and the row of one that fails."""
+
+from __future__ import annotations
+
+import time
+
+from epsinas_onnx._util.gc import collection_paused
+from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
+from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions
+from epsinas_onnx.graph.load import ModelSource, load_model, source_name
+from epsinas_onnx.inputs.minibatch import input_text
+from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.options import ScoreOptions
+from epsinas_onnx.scoring.pipeline import Attempt
+from epsinas_onnx.scoring.result import Score, Status
+from epsinas_onnx.versions import versions
+
+
+def score_or_error(model: ModelSource, options: ScoreOptions) -> Score:
+    """Score one model; a ModelError becomes a Score with status `error`."""
+    started = time.perf_counter()
+    try:
+        return score_with(model, options)
+    except ModelError as error:
+        return error_score(source_name(model), options, str(error), time.perf_counter() - started)
+    except UsageError:
+        raise
+    except MemoryError:
+        reason = f"{source_name(model)}: needs more memory than there is; try a smaller --batch or --shape"
+        return error_score(source_name(model), options, reason, time.perf_counter() - started)
+    except Exception as error:  # whatever a foreign file provokes costs one row, never the batch
+        text = " ".join(str(error).split()) or type(error).__name__
+        reason = f"{source_name(model)}: unexpected {type(error).__name__}: {text}; please report this file"
+        return error_score(source_name(model), options, reason, time.perf_counter() - started)
+
+
+def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) -> Score:
+    """Return the Score of a model that could not be scored."""
+    return Score(
+        model=model, score=None, raw_score=None, status=Status.ERROR, reason=reason, weights=options.weights,
+        input=input_text(options.inputs), batch=options.batch, provider=None, parameters=None, nodes=None,
+        seconds={"total": seconds}, norm_stats=options.norm_stats, seed=options.seed, versions=versions(),
+    )  # fmt: skip
+
+
+def score_with(source: ModelSource, options: ScoreOptions) -> Score:
+    """Score one model with checked options; see `score`."""
+    with collection_paused():
+        return _scored(source, options)
+
+
+def _scored(source: ModelSource, options: ScoreOptions) -> Score:
+    providers = choose_providers(options.providers)
+    started = time.perf_counter()
+    loaded = load_model(source, options.fed)
+    seconds = {"load": time.perf_counter() - started}
+    tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
+    first_error: ModelError | None = None
+    for attempt in range(tries):
+        try:
+            return Attempt(source, loaded, options, providers, attempt, seconds).result()
+        except (ShapeError, RunError) as error:
+            first_error = first_error or error
+            if attempt + 1 < tries:
+                loaded = load_model(source, options.fed)
+    assert first_error is not None
+    raise first_error
