@@ -17,14 +17,15 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import grey_ramp
 from epsinas_onnx.runtime.providers import CPU
 from epsinas_onnx.runtime.session import Engine, bind_constant, to_proto
-from epsinas_onnx.scoring.plan import GraphOptions, prepare
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plain_graph, plan
 
 BATCH, REPEATS, NETWORKS = 256, 3, 4
 
 
 def seconds(model: ir.Model, binds: bool) -> float:
     """Return the seconds of two sessions or one, and two runs."""
-    prepared = prepare(load_model(model), BATCH, GraphOptions())
+    prepared = plain_graph(plan(load_model(model), BATCH, GraphOptions()))
     proto = to_proto(prepared.model, "network")
     engine = Engine(lambda weight: bind_constant(proto, weight) if binds else proto, "network", [CPU], 2, binds)
     feeds = {"input": grey_ramp((BATCH, 3, 32, 32), 0)}

@@ -105,15 +105,16 @@ def lumped_rest(data: bytes, threads: int) -> float:
 def run_ratio(arch: str, data: bytes, threads: int) -> float:
     """Return the seconds of a lumped run over those of a graph written by hand, taking turns; best of 7."""
     from epsinas_onnx.graph.load import load_model
-    from epsinas_onnx.scoring.executors import LumpedExecution, Setting, lower
-    from epsinas_onnx.scoring.plan import GraphOptions, decide_all
+    from epsinas_onnx.scoring.executors import ExecutionConfig, LumpedExecutor, lower
+    from epsinas_onnx.scoring.options import GraphOptions
+    from epsinas_onnx.scoring.plan import plan
 
-    decided = decide_all(load_model(data), BATCH, GraphOptions())
-    setting = Setting(["CPUExecutionProvider"], threads)
+    decided = plan(load_model(data), BATCH, GraphOptions())
+    setting = ExecutionConfig(["CPUExecutionProvider"], threads)
     lowered = lower(decided, setting, 2)
     if lowered.cut_off is not None:
         return 1.0
-    execution = LumpedExecution(lowered, decided, setting)
+    execution = LumpedExecutor(lowered, decided, setting)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(written_by_hand(arch), options, providers=["CPUExecutionProvider"])

@@ -8,15 +8,15 @@ import pytest
 
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
-from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plan
 from tests.builders import build
 from tests.exporters.agreement import stored
 
 
 def counted(model: onnx.ModelProto | bytes) -> MultiplyAdds:
-    loaded = load_model(model)
-    specs, decisions, _ = decide(loaded, 1, GraphOptions({}, (), {}))
-    return count_multiply_adds(loaded, specs, decisions)
+    planned = plan(load_model(model), 1, GraphOptions(outputs=None), infer=True)
+    return count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions)
 
 
 # By hand: three convolutions with padding over 16x16, and a linear layer; two layers of 64; an LSTM of 12 steps.

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from epsinas_onnx import Score, Status, score
-from epsinas_onnx.scoring.diagnosis import Loss
+from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.metric import normalised_dispersion
 from epsinas_onnx.scoring.verdict import Evidence, Verdict, judge
 
@@ -269,43 +269,50 @@ class FakeRunner:
         self,
         again: Callable[[float], Array] | None = None,
         probe: tuple[Array, Array] | None = None,
-        loss: Loss | None = None,
+        loss: SignalLoss | None = None,
     ) -> None:
         self._again, self._probe, self._loss = again, probe, loss
         self.asked: list[str] = []
         self.traced: list[float] = []
 
-    def again(self, constant: float, change: float | None = None) -> Array:
+    def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
         self.asked.append("again")
         assert self._again is not None
         return self._again(constant)
 
-    def probe(self, constant: float) -> tuple[Array, Array]:
+    def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
         self.asked.append("probe")
         assert self._probe is not None
         return self._probe
 
-    def find_loss(self, constant: float) -> Loss | None:
+    def find_loss(self, constant: float) -> SignalLoss | None:
         self.asked.append("loss")
         self.traced.append(constant)
         return self._loss
 
-    def find_explosion(self, constant: float) -> Loss | None:
+    def find_explosion(self, constant: float) -> SignalLoss | None:
         self.asked.append("explosion")
         return self._loss
 
-    def advice(self, loss: Loss) -> str:
+    def advice(self, loss: SignalLoss) -> str:
         return "; advice"
 
 
 A = np.linspace(1, 2, 50).astype(np.float32)
 SQUARE = (A * A).astype(np.float32)
 STILL = np.ones(50, np.float32)
-LOSS = Loss(ir.node("Relu", [], name="layer7"), 3.0, 0.0)
+LOSS = SignalLoss(ir.node("Relu", [], name="layer7"), 3.0, 0.0)
 
 
 def verdict_on(first: Array, second: Array, runner: FakeRunner, **changes: Any) -> Verdict:
-    evidence = {"deviations": ([], []), "depth": 10, "longest_sum": 1, "sample_norms": [], "cut_off": None, **changes}
+    evidence = {
+        "channel_stats": ([], []),
+        "depth": 10,
+        "longest_sum": 1,
+        "sample_norms": [],
+        "constant_reason": None,
+        **changes,
+    }
     return judge(Evidence((1e-7, 1.0), (first, second), **evidence), runner)
 
 
@@ -320,7 +327,7 @@ def test_sound_outputs_are_ok_without_a_single_rerun() -> None:
     "changes",
     [
         {"sample_norms": ["norm"]},
-        {"deviations": ([], [(np.array([1.0]), np.array([1e-13]))])},
+        {"channel_stats": ([], [(np.array([1.0]), np.array([1e-13]))])},
     ],
     ids=["normalisation within samples", "variance at the size of rounding"],
 )
@@ -332,8 +339,8 @@ def test_reason_to_doubt_costs_a_rerun_of_both_constants(changes: dict[str, Any]
 
 def test_deviations_that_are_sound_or_exactly_0_are_no_reason_to_doubt() -> None:
     runner = FakeRunner()
-    deviations = ([(np.array([1.0, 5.0]), np.array([1.0, 0.0]))], [])
-    assert verdict_on(A, SQUARE, runner, deviations=deviations).status is Status.OK
+    channel_stats = ([(np.array([1.0, 5.0]), np.array([1.0, 0.0]))], [])
+    assert verdict_on(A, SQUARE, runner, channel_stats=channel_stats).status is Status.OK
     assert runner.asked == []
 
 
@@ -397,7 +404,7 @@ def test_output_that_another_constant_moves_by_rounding_alone_is_noise() -> None
 
 
 def test_graph_without_a_path_is_constant_whatever_its_outputs_are() -> None:
-    verdict = verdict_on(A, SQUARE, FakeRunner(), cut_off="no path leads there")
+    verdict = verdict_on(A, SQUARE, FakeRunner(), constant_reason="no path leads there")
     assert verdict.status is Status.CONSTANT
     assert "no path leads there" in str(verdict.reason)
 

@@ -10,8 +10,6 @@ import onnx
 
 from epsinas_onnx.check.baseline import Baseline, Entry, key_of
 from epsinas_onnx.check.settings import ScoreSettings
-from epsinas_onnx.graph.analysis.roles import RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
@@ -21,7 +19,7 @@ from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
-from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error
 
@@ -35,7 +33,7 @@ class Expected:
         self.settings = baseline.settings if self.entry is None else baseline.settings_of(self.entry)
 
 
-class Subject:
+class ModelUnderCheck:
     """A model file. expected: None where there is no baseline.
 
     Whatever reads the file raises ModelError where it cannot.
@@ -53,7 +51,7 @@ class Subject:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model as scoring reads it, before anything is decided; not to be modified."""
-        return load_model(self.path, self.options.fed)
+        return load_model(self.path, self.options.named_inputs, proto=self.proto)
 
     @cached_property
     def restored(self) -> Restored:
@@ -63,12 +61,9 @@ class Subject:
         return restore_batch_norms(model, StaticValues.of(model))
 
     @cached_property
-    def decided(self) -> tuple[tuple[InputSpec, ...], RoleDecisions, LoadedModel]:
-        """The inputs for one sample, the roles, and the model that they are of, with all shapes inferred."""
-        loaded = self.loaded.copy()
-        graph = GraphOptions(self.options.shapes, (), self.options.roles, restore=self.options.restore_batchnorm)
-        specs, decisions, _ = decide(loaded, 1, graph, allow_custom=True)
-        return specs, decisions, loaded
+    def planned(self) -> ModelPlan:
+        """The model for one sample: its inputs and its roles, with all shapes inferred."""
+        return plan(self.loaded, 1, self.options.whole_graph(), infer=True)
 
     @cached_property
     def opset(self) -> int | None:
@@ -78,13 +73,13 @@ class Subject:
     @cached_property
     def parameters(self) -> int:
         """How many elements all learned tensors hold."""
-        return self.decided[1].parameters()
+        return self.planned.decisions.parameters()
 
     @cached_property
     def counted(self) -> MultiplyAdds:
         """Multiply-adds of convolutions, matrix products and recurrences, for one sample."""
-        specs, decisions, loaded = self.decided
-        return count_multiply_adds(loaded, specs, decisions)
+        planned = self.planned
+        return count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions)
 
     @property
     def multiply_adds(self) -> int | None:
@@ -94,7 +89,7 @@ class Subject:
     @cached_property
     def score(self) -> Score:
         """The score, whose status is `error` where there can be none."""
-        return score_or_error(self.path, self.options)
+        return score_or_error(self.path, self.options, lambda: self.loaded)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from epsinas_onnx.check.finding import Severity
 
 if TYPE_CHECKING:
-    from epsinas_onnx.check.model import Subject
+    from epsinas_onnx.check.model import ModelUnderCheck
 
 
 class Options(BaseModel):
@@ -39,7 +39,7 @@ class Rule:
 
     severity: where the configuration says nothing. summary: what it catches, one line. why: why that matters for the
     score, a sentence. fix: how to mend it, a sentence. ignore: when and
-    how to ignore it, a sentence. look: yields what it finds in a model, given the options of
+    how to ignore it, a sentence. check: yields what it finds in a model, given the options of
     the configuration; it may raise ModelError where the model cannot be looked at. options: what it can be told.
     """
 
@@ -49,5 +49,5 @@ class Rule:
     why: str
     fix: str
     ignore: str
-    look: Callable[[Subject, Any], Iterator[Problem]]
+    check: Callable[[ModelUnderCheck, Any], Iterator[Problem]]
     options: type[Options] = Options

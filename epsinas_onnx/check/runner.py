@@ -12,7 +12,7 @@ from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.check.baseline import Baseline, read_baseline
 from epsinas_onnx.check.config import Config, Settings
 from epsinas_onnx.check.finding import CheckedModel, Finding, Severity
-from epsinas_onnx.check.model import Expected, Subject
+from epsinas_onnx.check.model import Expected, ModelUnderCheck
 from epsinas_onnx.check.rule import Problem, Rule
 from epsinas_onnx.check.rules import RULES
 from epsinas_onnx.check.rules.valid import UNREADABLE
@@ -63,17 +63,17 @@ def check_one(
     """Check one model in this process; see `check_many`."""
     quiet_libraries()
     with collection_paused():  # what is collected at its end must be out of reach by then
-        return _checked(Subject(model, settings.score, provider, expected), settings, with_score)
+        return _checked(ModelUnderCheck(model, settings.score, provider, expected), settings, with_score)
 
 
-def _checked(subject: Subject, settings: Settings, with_score: bool) -> CheckedModel:
+def _checked(model: ModelUnderCheck, settings: Settings, with_score: bool) -> CheckedModel:
     started = time.perf_counter()
-    findings = _findings(subject, settings)
-    facts = subject.facts(with_score=with_score)
-    return CheckedModel(subject.path, tuple(findings), facts, time.perf_counter() - started)
+    findings = _findings(model, settings)
+    facts = model.facts(with_score=with_score)
+    return CheckedModel(model.path, tuple(findings), facts, time.perf_counter() - started)
 
 
-def _findings(subject: Subject, settings: Settings) -> list[Finding]:
+def _findings(model: ModelUnderCheck, settings: Settings) -> list[Finding]:
     """Return what the rules find; of a model that cannot be read, that alone."""
     found: list[Finding] = []
     failures: dict[str, None] = {}
@@ -81,10 +81,10 @@ def _findings(subject: Subject, settings: Settings) -> list[Finding]:
     for name, setting in settings.rules.items():
         rule = RULES[name]
         try:
-            for problem in rule.look(subject, setting.options):
+            for problem in rule.check(model, setting.options):
                 found.append(_finding(rule, setting.severity, problem))
         except EpsinasError as error:
-            failures[str(error).removeprefix(f"{subject.path}: ")] = None
+            failures[str(error).removeprefix(f"{model.path}: ")] = None
         except Exception as error:  # whatever a foreign file provokes costs one finding, never the check
             text = " ".join(str(error).split()) or type(error).__name__
             failures[f"unexpected {type(error).__name__} in the rule {name}: {text}; please report this file"] = None

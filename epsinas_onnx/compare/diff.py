@@ -22,7 +22,7 @@ from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.lump.multiply_adds import count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.options import ScoreOptions, score_options
-from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.plan import plan
 from epsinas_onnx.scoring.result import Status, same_score
 from epsinas_onnx.scoring.single import score_or_error
 
@@ -107,32 +107,41 @@ def diff(before: ModelSource, after: ModelSource, *, with_score: bool = True, **
     """
     checked = score_options(**options)
     one, two = _read(before, after, checked)
-    graphs = canonical_graph(one), canonical_graph(two)
-    sides = [
-        _side(source, loaded, graph, checked, with_score)
-        for source, loaded, graph in zip((before, after), (one, two), graphs, strict=True)
-    ]
+    graphs = canonical_graph(one.loaded), canonical_graph(two.loaded)
+    sides = [_side(model, graph, checked, with_score) for model, graph in zip((one, two), graphs, strict=True)]
     return Difference(sides[0], sides[1], align(*graphs), tuple(_changed_inputs(graphs, sides)))
 
 
-def _read(before: ModelSource, after: ModelSource, options: ScoreOptions) -> tuple[LoadedModel, LoadedModel]:
-    loaded, errors = [], []
+@dataclass(frozen=True)
+class _Read:
+    """A model that was read once. size: bytes of it and its external data, None for a graph that was never written."""
+
+    source: ModelSource
+    loaded: LoadedModel
+    size: int | None
+
+
+def _read(before: ModelSource, after: ModelSource, options: ScoreOptions) -> tuple[_Read, _Read]:
+    read, errors = [], []
     for source in (before, after):
+        proto = None
         try:
-            loaded.append(load_model(source, options.fed))
+            if isinstance(source, (str, os.PathLike)):
+                proto = load_proto(source, os.fspath(source))
+            loaded = load_model(source, options.named_inputs, proto=proto)
+            read.append(_Read(source, loaded, _size(source, proto)))
         except ModelError as error:
             errors.append(error)
     if len(errors) == 2:
         raise ModelError(f"neither model can be read: {errors[0]}; {errors[1]}")
     if errors:
         raise errors[0]
-    return loaded[0], loaded[1]
+    return read[0], read[1]
 
 
-def _side(
-    source: ModelSource, loaded: LoadedModel, graph: CanonicalGraph, options: ScoreOptions, with_score: bool
-) -> ComparedModel:
-    """Describe one model; `loaded` is used up."""
+def _side(read: _Read, graph: CanonicalGraph, options: ScoreOptions, with_score: bool) -> ComparedModel:
+    """Describe one model."""
+    loaded = read.loaded
     model = loaded.model
     producer = f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip()
     opset = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
@@ -142,19 +151,18 @@ def _side(
     roles = dict(Counter(operand.role for line in graph.lines for operand in line.operands if operand.role))
     notes = loaded.notes()
     parameters = multiply_adds = None
-    decision = GraphOptions(dict(options.shapes), (), dict(options.roles), restore=options.restore_batchnorm)
     try:
-        specs, decisions, restored = decide(loaded, 1, decision, allow_custom=True)
+        planned = plan(loaded, 1, options.whole_graph(), infer=True)
     except ModelError as error:
         notes.append(str(error).removeprefix(f"{loaded.name}: "))
     else:
-        notes += restored.notes()
-        parameters = decisions.parameters()
-        multiply_adds = count_multiply_adds(loaded, specs, decisions).known
-    scored = score_or_error(source, options) if with_score else None
+        notes += planned.restored.notes()
+        parameters = planned.decisions.parameters()
+        multiply_adds = count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions).known
+    scored = score_or_error(read.source, options, lambda: loaded) if with_score else None
     facts = Facts(
         fingerprint=graph.fingerprint,
-        size=_size(source),
+        size=read.size,
         parameters=parameters,
         multiply_adds=multiply_adds,
         opset=opset.get("ai.onnx"),
@@ -169,16 +177,19 @@ def _side(
     )
 
 
-def _size(source: ModelSource) -> int | None:
-    """Return the bytes of a file and its external data, or of a message; None for a graph that was never written."""
+def _size(source: ModelSource, proto: onnx.ModelProto | None) -> int | None:
+    """Return the bytes of a file and its external data, or of a message; None for a graph that was never written.
+
+    proto: what is stored in the file.
+    """
     if isinstance(source, bytes):
         return len(source)
     if isinstance(source, onnx.ModelProto):
         return int(source.ByteSize())
-    if not isinstance(source, (str, os.PathLike)):
+    if proto is None or not isinstance(source, (str, os.PathLike)):
         return None
     path = Path(source)
-    return bytes_with_data(path, data_files(load_proto(source, str(path)).graph, path.parent))
+    return bytes_with_data(path, data_files(proto.graph, path.parent))
 
 
 def _changed_inputs(graphs: tuple[CanonicalGraph, CanonicalGraph], sides: list[ComparedModel]) -> Iterator[str]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from epsinas_onnx.errors import ModelError
-from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, held_batch, model_inputs
-from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.analysis.roles import Role
+from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
+from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
-from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.inputs.generate import kind_for
-from epsinas_onnx.inputs.vocabulary import token_bound
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.multiply_adds import node_multiply_adds
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
-from epsinas_onnx.scoring.options import check_choices
-from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.options import score_options
+from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.warnings import custom_operators, unjudged_notes
 
 
@@ -118,25 +116,20 @@ def inspect(
     The arguments are those of `score`. Custom operators are a warning here, where `score` refuses them.
     Raises ModelError when the file cannot be read, UsageError for a role that does not exist.
     """
-    check_choices("batch", "float32", roles or {})
-    check_which(restore_batchnorm)
-    loaded = load_model(model, shapes or ())
-    graph = loaded.model.graph
+    options = score_options(shapes=shapes, roles=roles, restore_batchnorm=restore_batchnorm)
+    loaded = load_model(model, options.named_inputs)
     producer = f"{loaded.model.producer_name or 'unknown'} {loaded.model.producer_version or ''}".strip()
     opset = {domain or "ai.onnx": version for domain, version in loaded.model.opset_imports.items()}
-    outputs = tuple(str(value.name) for value in graph.outputs)
     custom = custom_operators(loaded.model, STANDARD_DOMAINS)
-    options = GraphOptions(dict(shapes or {}), (), dict(roles or {}), restore=restore_batchnorm)
-    specs, decisions, restored = decide(loaded, batch, options, allow_custom=True)
-    by_name = {str(value.name): value for value in model_inputs(loaded.model)}
-    described = []
-    for spec in specs:
-        bound = token_bound(by_name[spec.name])
-        described.append(
-            InspectedInput(
-                spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, kind_for(spec, inputs), bound
-            )
+    planned = plan(loaded, batch, options.whole_graph(), infer=True)
+    specs, decisions = planned.specs, planned.decisions
+    described = [
+        InspectedInput(
+            spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, kind_for(spec, inputs),
+            planned.vocab_sizes[spec.name],
         )
+        for spec in specs
+    ]  # fmt: skip
     uses = tuple(
         InspectedUse(use.place, use.node.op_type, str(use.value.name), use.shape, str(use.role), use.rule)
         for use in decisions.uses
@@ -146,26 +139,26 @@ def inspect(
         warnings.append(
             "the file fixes the batch to 1: scoring re-batches it, or runs it sample by sample if that fails"
         )
-    if held := held_batch(specs):
+    if held := fixed_batch_size(specs):
         warnings.append(f"the file fixes the batch to {held}, so that is how many samples are run")
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
-    warnings += [*loaded.notes(), *restored.notes(), *unjudged_notes(decisions)]
+    warnings += [*loaded.notes(), *planned.restored.notes(), *unjudged_notes(decisions)]
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
-        loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,
-        tuple(warnings), None if custom else _lumping(loaded, specs, decisions),
+        loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), planned.outputs, uses,
+        tuple(warnings), None if custom else _lumping(planned),
     )  # fmt: skip
 
 
-def _lumping(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDecisions) -> Lumping | None:
+def _lumping(planned: ModelPlan) -> Lumping | None:
     try:
-        lowered = lump(loaded.model, decisions, specs, loaded.name, Target())
+        lowered = lump(planned.model, planned.decisions, planned.specs, planned.name, Target())
     except (Unlumpable, ModelError):  # scoring will use the plain graph, or say what is wrong with this one
         return None
     values = []
     before = 0
-    for node in loaded.model.graph:
+    for node in planned.model.graph:
         outputs = [output for output in node.outputs if output in lowered.values]
         for output in outputs:
             found = lowered.values[output]

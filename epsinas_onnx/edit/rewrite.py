@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -11,14 +12,13 @@ import onnx_ir as ir
 
 from epsinas_onnx.edit.save import write_model
 from epsinas_onnx.graph.analysis.shapes import Shapes, model_inputs, rank_of
-from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.load import ModelSource, load_model
 from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
-from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.lump.lower import lump as lump_model
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.runtime.session import bind_constant, to_proto
-from epsinas_onnx.scoring.options import DEFAULT_BATCH, check_choices, check_constant
-from epsinas_onnx.scoring.plan import GraphOptions, decide
+from epsinas_onnx.scoring.options import DEFAULT_BATCH, check_constant, score_options
+from epsinas_onnx.scoring.plan import ModelPlan, plan
 
 
 def rewrite(
@@ -48,20 +48,18 @@ def rewrite(
     that float32 cannot hold.
     """
     check_constant(weight)
-    check_choices(norm_stats, dtype, roles or {})
-    check_which(restore_batchnorm)
-    loaded = load_model(model, shapes or ())
+    options = score_options(
+        shapes=shapes, roles=roles, norm_stats=norm_stats, seed=seed, dtype=dtype, restore_batchnorm=restore_batchnorm
+    )
+    loaded = load_model(model, options.named_inputs)
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
-    options = GraphOptions(
-        dict(shapes or {}), (), dict(roles or {}), norm_stats, seed, native_types=dtype == "model",
-        restore=restore_batchnorm,
-    )  # fmt: skip
+    graph = dataclasses.replace(options.whole_graph(), allow_custom=False)
     if lump:
-        proto = _lumped(loaded, weight, batch or DEFAULT_BATCH, options)
+        proto = _lumped(plan(loaded, batch or DEFAULT_BATCH, graph, infer=True), weight)
         write_model(proto, output)
         return proto
-    _, decisions, _ = decide(loaded, 2, options)
-    rewritten = rewrite_weights(loaded.model, decisions, loaded.name, norm_stats=norm_stats, seed=seed)
+    planned = plan(loaded, 2, graph, infer=True).copy()
+    rewritten = rewrite_weights(planned.model, planned.decisions, loaded.name, norm_stats=norm_stats, seed=seed)
     _forget_shapes(rewritten.model, declared)
     proto = bind_constant(to_proto(rewritten.model, loaded.name), np.asarray(weight, np.float32))
     proto.producer_name = "epsinas-onnx"
@@ -69,11 +67,10 @@ def rewrite(
     return proto
 
 
-def _lumped(loaded: LoadedModel, weight: float, batch: int, options: GraphOptions) -> onnx.ModelProto:
-    specs, decisions, _ = decide(loaded, batch, options)
-    lowered = lump_model(
-        loaded.model, decisions, specs, loaded.name, Target(norm_stats=options.norm_stats), options.seed
-    )
+def _lumped(planned: ModelPlan, weight: float) -> onnx.ModelProto:
+    options = planned.options
+    target = Target(norm_stats=options.norm_stats)
+    lowered = lump_model(planned.model, planned.decisions, planned.specs, planned.name, target, options.seed)
     constants = np.asarray([weight], np.float32)
     if lowered.bound:
         return lowered.to_proto(lowered.outputs, constants)

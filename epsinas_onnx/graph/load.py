@@ -96,12 +96,15 @@ def source_name(source: object) -> str:
     return next((name for kind, name in kinds.items() if isinstance(source, kind)), f"<{type(source).__name__}>")
 
 
-def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
+def load_model(
+    source: ModelSource, named_inputs: Collection[str] = (), *, proto: onnx.ModelProto | None = None
+) -> LoadedModel:
     """Return the model behind `source`, which is never modified.
 
     External data is not opened but for the short lists that shapes follow from: a kept constant that lives there is
-    read when the graph is rewritten. Inputs that are weights become initializers without data, but for those in `fed`.
-    Operator sets below 7 are lifted to 7.
+    read when the graph is rewritten. Inputs that are weights become initializers without data, but for those in
+    `named_inputs`. Operator sets below 7 are lifted to 7. proto: what `load_proto` gave for the file `source`, so that
+    it is not read again.
 
     Raises ModelError when the file is missing, empty, cut off or not ONNX, when a network cannot be built, or when an
     external-data path leaves the model's folder; UnsupportedError for an operator set below 7 that cannot be lifted;
@@ -120,7 +123,7 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
         model = _from_proto(_parse(source, name), name)
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        model = _from_proto(_parse(_read(path), name), name)
+        model = _from_proto(proto or _parse(_read(path), name), name)
         ir.external_data.set_base_dir(model.graph, path.parent)
         _check_external_paths(model, path.parent, name)
         _read_sizes(model)
@@ -138,7 +141,7 @@ def load_model(source: ModelSource, fed: Collection[str] = ()) -> LoadedModel:
     nodes = sum(len(graph) for graph in all_graphs(model.graph))
     free_invariants(model)
     quantised = dequantise(model)
-    supplied = store_supplied(model, name, fed)
+    supplied = store_supplied(model, name, named_inputs)
     fold_shapes(model)
     return LoadedModel(model, name, nodes, quantised, supplied)
 

@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec, held_batch, known_shape
-from epsinas_onnx.graph.load import LoadedModel
+from epsinas_onnx.graph.analysis.shapes import InputSpec, fixed_batch_size, known_shape
 from epsinas_onnx.graph.traversal import node_bodies
 from epsinas_onnx.lump.cost import MULTIPLYING, products
 from epsinas_onnx.lump.lower import lump
@@ -36,13 +35,15 @@ class MultiplyAdds(NamedTuple):
         return self.total if self.uncounted is None else None
 
 
-def count_multiply_adds(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDecisions) -> MultiplyAdds:
-    """Count the multiply-adds for one sample of a model that was decided for one; see `prepare.decide`."""
+def count_multiply_adds(
+    model: ir.Model, name: str, specs: Sequence[InputSpec], decisions: RoleDecisions
+) -> MultiplyAdds:
+    """Count the multiply-adds for one sample of a model whose shapes are concrete for one."""
     values: Mapping[ir.Value, Lumped] = {}
     with contextlib.suppress(Unlumpable, ModelError):
-        values = lump(loaded.model, decisions, specs, loaded.name, Target()).values
-    found = _in_graph(loaded.model.graph, values)
-    return MultiplyAdds(found.total // (held_batch(specs) or 1), found.uncounted)
+        values = lump(model, decisions, specs, name, Target()).values
+    found = _in_graph(model.graph, values)
+    return MultiplyAdds(found.total // (fixed_batch_size(specs) or 1), found.uncounted)
 
 
 def node_multiply_adds(node: ir.Node, values: Mapping[ir.Value, Lumped]) -> int | None:

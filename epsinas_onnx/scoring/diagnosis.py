@@ -26,7 +26,7 @@ _SMALL = 4096  # constants up to this size are read to see whether they are 0
 
 
 @dataclass(frozen=True)
-class Loss:
+class SignalLoss:
     """Where a signal ends: the node, its operator, the largest magnitude that goes in and that comes out."""
 
     node: ir.Node
@@ -65,7 +65,7 @@ class Tracer:
         self._exposed = exposed
         self._values = {str(v.name): v for node in model.graph for v in node.outputs if v.name}
 
-    def lost(self, plain: Run, nudged: Run, rolled: Run, inputs: Mapping[str, float]) -> Loss | None:
+    def lost(self, plain: Run, nudged: Run, rolled: Run, inputs: Mapping[str, float]) -> SignalLoss | None:
         """Return the node behind which nothing that reaches the output depends on the input any more.
 
         plain: runs a few samples. nudged: the same with other last bits. rolled: the same samples in another order.
@@ -80,7 +80,7 @@ class Tracer:
                 seen[name] = _compare(first[name], bits[name], other[name])
         return self._cut(seen)
 
-    def exploded(self, run: Run) -> Loss | None:
+    def exploded(self, run: Run) -> SignalLoss | None:
         """Return the first node whose operands are all finite and whose output is not; None where there is none."""
         seen = {}
         for names in self._chunks():
@@ -89,7 +89,7 @@ class Tracer:
         for node in self._graph:
             bad = [v for v in node.outputs if v.name in seen and not seen[str(v.name)].finite]
             if bad and all(seen[str(v.name)].finite for v in operands(node) if v.name in seen):
-                return Loss(_named(node), _largest_before(node, seen), seen[str(bad[0].name)].largest)
+                return SignalLoss(_named(node), _largest_before(node, seen), seen[str(bad[0].name)].largest)
         return None
 
     def _chunks(self) -> Iterable[list[str]]:
@@ -126,7 +126,7 @@ class Tracer:
                     known[current] = any(known[operand] for operand in read)
         return known[value]
 
-    def _cut(self, seen: Mapping[str, _Seen]) -> Loss | None:
+    def _cut(self, seen: Mapping[str, _Seen]) -> SignalLoss | None:
         """Walk back from the outputs through dead values, and return the first node that is fed by a live one."""
         pending = [self._values[name] for name in self._outputs if name in self._values]
         known: dict[ir.Value, bool] = {}
@@ -150,7 +150,7 @@ class Tracer:
         if not frontier:
             return None
         node = frontier[0]
-        return Loss(_named(node), _largest_before(node, seen), _largest_of(node.outputs, seen))
+        return SignalLoss(_named(node), _largest_before(node, seen), _largest_of(node.outputs, seen))
 
 
 def expose(model: ir.Model, outputs: Sequence[str]) -> dict[str, int]:
@@ -267,3 +267,12 @@ def _is_float(value: ir.Value) -> bool:
 def _bytes(value: ir.Value) -> int:
     shape = known_shape(value)
     return _UNKNOWN_BYTES if shape is None else 4 * math.prod(shape)
+
+
+def advice(node: ir.Node | None) -> str:
+    """Name the value in front of a softmax or another head that is the same for identical classes."""
+    heads = ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "TopK")
+    if node is None or node.op_type not in heads or node.inputs[0] is None:
+        return ""
+    before = node.inputs[0].name
+    return f"; identical classes do that, so score what comes before with --output-name {before!r}"

@@ -1,4 +1,4 @@
-"""Runs a decided model for some constants: the lumped graph for all of them at once, or the plain one for each."""
+"""Runs a planned model for some constants: the lumped graph for all of them at once, or the plain one for each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.runtime.session import CHEAPEST, Engine, bind_constant, to_proto
-from epsinas_onnx.scoring.diagnosis import Tracer, expose, unreachable
-from epsinas_onnx.scoring.plan import Decided, rewrite_plainly
+from epsinas_onnx.scoring.diagnosis import Tracer, advice, expose, unreachable
+from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class ExecutionConfig:
     """Where and how graphs run. threads: intra-op threads, 0 for one a core. jobs: runs at a time, for memory."""
 
     providers: Sequence[Provider]
@@ -39,16 +39,21 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardResult:
     """What one constant gave. output: the compared values, flattened together; of a lumped graph each class as often
-    as it must count. deviations: mean and variance by channel of the batch normalisations that are watched.
+    as it must count. channel_stats: mean and variance by channel of the batch normalisations that are watched.
     """
 
     output: Array
-    deviations: Sequence[tuple[Array, Array]] = ()
+    channel_stats: Sequence[tuple[Array, Array]] = ()
+
+    @classmethod
+    def nothing(cls) -> ForwardResult:
+        """Return what stands for an output where nothing need be run."""
+        return cls(np.zeros(1, np.float32))
 
 
-class Execution(Protocol):
+class Executor(Protocol):
     """A graph that is ready to run."""
 
     @property
@@ -63,50 +68,74 @@ class Execution(Protocol):
     def seconds(self) -> Mapping[str, float]:
         """Return wall-clock `session` and `run` so far."""
 
-    def run(self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Pass]:
-        """Return a pass for each constant; axes: where the samples are cut apart, None to run them together."""
+    def run(
+        self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> list[ForwardResult]:
+        """Return what each constant gives; axes: where the samples are cut apart, None to run them together."""
 
 
-def prove(
-    decided: Decided, setting: Setting, constants: int, fixed: Mapping[str, Array] | None = None
+def choose_executor(
+    planned: ModelPlan, config: ExecutionConfig, constants: int, fixed: Mapping[str, Array]
+) -> tuple[Executor | None, str | None]:
+    """Return what runs a plan, or None with the reason why its output cannot depend on the input.
+
+    What the partitions prove holds for the plain graph too, so they are asked even where it is the one to run.
+    """
+    lowered = _prove(planned, config, constants, fixed)
+    if lowered is not None and lowered.cut_off is not None:
+        return None, f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
+    if lowered is not None and config.lump:
+        return LumpedExecutor(lowered, planned, config), None
+    plain = PlainExecutor(planned, config)
+    return (plain, None) if plain.constant_reason is None else (None, plain.constant_reason)
+
+
+def single_executor(planned: ModelPlan, config: ExecutionConfig) -> Executor:
+    """Return what runs a plan for one constant at a time."""
+    lowered = _prove(planned, config, 1) if config.lump else None
+    return PlainExecutor(planned, config) if lowered is None else LumpedExecutor(lowered, planned, config)
+
+
+def _prove(
+    planned: ModelPlan, config: ExecutionConfig, constants: int, fixed: Mapping[str, Array] | None = None
 ) -> LumpedModel | None:
-    """Lower a decided model, whose `cut_off` says what the partitions prove; None where it cannot be lowered."""
+    """Lower a plan, which tells what the partitions prove; None where it cannot be lowered."""
     try:
-        return lower(decided, setting, constants, fixed=fixed)
+        return lower(planned, config, constants, fixed=fixed)
     except Unlumpable:
         return None
 
 
 def lower(
-    decided: Decided,
-    setting: Setting,
+    planned: ModelPlan,
+    config: ExecutionConfig,
     constants: int,
     bound: bool = True,
     fixed: Mapping[str, Array] | None = None,
 ) -> LumpedModel:
-    """Return the lumped graph of a decided model for so many constants a run; fixed: inputs that are taken as given."""
-    options = decided.options
-    target = Target(constants, setting.on_cpu, bound and setting.on_cpu, options.norm_stats)
-    for known in (decided.inferred, True):
+    """Return the lumped graph of a planned model for so many constants a run; fixed: inputs that are taken as given."""
+    options = planned.options
+    target = Target(constants, config.on_cpu, bound and config.on_cpu, options.norm_stats)
+    for known in (planned.inferred, True):
         try:
-            decided = decided.with_shapes() if known else decided
+            planned = planned.with_shapes() if known else planned
             return lump(
-                decided.model, decided.decisions, decided.specs, decided.name, target, options.seed, known, fixed
+                planned.model, planned.decisions, planned.specs, planned.name, target, options.seed, known, fixed
             )
         except ShapesMissing:
             continue
     raise AssertionError("inference ran, and shapes that it does not find are no reason to ask for it")
 
 
-class LumpedExecution:
+class LumpedExecutor:
     """The lumped graph: all constants in one run where it allows that, else one run of one session for each."""
 
     lumped = True
 
-    def __init__(self, lowered: LumpedModel, decided: Decided, setting: Setting) -> None:
-        refuse_if_too_large(lowered.peak_bytes(), decided.name, setting.jobs)
+    def __init__(self, lowered: LumpedModel, planned: ModelPlan, config: ExecutionConfig) -> None:
+        refuse_if_too_large(lowered.peak_bytes(), planned.name, config.jobs)
         self._lowered = lowered
-        self._names = list(decided.outputs)
+        self._names = list(planned.outputs)
         self._fetched: dict[str, Lumped] = dict(lowered.outputs)
         for index, pair in enumerate(lowered.observed):
             self._fetched |= {f"epsinas.mean.{index}": pair[0], f"epsinas.variance.{index}": pair[1]}
@@ -114,32 +143,34 @@ class LumpedExecution:
         self._fetched |= self._guards
         self._engine = Engine(
             lambda weight: lowered.to_proto(self._fetched, weight if lowered.bound else None),
-            decided.name, setting.providers, setting.threads, lowered.bound, CHEAPEST if setting.on_cpu else (),
+            planned.name, config.providers, config.threads, lowered.bound, CHEAPEST if config.on_cpu else (),
         )  # fmt: skip
         self.together = lowered.constants > 1
         self.seconds = self._engine.seconds
 
-    def run(self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Pass]:
-        """Return a pass for each constant."""
+    def run(
+        self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> list[ForwardResult]:
+        """Return what each constant gives."""
         size = self._lowered.constants
-        passes = []
+        results = []
         for start in range(0, len(constants), size):
             group = np.asarray(constants[start : start + size], np.float32)
             got = self._engine.run(group, feeds, list(self._fetched), axes)
-            passes += self._passes(got, axes is not None)
-        return passes
+            results += self._results(got, axes is not None)
+        return results
 
-    def _passes(self, got: Mapping[str, Array], stacked: bool) -> list[Pass]:
+    def _results(self, got: Mapping[str, Array], stacked: bool) -> list[ForwardResult]:
         rows = {name: self._split(value, got[name], stacked) for name, value in self._fetched.items()}
         pairs = [(f"epsinas.mean.{index}", f"epsinas.variance.{index}") for index in range(len(self._lowered.observed))]
-        passes = []
+        results = []
         for constant in range(self._lowered.constants):
             output = np.concatenate([rows[name][constant].reshape(-1) for name in self._names])
             if not all(np.isfinite(rows[name][constant]).all() for name in self._guards):
                 output = np.full_like(output, np.nan)
-            deviations = [(rows[mean][constant], rows[variance][constant]) for mean, variance in pairs]
-            passes.append(Pass(output, deviations))
-        return passes
+            channel_stats = [(rows[mean][constant], rows[variance][constant]) for mean, variance in pairs]
+            results.append(ForwardResult(output, channel_stats))
+        return results
 
     def _split(self, value: Lumped, array: Array, stacked: bool) -> list[Array]:
         if not stacked:
@@ -148,69 +179,71 @@ class LumpedExecution:
         return [np.stack(column) for column in zip(*samples, strict=True)]
 
 
-class PlainExecution:
+class PlainExecutor:
     """The plain graph, one run for each constant."""
 
     lumped = False
     together = False
 
-    def __init__(self, decided: Decided, setting: Setting) -> None:
-        self._prepared = rewrite_plainly(decided)
-        refuse_if_too_large(peak_bytes(self._prepared.model), decided.name, setting.jobs)
-        self.cut_off = unreachable(self._prepared.model, decided.outputs)
-        self._engine = plain_engine(self._prepared.model, decided.name, setting)
+    def __init__(self, planned: ModelPlan, config: ExecutionConfig) -> None:
+        self._graph = plain_graph(planned)
+        refuse_if_too_large(peak_bytes(self._graph.model), planned.name, config.jobs)
+        self.constant_reason = unreachable(self._graph.model, planned.outputs)
+        self._engine = plain_engine(self._graph.model, planned.name, config)
         self.seconds = self._engine.seconds
 
-    def run(self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Pass]:
-        """Return a pass for each constant."""
-        pairs = self._prepared.statistics
-        names = [*self._prepared.outputs, *(name for pair in pairs for name in pair)]
-        passes = []
+    def run(
+        self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> list[ForwardResult]:
+        """Return what each constant gives."""
+        pairs = self._graph.statistics
+        names = [*self._graph.outputs, *(name for pair in pairs for name in pair)]
+        results = []
         for constant in constants:
             got = self._engine.run(np.asarray(constant, np.float32), feeds, names, axes)
-            output = np.concatenate([got[name].reshape(-1) for name in self._prepared.outputs])
-            passes.append(Pass(output, [(got[mean], got[variance]) for mean, variance in pairs]))
-        return passes
+            output = np.concatenate([got[name].reshape(-1) for name in self._graph.outputs])
+            results.append(ForwardResult(output, [(got[mean], got[variance]) for mean, variance in pairs]))
+        return results
 
 
-def plain_engine(model: ir.Model, name: str, setting: Setting) -> Engine:
+def plain_engine(model: ir.Model, name: str, config: ExecutionConfig) -> Engine:
     """Return an engine for a plainly rewritten model; on the CPU it stores each constant in the graph."""
     proto = to_proto(model, name)
-    binds = setting.on_cpu
+    binds = config.on_cpu
     return Engine(
-        lambda weight: bind_constant(proto, weight) if binds else proto, name, setting.providers, setting.threads, binds
+        lambda weight: bind_constant(proto, weight) if binds else proto, name, config.providers, config.threads, binds
     )
 
 
-class TracedExecution:
+class TracedExecutor:
     """A few samples with any constant, and every value of the user's graph to look at.
 
     The lumped graph where there is one: its classes hold all values that the whole tensors do.
     """
 
     def __init__(
-        self, decided: Decided, setting: Setting, lumped: bool, fixed: Mapping[str, Array] | None = None
+        self, planned: ModelPlan, config: ExecutionConfig, lumped: bool, fixed: Mapping[str, Array] | None = None
     ) -> None:
-        self._lowered = lower(decided, setting, 1, bound=False, fixed=fixed) if lumped else None
+        self._lowered = lower(planned, config, 1, bound=False, fixed=fixed) if lumped else None
         if self._lowered is None:
-            model = rewrite_plainly(decided).model
-            exposed = expose(model, decided.outputs)
-            self._engine = plain_engine(model, decided.name, setting)
-            self.tracer = Tracer(model, decided.outputs, exposed)
+            model = plain_graph(planned).model
+            exposed = expose(model, planned.outputs)
+            self._engine = plain_engine(model, planned.name, config)
+            self.tracer = Tracer(model, planned.outputs, exposed)
         else:
             lowered = self._lowered
-            self._fetched = lowered.exposed(decided.outputs)
+            self._fetched = lowered.exposed(planned.outputs)
             sizes = {name: lowered.context.canonical(value).elements * 4 for name, value in self._fetched.items()}
             self._engine = Engine(
                 lambda _: lowered.to_proto(self._fetched, None),
-                decided.name,
-                setting.providers,
-                setting.threads,
+                planned.name,
+                config.providers,
+                config.threads,
                 False,
                 small=True,
             )
-            self.tracer = Tracer(decided.model, decided.outputs, sizes)
-        self._outputs = decided.outputs
+            self.tracer = Tracer(planned.model, planned.outputs, sizes)
+        self._outputs = planned.outputs
 
     def values(
         self, constant: float, feeds: Mapping[str, Array], names: Sequence[str], axes: Mapping[str, int] | None

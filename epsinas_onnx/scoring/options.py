@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,28 @@ def check_choices(norm_stats: str, dtype: str, roles: Mapping[str, str]) -> None
     for role in roles.values():
         if role not in set(Role):
             raise UsageError(f"there is no role {role!r}; the roles are {', '.join(Role)}")
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What decides the planned graph, the minibatch size aside.
+
+    outputs: names of the values that are compared, empty for the first float output; None keeps all outputs.
+    attempt: which default size to take for dimensions that nobody named. loosen: whether a batch fixed to 1 is
+    loosened. native_types: whether the graph keeps its own float types instead of float32. restore: behind which
+    layers a BatchNormalization is put back. allow_custom: whether operators that ONNX Runtime does not know may stand.
+    """
+
+    shapes: Shapes = field(default_factory=dict)
+    outputs: tuple[str, ...] | None = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    norm_stats: NormStats = "batch"
+    seed: int = 0
+    attempt: int = 0
+    loosen: bool = False
+    native_types: bool = False
+    restore: str = AUTO
+    allow_custom: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,9 +99,20 @@ class ScoreOptions:
         object.__setattr__(self, "weights", (first, second))
 
     @property
-    def fed(self) -> frozenset[str]:
+    def named_inputs(self) -> frozenset[str]:
         """The inputs that the user named, and which are fed whatever they look like."""
         return given_names(self.inputs).union(self.shapes)
+
+    def graph_options(self, *, shapes: Shapes | None = None, attempt: int = 0) -> GraphOptions:
+        """Return what these options decide of the graph that is scored; shapes: those of given arrays."""
+        return GraphOptions(
+            {**self.shapes, **(shapes or {})}, self.outputs, self.roles, self.norm_stats, self.seed, attempt,
+            native_types=self.dtype == "model", restore=self.restore_batchnorm,
+        )  # fmt: skip
+
+    def whole_graph(self) -> GraphOptions:
+        """Return the same for a graph that is described or written: all its outputs, custom operators included."""
+        return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=True)
 
 
 def score_options(*, outputs: str | Sequence[str] | None = None, **options: Any) -> ScoreOptions:

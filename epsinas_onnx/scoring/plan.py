@@ -1,87 +1,83 @@
-"""Takes a loaded model to a rewritten graph for one minibatch size: outputs, shapes, roles, weights, in that order."""
+"""Plans how a model is scored for one minibatch size: shapes, folded normalisations, roles, outputs, in that order."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
-from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
-from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes, input_specs, model_inputs
+from epsinas_onnx.graph.analysis.shapes import InputSpec, input_specs, model_inputs
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.load import LoadedModel, check_standard
-from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
+from epsinas_onnx.graph.passes.constant_weights import rewrite_weights
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes, set_input_shapes, weights_have_shapes
 from epsinas_onnx.graph.passes.rebatch import loosen_batch
 from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norms
 from epsinas_onnx.graph.passes.to_float32 import to_float32
-from epsinas_onnx.graph.traversal import StaticValues
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.scoring.options import GraphOptions
 
 
 @dataclass(frozen=True)
-class GraphOptions:
-    """What decides the rewritten graph, the minibatch size aside.
+class ModelPlan:
+    """A model with concrete shapes for one minibatch size, its roles, and what is compared; no weight is replaced yet.
 
-    attempt: which default size to take for dimensions that nobody named. loosen: whether a batch fixed to 1 is
-    loosened. native_types: whether the graph keeps its own float types instead of float32. restore: behind which
-    layers a BatchNormalization is put back.
-    """
-
-    shapes: Shapes = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    roles: Mapping[str, str] = field(default_factory=dict)
-    norm_stats: NormStats = "batch"
-    seed: int = 0
-    attempt: int = 0
-    loosen: bool = False
-    native_types: bool = False
-    restore: str = AUTO
-
-
-@dataclass(frozen=True)
-class Decided:
-    """A model with concrete shapes for one minibatch size, its roles, and what is compared; nothing is rewritten yet.
-
-    specs: the inputs, in order. bounds: by input name, how many tokens there are. outputs: names that are compared.
-    skipped: the softmax at the end whose input is compared instead, None where there is none.
-    inferred: whether all shapes were inferred, or only those of the weights. restored: the batch normalisations that
-    were put back.
+    model: the plan's own graph. specs: the inputs, in order. vocab_sizes: by input name, how many tokens there are.
+    outputs: names that are compared, or all. skipped: the softmax at the end whose input is compared instead, None
+    where there is none. inferred: whether all shapes were inferred, or only those of the weights. restored: the batch
+    normalisations that were put back.
     """
 
     model: ir.Model
     name: str
     decisions: RoleDecisions
     specs: tuple[InputSpec, ...]
-    bounds: Mapping[str, int | None]
+    vocab_sizes: Mapping[str, int | None]
     outputs: tuple[str, ...]
     skipped: str | None
     options: GraphOptions
     inferred: bool
     restored: Restored
 
-    def with_shapes(self) -> Decided:
-        """Return the same with all shapes inferred, in place."""
-        if not self.inferred:
-            infer_shapes(self.model)
-        return dataclasses.replace(self, inferred=True)
+    def copy(self) -> ModelPlan:
+        """Return the same with a graph of its own, for what changes it in place."""
+        model = self.model.clone()
+        nodes: dict[ir.Node, ir.Node] = {}
+        values: dict[ir.Value, ir.Value] = {}
+        for ours, theirs in zip(all_graphs(self.model.graph), all_graphs(model.graph), strict=True):
+            values.update(zip(ours.inputs, theirs.inputs, strict=True))
+            values.update((value, theirs.initializers[name]) for name, value in ours.initializers.items())
+            for one, other in zip(ours, theirs, strict=True):
+                nodes[one] = other
+                values.update(zip(one.outputs, other.outputs, strict=True))
+        return dataclasses.replace(self, model=model, decisions=self.decisions.moved(nodes, values))
 
-    def with_batch(self, batch: int) -> Decided:
-        """Return the same for another minibatch size, in place; not for a graph whose fixed batch was loosened."""
+    def with_shapes(self) -> ModelPlan:
+        """Return the same with all shapes inferred."""
+        if self.inferred:
+            return self
+        planned = dataclasses.replace(self.copy(), inferred=True)
+        infer_shapes(planned.model)
+        return planned
+
+    def with_batch(self, batch: int) -> ModelPlan:
+        """Return the same for another minibatch size; not for a graph whose fixed batch was loosened."""
         specs = tuple(spec.with_batch(batch) for spec in self.specs)
-        set_input_shapes(self.model, specs, infer=self.inferred)
+        planned = self.copy()
+        set_input_shapes(planned.model, specs, infer=self.inferred)
         if not self.inferred:
-            weights_have_shapes(self.model)
-        return dataclasses.replace(self, specs=specs)
+            weights_have_shapes(planned.model)
+        return dataclasses.replace(planned, specs=specs)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The plain graph: a model whose weights are the scalar input `epsinas_weight`.
+class PlainGraph:
+    """A graph in which nothing is merged, and whose weights are the scalar input `epsinas_weight`.
 
     outputs: names that are compared. statistics: names of the minibatch mean and variance of each batch
     normalisation; they are graph outputs too.
@@ -94,60 +90,43 @@ class Prepared:
     statistics: tuple[tuple[str, str], ...]
 
 
-def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decided:
-    """Decide shapes, roles and outputs of `loaded` for `batch` samples; `loaded.model` is used up.
+def plan(loaded: LoadedModel, batch: int, options: GraphOptions, *, infer: bool | None = None) -> ModelPlan:
+    """Decide shapes, roles and outputs of `loaded` for `batch` samples; `loaded` is not modified.
+
+    infer: whether all shapes are inferred; None for only where deciding, or what is compared, takes it.
 
     Raises ModelError and its kinds for whatever keeps the graph from being scored.
     """
-    model, name = loaded.model, loaded.name
-    specs = concretise(loaded, batch, options)
-    inferred = bool(options.outputs) or not weights_have_shapes(model)
+    model, name = loaded.model.clone(), loaded.name
+    specs = _concretise(model, name, batch, options)
+    inferred = bool(infer or options.outputs) or not weights_have_shapes(model)
     if inferred:
         infer_shapes(model)
     static = StaticValues.of(model)
     restored = restore_batch_norms(model, static, options.restore)
     decisions = decide_roles(model, name, options.roles, static)
-    skipped = select_outputs(model, options.outputs, name)
-    bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
+    skipped = None if options.outputs is None else select_outputs(model, options.outputs, name)
+    vocab_sizes = {str(value.name): token_bound(value) for value in model_inputs(model)}
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Decided(model, name, decisions, specs, bounds, outputs, skipped, options, inferred, restored)
+    return ModelPlan(model, name, decisions, specs, vocab_sizes, outputs, skipped, options, inferred, restored)
 
 
-def rewrite_plainly(decided: Decided) -> Prepared:
-    """Rewrite the model of `decided`, in place, without merging anything."""
-    decided = decided.with_shapes()
-    model, options = decided.model, decided.options
+def plain_graph(planned: ModelPlan) -> PlainGraph:
+    """Return the graph of a plan with its weights replaced, and nothing merged."""
+    planned = planned.with_shapes() if not planned.inferred else planned.copy()
+    model, options = planned.model, planned.options
     rewritten = rewrite_weights(
-        model, decided.decisions, decided.name, norm_stats=options.norm_stats, seed=options.seed
+        model, planned.decisions, planned.name, norm_stats=options.norm_stats, seed=options.seed
     )
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     statistics = tuple((str(mean.name), str(variance.name)) for mean, variance in rewritten.statistics)
     model.graph.outputs.extend([value for pair in rewritten.statistics for value in pair])
-    return Prepared(model, decided.name, decided.specs, outputs, statistics)
+    return PlainGraph(model, planned.name, planned.specs, outputs, statistics)
 
 
-def prepare(loaded: LoadedModel, batch: int, options: GraphOptions) -> Prepared:
-    """Rewrite `loaded` plainly for `batch` samples; see `decide_all`."""
-    return rewrite_plainly(decide_all(loaded, batch, options))
-
-
-def decide(
-    loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
-) -> tuple[tuple[InputSpec, ...], RoleDecisions, Restored]:
-    """Make the shapes of `loaded` concrete in place, infer all others, and decide all roles; nothing is rewritten."""
-    specs = concretise(loaded, batch, options, allow_custom)
-    infer_shapes(loaded.model)
-    static = StaticValues.of(loaded.model)
-    restored = restore_batch_norms(loaded.model, static, options.restore)
-    return specs, decide_roles(loaded.model, loaded.name, options.roles, static), restored
-
-
-def concretise(
-    loaded: LoadedModel, batch: int, options: GraphOptions, allow_custom: bool = False
-) -> tuple[InputSpec, ...]:
-    """Make the input shapes of `loaded` concrete in place; shapes that follow from them are not inferred yet."""
-    model, name = loaded.model, loaded.name
-    if not allow_custom:
+def _concretise(model: ir.Model, name: str, batch: int, options: GraphOptions) -> tuple[InputSpec, ...]:
+    """Make the input shapes concrete in place; shapes that follow from them are not inferred yet."""
+    if not options.allow_custom:
         check_standard(model, name)
     if not options.native_types:
         to_float32(model)

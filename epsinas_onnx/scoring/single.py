@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions
-from epsinas_onnx.graph.load import ModelSource, load_model, source_name
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, source_name
 from epsinas_onnx.inputs.minibatch import input_text
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.options import ScoreOptions
-from epsinas_onnx.scoring.pipeline import Attempt
+from epsinas_onnx.scoring.pipeline import score_loaded
 from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.versions import versions
 
 
-def score_or_error(model: ModelSource, options: ScoreOptions) -> Score:
-    """Score one model; a ModelError becomes a Score with status `error`."""
+def score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
+    """Score one model; a ModelError becomes a Score with status `error`. load: gives the model where it was read."""
     started = time.perf_counter()
     try:
-        return score_with(model, options)
+        return score_with(model, options, load)
     except ModelError as error:
         return error_score(source_name(model), options, str(error), time.perf_counter() - started)
     except UsageError:
@@ -43,25 +44,23 @@ def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) 
     )  # fmt: skip
 
 
-def score_with(source: ModelSource, options: ScoreOptions) -> Score:
-    """Score one model with checked options; see `score`."""
+def score_with(source: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
+    """Score one model with checked options; see `score` and `score_or_error`."""
     with collection_paused():
-        return _scored(source, options)
+        return _scored(load or (lambda: load_model(source, options.named_inputs)), options)
 
 
-def _scored(source: ModelSource, options: ScoreOptions) -> Score:
+def _scored(load: Callable[[], LoadedModel], options: ScoreOptions) -> Score:
     providers = choose_providers(options.providers)
     started = time.perf_counter()
-    loaded = load_model(source, options.fed)
-    seconds = {"load": time.perf_counter() - started}
+    loaded = load()
+    seconds = time.perf_counter() - started
     tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
-            return Attempt(source, loaded, options, providers, attempt, seconds).result()
+            return score_loaded(loaded, options, providers, attempt, seconds)
         except (ShapeError, RunError) as error:
             first_error = first_error or error
-            if attempt + 1 < tries:
-                loaded = load_model(source, options.fed)
     assert first_error is not None
     raise first_error

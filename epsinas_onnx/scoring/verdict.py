@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.scoring.diagnosis import Loss
+from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.metric import amplification, levels_compared, normalised_dispersion, varies
 from epsinas_onnx.scoring.result import Status
 
 Array = npt.NDArray[Any]
-Deviations: TypeAlias = Sequence[tuple[Array, Array]]
+ChannelStats: TypeAlias = Sequence[tuple[Array, Array]]
 
 EPSILON = float(np.finfo(np.float32).eps)
 """Spacing of float32 numbers next to 1."""
@@ -58,19 +58,19 @@ where it varies for one of them it varies in exact arithmetic for almost every o
 class Runner(Protocol):
     """What the judge may ask for; the scorer gives it."""
 
-    def again(self, constant: float, change: float | None = None) -> Array:
+    def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
         """Return the output for `constant` with inputs and constant moved by a share, None for their last bits."""
 
-    def probe(self, constant: float) -> tuple[Array, Array]:
+    def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
         """Return the output for a few samples and another constant: as they are, and moved by `CHANGE`."""
 
-    def find_loss(self, constant: float) -> Loss | None:
+    def find_loss(self, constant: float) -> SignalLoss | None:
         """Return where the signal ends for `constant`."""
 
-    def find_explosion(self, constant: float) -> Loss | None:
+    def find_explosion(self, constant: float) -> SignalLoss | None:
         """Return where infinities or NaN begin for `constant`."""
 
-    def advice(self, loss: Loss) -> str:
+    def advice(self, loss: SignalLoss) -> str:
         """Return what a user could do about a loss, as the end of a sentence, or nothing."""
 
 
@@ -78,19 +78,20 @@ class Runner(Protocol):
 class Evidence:
     """What a first pass over both constants showed.
 
-    outputs: one array a constant. deviations: for each constant, mean and variance by channel of batch normalisations.
-    depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
-    normalisations within samples (LayerNorm and its kin). cut_off: why no path leads from input to output, None where
-    one does.
+    outputs: one array a constant. channel_stats: for each constant, mean and variance by channel of batch
+    normalisations. depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
+    normalisations within samples (LayerNorm and its kin). constant_reason: why no path leads from input to output, None
+    where one does. without_weights: why the model has no weights, None where it has some.
     """
 
     weights: tuple[float, float]
     outputs: tuple[Array, Array]
-    deviations: tuple[Deviations, Deviations]
+    channel_stats: tuple[ChannelStats, ChannelStats]
     depth: int
     longest_sum: int
     sample_norms: Sequence[str]
-    cut_off: str | None
+    constant_reason: str | None
+    without_weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,22 @@ def judge(evidence: Evidence, runner: Runner) -> Verdict:
 
     The order: a graph without a path is `constant`; infinities are `overflow`; an output that is the same for all
     samples is `underflow` where another constant makes it vary, else `constant`; what varies by rounding alone is
-    `noise`; the rest is `ok`.
+    `noise`; the rest is `ok`, unless the model has no weights, and two constants could not make a difference.
     """
+    verdict = _judged(evidence, runner)
+    if evidence.without_weights is not None and verdict.status in (Status.OK, Status.NOISE):
+        return Verdict(Status.NOISE, evidence.without_weights, verdict.raw_score)
+    return verdict
+
+
+def _judged(evidence: Evidence, runner: Runner) -> Verdict:
     first, second = evidence.outputs
     raw = normalised_dispersion(first, second)
     raw_score = raw if math.isfinite(raw) else None
-    if evidence.cut_off is not None:
-        return Verdict(Status.CONSTANT, f"the output does not depend on the input: {evidence.cut_off}", raw_score)
+    if evidence.constant_reason is not None:
+        return Verdict(
+            Status.CONSTANT, f"the output does not depend on the input: {evidence.constant_reason}", raw_score
+        )
     for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
         if not np.isfinite(output).all():
             return Verdict(Status.OVERFLOW, _overflow(constant, runner), raw_score)
@@ -144,14 +154,14 @@ def _may_be_rounding(evidence: Evidence, index: int) -> bool:
         return True
     return any(
         bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
-        for mean, variance in evidence.deviations[index]
+        for mean, variance in evidence.channel_stats[index]
     )
 
 
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     pairs = list(zip(evidence.weights, evidence.outputs, strict=True))
     shares = [_noise_share(output, constant, runner) for constant, output in pairs]
-    floor = sum(_dispersion(output, runner.again(constant)) for constant, output in pairs)
+    floor = sum(_dispersion(output, runner.rerun_perturbed(constant)) for constant, output in pairs)
     # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
     # of its terms change; and steps below the normal range do not answer to last bits at all.
     floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(_grid(o) / _spread(o) for _, o in pairs)
@@ -191,7 +201,7 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
         for constant in PROBES:
             if constant in evidence.weights:
                 continue
-            plain, nudged = runner.probe(constant)
+            plain, nudged = runner.run_probe_constant(constant)
             if np.isfinite(plain).all() and varies(plain):
                 varying = _dispersion(plain, nudged) < NOISY
                 noisy = noisy or not varying
@@ -210,7 +220,7 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
     return Verdict(Status.UNDERFLOW, _underflow(constant, loss, runner), raw)
 
 
-def _underflow(constant: float, loss: Loss | None, runner: Runner) -> str:
+def _underflow(constant: float, loss: SignalLoss | None, runner: Runner) -> str:
     if loss is None:
         return f"with weights {constant:g} the signal leaves the float32 range: the output is the same for every sample"
     if loss.cuts and loss.largest_out == 0 and loss.largest_in >= SMALLEST_NORMAL:
@@ -250,10 +260,10 @@ def _noise(constant: float, share: float, runner: Runner) -> str:
 
 def _noise_share(output: Array, constant: float, runner: Runner) -> float:
     """Return by which share of its variation an output changes with everything in front of it; 0 for a signal."""
-    share = _dispersion(output, runner.again(constant, CHANGE))
+    share = _dispersion(output, runner.rerun_perturbed(constant, CHANGE))
     if share >= NOISY:
         return share
-    if share >= UNSURE and _dispersion(output, runner.again(constant, CHANGE / 16)) > share / 4:
+    if share >= UNSURE and _dispersion(output, runner.rerun_perturbed(constant, CHANGE / 16)) > share / 4:
         return share
     return 0.0
 

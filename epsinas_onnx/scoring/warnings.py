@@ -10,10 +10,10 @@ from epsinas_onnx.graph.analysis.roles import NORMALISATIONS, RoleDecisions
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.traversal import all_graphs
-from epsinas_onnx.scoring.plan import Decided
+from epsinas_onnx.scoring.plan import ModelPlan
 
 
-def warnings_for(decided: Decided) -> list[str]:
+def warnings_for(decided: ModelPlan) -> list[str]:
     """Return the warnings that go with a score, a sentence each."""
     decisions = decided.decisions
     notes = decided.restored.notes()

@@ -12,7 +12,8 @@ import onnxruntime as ort
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
-from epsinas_onnx.scoring.plan import GraphOptions, Prepared, decide, prepare
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import PlainGraph, plain_graph, plan
 
 from ..builders import build
 
@@ -21,7 +22,7 @@ Array = npt.NDArray[Any]
 
 def decisions_of(proto: onnx.ModelProto, roles: Mapping[str, str] | None = None) -> RoleDecisions:
     """Decide the roles of a model for two samples."""
-    return decide(load_model(proto), 2, GraphOptions(roles=dict(roles or {})))[1]
+    return plan(load_model(proto), 2, GraphOptions(outputs=None, roles=dict(roles or {})), infer=True).decisions
 
 
 def roles_of(proto: onnx.ModelProto, roles: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -29,12 +30,12 @@ def roles_of(proto: onnx.ModelProto, roles: Mapping[str, str] | None = None) -> 
     return {use.place: str(use.role) for use in decisions_of(proto, roles).uses}
 
 
-def rewritten(proto: onnx.ModelProto, batch: int = 2, **options: Any) -> Prepared:
+def rewritten(proto: onnx.ModelProto, batch: int = 2, **options: Any) -> PlainGraph:
     """Prepare a model for `batch` samples."""
-    return prepare(load_model(proto), batch, GraphOptions(**options))
+    return plain_graph(plan(load_model(proto), batch, GraphOptions(**options)))
 
 
-def run_rewritten(prepared: Prepared, constant: float, feeds: Mapping[str, Array]) -> list[Array]:
+def run_rewritten(prepared: PlainGraph, constant: float, feeds: Mapping[str, Array]) -> list[Array]:
     """Run a rewritten graph with its weight scalar fed, and return its compared outputs."""
     scalar = {WEIGHT_INPUT: np.asarray(constant, np.float32)}
     return run(ir.to_proto(prepared.model), {**feeds, **scalar})[: len(prepared.outputs)]

@@ -14,7 +14,8 @@ from epsinas_onnx.edit.rewrite import rewrite
 from epsinas_onnx.errors import ModelError, ShapeError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.random_table import uniform_table
-from epsinas_onnx.scoring.plan import GraphOptions, prepare
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plain_graph, plan
 
 from .models import (
     Array,
@@ -593,7 +594,7 @@ def without_data(folder: Path, **tensors: tuple[int, ...]) -> Path:
 
 def test_external_data_of_weights_and_biases_is_never_opened(tmp_path: Path) -> None:
     path = without_data(tmp_path, M=(3,), W=(3, 5), B=(5,))
-    prepared = prepare(load_model(path), 2, GraphOptions(roles={"M": "bias"}))
+    prepared = plain_graph(plan(load_model(path), 2, GraphOptions(roles={"M": "bias"})))
     x = normal(2, 3)
     (got,) = run_rewritten(prepared, 0.3, {"x": x})
     assert_close(got, np.tanh(0.3 * np.maximum(x, 0).sum(1, keepdims=True) @ np.ones((1, 5), np.float32)))
@@ -602,7 +603,7 @@ def test_external_data_of_weights_and_biases_is_never_opened(tmp_path: Path) -> 
 def test_kept_constant_in_a_missing_data_file_is_named(tmp_path: Path) -> None:
     path = without_data(tmp_path, M=(3,), W=(3, 5), B=(5,))
     with pytest.raises(ModelError, match=r"'M'.*gone\.bin"):
-        prepare(load_model(path), 2, GraphOptions())
+        plain_graph(plan(load_model(path), 2, GraphOptions()))
 
 
 def test_weight_of_unknown_shape_is_refused_with_its_place() -> None:
@@ -621,7 +622,7 @@ def test_given_model_is_not_modified() -> None:
     rewritten(proto)
     assert proto.SerializeToString(deterministic=True) == before
     model = ir.from_proto(proto)
-    prepare(load_model(model), 2, GraphOptions())
+    plain_graph(plan(load_model(model), 2, GraphOptions()))
     assert ir.to_proto(model).SerializeToString(deterministic=True) == ir.to_proto(
         ir.from_proto(proto)
     ).SerializeToString(deterministic=True)

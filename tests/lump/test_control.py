@@ -13,8 +13,9 @@ import pytest
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.runtime.providers import CPU
-from epsinas_onnx.scoring.executors import LumpedExecution, PlainExecution, Setting, lower
-from epsinas_onnx.scoring.plan import GraphOptions, decide_all
+from epsinas_onnx.scoring.executors import ExecutionConfig, LumpedExecutor, PlainExecutor, lower
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plan
 
 Array = npt.NDArray[Any]
 CONSTANTS = (0.3, 0.7)
@@ -32,16 +33,14 @@ def model(text: str, **weights: tuple[int, ...]) -> onnx.ModelProto:
 
 def check(proto: onnx.ModelProto, *, apart: bool = False, **feeds: Array) -> LumpedModel:
     """Assert that the lumped outputs, expanded, are the plain ones; apart: one constant a run."""
-    setting = Setting([CPU], threads=1)
+    setting = ExecutionConfig([CPU], threads=1)
     options = GraphOptions()
-    lowered = lower(decide_all(load_model(proto), BATCH, options), setting, 2)
+    lowered = lower(plan(load_model(proto), BATCH, options), setting, 2)
     assert lowered.constants == (1 if apart else 2)
     assert lowered.cut_off is None
     inputs = feeds or {"x": np.random.default_rng(1).standard_normal((BATCH, 4), np.float32)}
-    passes = LumpedExecution(lowered, decide_all(load_model(proto), BATCH, options), setting).run(
-        CONSTANTS, inputs, None
-    )
-    plain = PlainExecution(decide_all(load_model(proto), BATCH, options), setting).run(CONSTANTS, inputs, None)
+    passes = LumpedExecutor(lowered, plan(load_model(proto), BATCH, options), setting).run(CONSTANTS, inputs, None)
+    plain = PlainExecutor(plan(load_model(proto), BATCH, options), setting).run(CONSTANTS, inputs, None)
     (value,) = lowered.outputs.values()
     for ours, theirs in zip(passes, plain, strict=True):
         # Classes come as often as they have indices, over what is common to all: the same numbers, in another order.

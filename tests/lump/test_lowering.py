@@ -18,8 +18,9 @@ from epsinas_onnx import Status
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.runtime.providers import CPU
-from epsinas_onnx.scoring.executors import LumpedExecution, PlainExecution, Setting, lower
-from epsinas_onnx.scoring.plan import GraphOptions, decide_all
+from epsinas_onnx.scoring.executors import ExecutionConfig, LumpedExecutor, PlainExecutor, lower
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plan
 from tests.builders import build, command, save
 
 CONVOLUTIONAL = (
@@ -32,21 +33,21 @@ NORMALISED = (
     "(float[N,4] x) => (float[N,3] y) { h = MatMul(x, W)"
     " [norm] n = LayerNormalization <axis = -1> (h, S)  y = MatMul(n, V) }"
 )
-SETTING = Setting([CPU], threads=1)
+SETTING = ExecutionConfig([CPU], threads=1)
 
 
 def outputs(
     model: onnx.ModelProto | ir.Model, constants: Sequence[float], lump: bool, batch: int = 4
 ) -> list[np.ndarray]:
-    decided = decide_all(load_model(model), batch, GraphOptions())
+    decided = plan(load_model(model), batch, GraphOptions())
     rng = np.random.default_rng(0)
     feeds = {spec.name: rng.standard_normal(spec.shape, np.float32) for spec in decided.specs}
     if lump:
-        execution: LumpedExecution | PlainExecution = LumpedExecution(
+        execution: LumpedExecutor | PlainExecutor = LumpedExecutor(
             lower(decided, SETTING, len(constants)), decided, SETTING
         )
     else:
-        execution = PlainExecution(decided, SETTING)
+        execution = PlainExecutor(decided, SETTING)
     return [one.output for one in execution.run(constants, feeds, None)]
 
 
@@ -97,7 +98,7 @@ def test_shapes_that_are_known_at_run_time_only_keep_constants_apart() -> None:
         " f = Cast <to = 1> (t)  y = MatMul(f, V) }"
     )
     proto = build(graph, W=(4, 5), V=(2, 3))
-    decided = decide_all(load_model(proto), 4, GraphOptions())
+    decided = plan(load_model(proto), 4, GraphOptions())
     assert lower(decided, SETTING, 2).constants == 1
     ours, theirs = (outputs(proto, (0.5, 2.0), lump=lump) for lump in (True, False))
     for one, other in zip(ours, theirs, strict=True):
@@ -110,7 +111,7 @@ def test_a_lumped_graph_that_fails_gives_way_to_the_plain_one(monkeypatch: pytes
 
     proto = build(CONVOLUTIONAL, **WEIGHTS)
     expected = epsinas_onnx.score(proto, batch=4, lump=False)
-    monkeypatch.setattr(LumpedExecution, "run", refuse)
+    monkeypatch.setattr(LumpedExecutor, "run", refuse)
     assert epsinas_onnx.score(proto, batch=4).score == expected.score
 
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import epsinas_onnx
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.runtime.providers import CPU
-from epsinas_onnx.scoring.executors import PlainExecution, Setting
+from epsinas_onnx.scoring.executors import ExecutionConfig, PlainExecutor
 from epsinas_onnx.scoring.metric import amplification
-from epsinas_onnx.scoring.plan import GraphOptions, decide_all
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plan
 from epsinas_onnx.scoring.verdict import EPSILON
 from tests.lump.networks import SIZE, random_network
 
@@ -62,8 +63,8 @@ def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None
 
 def plain_outputs(model: ir.Model, images: Array, constants: Sequence[float]) -> list[Array]:
     """Return the outputs of the plain graph."""
-    decided = decide_all(load_model(model), len(images), GraphOptions())
-    passes = PlainExecution(decided, Setting([CPU])).run(constants, {"input": images}, None)
+    decided = plan(load_model(model), len(images), GraphOptions())
+    passes = PlainExecutor(decided, ExecutionConfig([CPU])).run(constants, {"input": images}, None)
     return [one.output for one in passes]
 
 

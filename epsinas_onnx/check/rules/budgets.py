@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -40,15 +40,15 @@ def _over(what: str, found: int, most: int) -> Problem:
     return Problem(f"it has {found:,} {what}, and {most:,} are allowed{share}")
 
 
-def _parameters(subject: Subject, options: Budget) -> Iterator[Problem]:
-    if options.max is not None and subject.parameters > options.max:
-        yield _over("parameters", subject.parameters, options.max)
+def _parameters(model: ModelUnderCheck, options: Budget) -> Iterator[Problem]:
+    if options.max is not None and model.parameters > options.max:
+        yield _over("parameters", model.parameters, options.max)
 
 
-def _multiply_adds(subject: Subject, options: Budget) -> Iterator[Problem]:
+def _multiply_adds(model: ModelUnderCheck, options: Budget) -> Iterator[Problem]:
     if options.max is None:
         return
-    total, uncounted = subject.counted
+    total, uncounted = model.counted
     if total > options.max:
         yield _over("multiply-adds for one sample", total, options.max)
     elif uncounted is not None:
@@ -58,9 +58,9 @@ def _multiply_adds(subject: Subject, options: Budget) -> Iterator[Problem]:
         )
 
 
-def _size(subject: Subject, options: ByteBudget) -> Iterator[Problem]:
-    if options.max is not None and subject.size > options.max:
-        yield _over("bytes, external data included", subject.size, options.max)
+def _size(model: ModelUnderCheck, options: ByteBudget) -> Iterator[Problem]:
+    if options.max is not None and model.size > options.max:
+        yield _over("bytes, external data included", model.size, options.max)
 
 
 BUDGETS = (

@@ -8,16 +8,16 @@ from pydantic import Field
 
 from epsinas_onnx.check.baseline import written_by
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.scoring.result import ABSOLUTE, RELATIVE, same_score
 
 _WRITE = "If the change is meant, write the baseline again: epsinas-onnx baseline write."
 
 
-def _missing(subject: Subject, _: Options) -> Iterator[Problem]:
-    if subject.expected is not None and subject.expected.entry is None:
-        yield Problem(f"the baseline {subject.expected.name} does not know it")
+def _missing(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    if model.expected is not None and model.expected.entry is None:
+        yield Problem(f"the baseline {model.expected.name} does not know it")
 
 
 class ScoreTolerance(Options):
@@ -27,31 +27,31 @@ class ScoreTolerance(Options):
     absolute: float = Field(ABSOLUTE, ge=0)
 
 
-def _score(subject: Subject, options: ScoreTolerance) -> Iterator[Problem]:
-    expected = subject.expected
+def _score(model: ModelUnderCheck, options: ScoreTolerance) -> Iterator[Problem]:
+    expected = model.expected
     if expected is None or expected.entry is None:
         return
-    changes = subject.settings.changes(expected.settings)
+    changes = model.settings.changes(expected.settings)
     if changes:
         yield Problem(
             f"the baseline was written for other options than those of now: {changes}",
             fix="Take the old options back, or write the baseline again.",
         )
         return
-    entry, score = expected.entry, subject.score
+    entry, score = expected.entry, model.score
     by = "" if expected.written_by in ("", written_by()) else f"; the baseline was written by {expected.written_by}"
     if score.status is not entry.status:
-        reason = (score.reason or "").removeprefix(f"{subject.path}: ")
+        reason = (score.reason or "").removeprefix(f"{model.path}: ")
         yield Problem(f"the status is {score.status}, and was {entry.status}{reason and f' ({reason})'}{by}")
     elif not same_score(score.score, entry.score, options.relative, options.absolute):
         yield Problem(f"the score is {score.score:.6g}, and was {entry.score:.6g}{by}")
 
 
-def _graph(subject: Subject, _: Options) -> Iterator[Problem]:
-    entry = None if subject.expected is None else subject.expected.entry
-    if entry is None or subject.fingerprint == entry.fingerprint:
+def _graph(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    entry = None if model.expected is None else model.expected.entry
+    if entry is None or model.fingerprint == entry.fingerprint:
         return
-    facts = subject.facts()
+    facts = model.facts()
     parts = [
         f"{what} {before:,} -> {after:,}"
         for what, before, after in (

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.text import first_names
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
-from epsinas_onnx.graph.analysis.shapes import held_batch
+from epsinas_onnx.graph.analysis.shapes import fixed_batch_size
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs
 
@@ -19,8 +19,8 @@ _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")
 _LOSSES = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"})
 
 
-def _folded(subject: Subject, _: Options) -> Iterator[Problem]:
-    layers = subject.restored.layers
+def _folded(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    layers = model.restored.layers
     if layers:
         what = "a BatchNormalization was" if len(layers) == 1 else f"{len(layers)} BatchNormalizations were"
         yield Problem(
@@ -28,24 +28,24 @@ def _folded(subject: Subject, _: Options) -> Iterator[Problem]:
         )
 
 
-def _maybe_folded(subject: Subject, _: Options) -> Iterator[Problem]:
-    doubts = subject.restored.doubts
+def _maybe_folded(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    doubts = model.restored.doubts
     if doubts:
         names = [repr(name) for name, _ in doubts]
         yield Problem(f"{len(doubts)} convolutions {doubts[0][1]}: {first_names(names)}", doubts[0][0])
 
 
-def _fixed(subject: Subject, _: Options) -> Iterator[Problem]:
-    specs = subject.decided[0]
-    size = held_batch(specs) or (1 if fixed_batch(specs) else None)
+def _fixed(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    specs = model.planned.specs
+    size = fixed_batch_size(specs) or (1 if fixed_batch(specs) else None)
     if size is not None:
         yield Problem(f"the batch is fixed to {size}")
 
 
-def _training(subject: Subject, _: Options) -> Iterator[Problem]:
-    if subject.proto.training_info:
+def _training(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    if model.proto.training_info:
         yield Problem("it holds training information: gradients and the states of an optimiser")
-    for graph in all_graphs(subject.loaded.model.graph):
+    for graph in all_graphs(model.loaded.model.graph):
         for node in graph:
             if (why := _trains(node)) is not None:
                 yield Problem(f"node {str(node.name)!r} ({node.op_type}) {why}", str(node.name))

@@ -9,14 +9,14 @@ import onnx
 from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.text import NAMED, first_names
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.graph.tensor_data import data_problem, stored_bytes, stored_tensors
 from epsinas_onnx.graph.traversal import proto_bodies
 
 
-def _unused(subject: Subject, _: Options) -> Iterator[Problem]:
-    unused = [tensor for graph, read in _scopes(subject.proto.graph) for tensor in graph.initializer
+def _unused(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    unused = [tensor for graph, read in _scopes(model.proto.graph) for tensor in graph.initializer
               if tensor.name not in read]  # fmt: skip
     if unused:
         shown = first_names([repr(tensor.name) for tensor in unused])
@@ -39,14 +39,14 @@ def _scopes(graph: onnx.GraphProto) -> list[tuple[onnx.GraphProto, set[str]]]:
     return [(graph, read), *below]
 
 
-def _data(subject: Subject, _: Options) -> Iterator[Problem]:
-    graph = subject.proto.graph
+def _data(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    graph = model.proto.graph
     declared = {value.name: value for value in (*graph.input, *graph.value_info)}
-    missing = [name for name, size in subject.data_files.items() if size is None]
+    missing = [name for name, size in model.data_files.items() if size is None]
     for name in missing[:NAMED]:
         yield Problem(f"the file {name!r}, which holds the data of its tensors, is missing")
     for tensor in stored_tensors(graph):
-        problem = data_problem(tensor, subject.data_files)
+        problem = data_problem(tensor, model.data_files)
         if problem is not None:
             yield Problem(f"tensor {tensor.name!r} {problem}")
             continue
@@ -69,8 +69,8 @@ def _agrees(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     return len(shape) == len(declared) and all(b in (None, a) for a, b in zip(shape, declared, strict=True))
 
 
-def _unjudged(subject: Subject, _: Options) -> Iterator[Problem]:
-    for found in subject.decided[1].unjudged:
+def _unjudged(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    for found in model.planned.decisions.unjudged:
         yield Problem(
             f"nobody has judged whether {found.text} is a weight, so it keeps its values", str(found.node.name),
             f"Say what it is with a role for {found.place!r}: weight, bias, embedding or constant.",

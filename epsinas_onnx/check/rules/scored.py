@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.scoring.result import Status
@@ -22,16 +22,15 @@ _FIXES = {
 """What to do, by status."""
 
 
-def _weightless(subject: Subject, _: Options) -> Iterator[Problem]:
-    decisions, loaded = subject.decided[1:]
-    if not decisions.with_role(Role.WEIGHT):
-        yield Problem(no_weights(loaded.model))
+def _weightless(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    if not model.planned.decisions.with_role(Role.WEIGHT):
+        yield Problem(no_weights(model.planned.model))
 
 
-def _status(subject: Subject, _: Options) -> Iterator[Problem]:
-    score = subject.score
+def _status(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    score = model.score
     if score.status is not Status.OK:
-        reason = (score.reason or "no reason is known").removeprefix(f"{subject.path}: ")
+        reason = (score.reason or "no reason is known").removeprefix(f"{model.path}: ")
         yield Problem(f"the status is {score.status}: {reason}", fix=_FIXES.get(score.status))
 
 

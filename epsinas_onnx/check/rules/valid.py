@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import onnx
 
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.check.model import Subject
+from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.graph.load import STANDARD_DOMAINS
 from epsinas_onnx.scoring.warnings import custom_operators
 
 
-def _unreadable(subject: Subject, _: Options) -> Iterator[Problem]:
-    assert subject.loaded  # raises ModelError, which becomes a finding of this rule
+def _unreadable(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
+    assert model.loaded  # raises ModelError, which becomes a finding of this rule
     yield from ()
 
 
@@ -29,11 +29,11 @@ UNREADABLE = Rule(
 )
 
 
-def _invalid(subject: Subject, _: Options) -> Iterator[Problem]:
+def _invalid(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
     try:
-        onnx.checker.check_model(subject.path, full_check=True)
+        onnx.checker.check_model(model.path, full_check=True)
     except onnx.checker.ValidationError as error:
-        if not _is_missing_data(subject, str(error)):
+        if not _is_missing_data(model, str(error)):
             yield Problem(f"onnx's checker refuses it: {_one_line(error)}")
     except onnx.shape_inference.InferenceError as error:
         yield Problem(f"its shapes contradict each other: {_one_line(error)}")
@@ -41,9 +41,9 @@ def _invalid(subject: Subject, _: Options) -> Iterator[Problem]:
         yield Problem(f"onnx's checker cannot read it: {_one_line(error)}")
 
 
-def _is_missing_data(subject: Subject, message: str) -> bool:
+def _is_missing_data(model: ModelUnderCheck, message: str) -> bool:
     """Whether the checker complains about a missing data file, which the rule weight-data reports."""
-    return any(size is None and name in message for name, size in subject.data_files.items())
+    return any(size is None and name in message for name, size in model.data_files.items())
 
 
 def _one_line(error: BaseException) -> str:
@@ -59,8 +59,8 @@ class OpsetRange(Options):
     max: int | None = None
 
 
-def _opset(subject: Subject, options: OpsetRange) -> Iterator[Problem]:
-    opset = subject.opset
+def _opset(model: ModelUnderCheck, options: OpsetRange) -> Iterator[Problem]:
+    opset = model.opset
     if opset is None:
         return
     if options.min is not None and opset < options.min:
@@ -69,11 +69,11 @@ def _opset(subject: Subject, options: OpsetRange) -> Iterator[Problem]:
         yield Problem(f"it uses operator set {opset}, and the newest allowed is {options.max}")
 
 
-def _domains(subject: Subject, _: Options) -> Iterator[Problem]:
+def _domains(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
     first: dict[str, str] = {}
-    for node in subject.loaded.model.graph.all_nodes():
+    for node in model.loaded.model.graph.all_nodes():
         first.setdefault(f"{node.domain}::{node.op_type}", str(node.name))
-    for operator, count in custom_operators(subject.loaded.model, STANDARD_DOMAINS).items():
+    for operator, count in custom_operators(model.loaded.model, STANDARD_DOMAINS).items():
         times = "" if count == 1 else f", {count} times"
         yield Problem(f"the operator {operator} is of a domain that ONNX Runtime does not know{times}", first[operator])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
 
+from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.traversal import StaticValues, operands
 
 
@@ -49,3 +50,23 @@ def _behind(node: ir.Node) -> Iterable[ir.Value]:
         new = [operand for operand in (() if producer is None else operands(producer)) if operand not in seen]
         seen.update(new)
         pending += new
+
+
+def check_sizes(model: ir.Model, name: str, sizes: Mapping[float, int]) -> None:
+    """Raise ModelError where the size of the output depends on the values: there is nothing to compare then.
+
+    sizes: how many entries the output had, by the constant that all weights were.
+    """
+    if not any(sizes.values()):
+        raise ModelError(f"{name}: the output has no entries; compare another value with --output-name")
+    if len(set(sizes.values())) == 1:
+        return
+    selects = selecting(model)
+    by = "" if selects is None else f", which node {selects.node.name!r} ({selects.node.op_type}) decides"
+    found = " and ".join(f"{size:,} with weights {constant:g}" for constant, size in sizes.items())
+    before = None if selects is None else selects.before
+    advice = "" if before is None else f", such as {before.name!r}"
+    raise ModelError(
+        f"{name}: how many entries the output has depends on the values in the graph ({found}){by}; compare a float "
+        f"value in front of it with --output-name{advice}"
+    )

@@ -30,7 +30,7 @@ _NORMALISATIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Finding:
+class FoldedNorm:
     """A layer, whether a normalisation was folded into it, and why we think so, in words."""
 
     layer: Layer
@@ -43,7 +43,7 @@ class Finding:
         return recorded_epsilon(self.layer)
 
 
-def find_folded(model: ir.Model, static: StaticValues, which: str = AUTO) -> list[Finding]:
+def find_folded(model: ir.Model, static: StaticValues, which: str = AUTO) -> list[FoldedNorm]:
     """Judge every layer of `model`, in graph order, bodies of If, Loop and Scan included.
 
     which: `auto`; `none`; `all`, every convolution that is no head and has no normalisation behind it; or a glob over
@@ -55,11 +55,11 @@ def find_folded(model: ir.Model, static: StaticValues, which: str = AUTO) -> lis
     layers = [layer for graph in all_graphs(model.graph) for layer in find_layers(graph, static)]
     if which not in (AUTO, NONE, ALL):
         return [
-            Finding(layer, Kind.FOLDED if fnmatchcase(str(layer.node.name), which) else Kind.OWN, f"given: {which}")
+            FoldedNorm(layer, Kind.FOLDED if fnmatchcase(str(layer.node.name), which) else Kind.OWN, f"given: {which}")
             for layer in layers
         ]
     if which == NONE:
-        return [Finding(layer, Kind.OWN, "given: none") for layer in layers]
+        return [FoldedNorm(layer, Kind.OWN, "given: none") for layer in layers]
     judge = _Judge(model, static, layers)
     return [judge.of(layer, which) for layer in layers]
 
@@ -88,56 +88,58 @@ class _Judge:
         self.active = sum(layer.biased and _is_activated(layer.end, static) for layer in free)
         self.era = _era(free, static)
 
-    def of(self, layer: Layer, which: str) -> Finding:
+    def of(self, layer: Layer, which: str) -> FoldedNorm:
         node = layer.node
         if node in layer.tail:
-            return Finding(layer, Kind.FOLDED, self.proofs.get(node, f"metadata of the node: {Kind.FOLDED}"))
+            return FoldedNorm(layer, Kind.FOLDED, self.proofs.get(node, f"metadata of the node: {Kind.FOLDED}"))
         told = node.metadata_props.get(METADATA)
         if told in set(Kind) and (which != ALL or told == Kind.FOLDED):
             kind = Kind(told)
-            return Finding(layer, kind, f"metadata of the node: {told}" if kind is not Kind.DOUBT else _DOUBT)
+            return FoldedNorm(layer, kind, f"metadata of the node: {told}" if kind is not Kind.DOUBT else _DOUBT)
         if node in self.behind:
-            return Finding(layer, Kind.OWN, f"the normalisation {self.behind[node]!r} is behind it")
+            return FoldedNorm(layer, Kind.OWN, f"the normalisation {self.behind[node]!r} is behind it")
         found = self.proofs.get(node)
         if found and (node.op_type in LAYERS - {"MatMul"} or layer.scaled):
-            return Finding(layer, Kind.FOLDED, found)
+            return FoldedNorm(layer, Kind.FOLDED, found)
         if node in self.places:
-            return Finding(layer, Kind.OWN, self.places[node])
+            return FoldedNorm(layer, Kind.OWN, self.places[node])
         if node.op_type not in CONVOLUTIONS:
-            return Finding(layer, Kind.OWN, "no convolution, and nothing says that a normalisation was behind it")
+            return FoldedNorm(layer, Kind.OWN, "no convolution, and nothing says that a normalisation was behind it")
         if which == ALL:
-            return Finding(layer, Kind.FOLDED, "given: all")
+            return FoldedNorm(layer, Kind.FOLDED, "given: all")
         return self._bynames_of(layer) or self._by_shape(layer)
 
-    def _bynames_of(self, layer: Layer) -> Finding | None:
+    def _bynames_of(self, layer: Layer) -> FoldedNorm | None:
         numbered = self.gaps.get(layer.node)
         if numbered is not None:
             kind, why = numbered
-            return Finding(layer, kind, why)
+            return FoldedNorm(layer, kind, why)
         if not self.proofs:
             return None
         named = sum(node in self.proofs for node in self.convolutions)
         plain = not layer.biased and _is_activated(layer.end, self.static)
         if plain and not self.recorded and named >= _MOST * len(self.convolutions):
-            return Finding(layer, Kind.FOLDED, "most convolutions bear traces, and this one too has no bias of its own")
-        return Finding(layer, Kind.OWN, "other layers bear traces of folding, and this one bears none")
+            return FoldedNorm(
+                layer, Kind.FOLDED, "most convolutions bear traces, and this one too has no bias of its own"
+            )
+        return FoldedNorm(layer, Kind.OWN, "other layers bear traces of folding, and this one bears none")
 
-    def _by_shape(self, layer: Layer) -> Finding:
+    def _by_shape(self, layer: Layer) -> FoldedNorm:
         if "MA" in letters(layer.tail) and not self.kept:
-            return Finding(layer, Kind.FOLDED, "a stored scale and shift are behind it, a normalisation's own form")
+            return FoldedNorm(layer, Kind.FOLDED, "a stored scale and shift are behind it, a normalisation's own form")
         if not layer.biased:
-            return Finding(layer, Kind.OWN, "it has no bias")
+            return FoldedNorm(layer, Kind.OWN, "it has no bias")
         if self.kept == {"BatchNormalization"} and not self.normalised and self.active >= FOLDED_FROM:
             why = "BatchNormalization is left, but behind none of the convolutions, and those with a bias are activated"
             kind = Kind.FOLDED if _is_activated(layer.end, self.static) else Kind.OWN
-            return Finding(layer, kind, why)
+            return FoldedNorm(layer, kind, why)
         if self.biased < FOLDED_FROM or self.biased < _MOST * self.free or self.biased < _MORE * self.normalised:
             have = f"only {self.biased} of {self.free + self.normalised} convolutions have a bias and no normalisation"
-            return Finding(layer, Kind.OWN, have)
+            return FoldedNorm(layer, Kind.OWN, have)
         if self.era:
             have = f"{self.biased} of {self.free + self.normalised} convolutions have a bias and no normalisation"
-            return Finding(layer, Kind.FOLDED, f"{have}, and {self.era}")
-        return Finding(layer, Kind.DOUBT, _DOUBT)
+            return FoldedNorm(layer, Kind.FOLDED, f"{have}, and {self.era}")
+        return FoldedNorm(layer, Kind.DOUBT, _DOUBT)
 
     def _place(self, layer: Layer) -> str | None:
         if is_head(layer.end, self.static):

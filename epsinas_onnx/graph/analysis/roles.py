@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,16 @@ class RoleDecisions:
     def with_role(self, *roles: Role) -> list[Use]:
         """Return the uses that have one of `roles`, in graph order."""
         return [use for use in self.uses if use.role in roles]
+
+    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> RoleDecisions:
+        """Return the same decisions about a copy of the graph, given what each node and value became there."""
+        uses = tuple(
+            dataclasses.replace(
+                use, node=nodes[use.node], value=values[use.value], stored=tuple(values[one] for one in use.stored)
+            )
+            for use in self.uses
+        )
+        return dataclasses.replace(self, uses=uses)
 
     def longest_sum(self) -> int:
         """Return the most products that any layer adds up for one entry of its output (its fan-in), at least 1."""

@@ -42,7 +42,7 @@ class InputSpec:
 
     def with_batch(self, batch: int) -> InputSpec:
         """Return the same input for `batch` samples; a file that fixes more than one has that many."""
-        if self.batch_axis is None or _is_held(self.declared[self.batch_axis]):
+        if self.batch_axis is None or _fixes_several(self.declared[self.batch_axis]):
             return self
         shape = list(self.shape)
         shape[self.batch_axis] = batch
@@ -137,7 +137,7 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
         default = _default_size(dims, dtype, attempt)
         sizes = []
         for position, dim in enumerate(dims):
-            if position == axis and not _is_held(dim):
+            if position == axis and not _fixes_several(dim):
                 sizes.append(batch)
             elif chosen is not None:
                 sizes.append(chosen[position])
@@ -180,7 +180,7 @@ def _batch_axes(
     axes = {name: _batch_axis(dims, symbol, free) for name, dims in declared.items()}
     if any(axis is not None for axis in axes.values()):
         return axes
-    held = next((dims[0] for dims in declared.values() if len(dims) > 1 and _is_held(dims[0])), None)
+    held = next((dims[0] for dims in declared.values() if len(dims) > 1 and _fixes_several(dims[0])), None)
     return {name: 0 if held is not None and dims[:1] == (held,) else None for name, dims in declared.items()}
 
 
@@ -194,12 +194,12 @@ def _is_state(value: ir.Value) -> bool:
     )
 
 
-def _is_held(dim: int | str | None) -> bool:
+def _fixes_several(dim: int | str | None) -> bool:
     """Whether a file fixes the size of its batch axis to more than one sample."""
     return isinstance(dim, int) and dim > 1
 
 
-def held_batch(specs: Sequence[InputSpec]) -> int | None:
+def fixed_batch_size(specs: Sequence[InputSpec]) -> int | None:
     """Return the number of samples that the file fixes, None where it fixes one or leaves it open."""
     sizes = (spec.declared[spec.batch_axis] for spec in specs if spec.batch_axis is not None)
     return next((size for size in sizes if isinstance(size, int) and size > 1), None)

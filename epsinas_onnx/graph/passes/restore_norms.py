@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.text import NAMED, first_names
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.graph.analysis.folded_norms import ALL, AUTO, EPSILON, NONE, Finding, find_folded
+from epsinas_onnx.graph.analysis.folded_norms import ALL, AUTO, EPSILON, NONE, FoldedNorm, find_folded
 from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, Kind
 from epsinas_onnx.graph.analysis.shapes import rank_of
 from epsinas_onnx.graph.dtypes import FLOATS
@@ -74,7 +74,7 @@ def check_which(which: object) -> None:
         raise UsageError(f"--restore-batchnorm takes {AUTO}, {NONE}, {ALL} or a pattern, not {which!r}")
 
 
-def _restore(finding: Finding, static: StaticValues) -> bool:
+def _restore(finding: FoldedNorm, static: StaticValues) -> bool:
     layer = finding.layer
     node, end, raw = layer.node, layer.end, layer.raw
     graph = node.graph

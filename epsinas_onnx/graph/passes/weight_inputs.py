@@ -46,16 +46,16 @@ class Supplied:
         return [f"{len(self.names)} input{plural} ({few}) and treated as stored; name one with --shape to feed it"]
 
 
-def store_supplied(model: ir.Model, name: str, fed: Collection[str] = ()) -> Supplied:
+def store_supplied(model: ir.Model, name: str, named_inputs: Collection[str] = ()) -> Supplied:
     """Turn the inputs of `model` that are weights into initializers without data, in place.
 
     An input is a weight when it holds floats of a fixed shape, when its name or its place in a convolution, a
     recurrent layer or a normalisation says so, and when it would be learned wherever it is used if it were stored.
-    Inputs in `fed` stay inputs, and so does every input of a model that would have none left.
+    Inputs in `named_inputs` stay inputs, and so does every input of a model that would have none left.
     """
     graph = model.graph
     open_inputs = [value for value in graph.inputs if value.name not in graph.initializers]
-    candidates = [value for value in open_inputs if value.name not in fed and _may_be_weight(value)]
+    candidates = [value for value in open_inputs if value.name not in named_inputs and _may_be_weight(value)]
     certain = [value for value in candidates if _PARAMETER.search(str(value.name)) or _in_weight_slot(value)]
     if not certain or len(certain) == len(open_inputs):
         return Supplied()

@@ -1,0 +1,141 @@
+"""What the judge may ask for: the same run with moved inputs, other constants, and the node that loses the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epsinas_onnx.errors import RunError
+from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
+from epsinas_onnx.graph.load import LoadedModel
+from epsinas_onnx.inputs.generate import perturb
+from epsinas_onnx.inputs.minibatch import few_samples
+from epsinas_onnx.scoring.batching import Batching
+from epsinas_onnx.scoring.diagnosis import SignalLoss, advice
+from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
+from epsinas_onnx.scoring.plan import ModelPlan, plan
+from epsinas_onnx.scoring.verdict import CHANGE
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """A minibatch as it is run.
+
+    arrays: every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered for.
+    """
+
+    arrays: Mapping[str, Array]
+    axes: Mapping[str, int]
+    fixed: Mapping[str, Array]
+
+
+class Reruns:
+    """Runs again what was run (`verdict.Runner`); outputs and graphs are kept, so that asking twice costs once.
+
+    sizes: how many entries the output had for each constant; another number is a ModelError.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        planned: ModelPlan,
+        batching: Batching,
+        config: ExecutionConfig,
+        executor: Executor | None,
+        feeds: Feeds,
+        weights: tuple[float, float],
+        sizes: Mapping[float, int],
+    ) -> None:
+        self._loaded, self._plan, self._batching, self._config = loaded, planned, batching, config
+        self._executor, self._feeds, self._weights, self._sizes = executor, feeds, weights, sizes
+        self._seed = planned.options.seed
+        self._cut_axes = feeds.axes if batching.per_sample else None
+        self._traced: tuple[TracedExecutor, dict[str, Array]] | None = None
+        self._perturbed: dict[float | None, dict[float, Array]] = {}
+
+    def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
+        """Run once more with other last bits, or with everything moved by the share `change`."""
+        assert self._executor is not None
+        known = self._perturbed.setdefault(change, {})
+        if constant not in known:
+            wanted = self._weights if self._executor.together else (constant,)
+            nudged = [_nudged(one, change) for one in wanted]
+            results = self._executor.run(nudged, self._moved(self._feeds.arrays, change), self._cut_axes)
+            for one, moved, done in zip(wanted, nudged, results, strict=True):
+                self._check({one: self._sizes[one], moved: done.output.size})
+                known[one] = done.output
+        return known[constant]
+
+    def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
+        """Run a few samples with another constant, plain and moved by the share `CHANGE`."""
+        few, feeds = self._trace()
+        nudge = _nudged(constant, CHANGE)
+        plain = few.output(constant, feeds, self._cut_axes)
+        moved = few.output(nudge, self._moved(feeds, CHANGE), self._cut_axes)
+        self._check({constant: plain.size, nudge: moved.size})
+        return plain, moved
+
+    def find_loss(self, constant: float) -> SignalLoss | None:
+        """Trace a few samples to the node behind which the output no longer depends on them."""
+        few, feeds = self._trace()
+        cut, axes = self._cut_axes, self._feeds.axes
+        nudged, changed = _nudged(constant), self._moved(feeds)
+        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
+        largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
+        try:
+            return few.tracer.lost(
+                lambda names: few.values(constant, feeds, names, cut),
+                lambda names: few.values(nudged, changed, names, cut),
+                lambda names: few.values(constant, rolled, names, cut),
+                largest,
+            )
+        except RunError:  # the verdict stands without the node
+            return None
+
+    def find_explosion(self, constant: float) -> SignalLoss | None:
+        """Trace a few samples to the node in which infinities or NaN begin."""
+        few, feeds = self._trace()
+        try:
+            return few.tracer.exploded(lambda names: few.values(constant, feeds, names, self._cut_axes))
+        except RunError:
+            return None
+
+    def advice(self, loss: SignalLoss) -> str:
+        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
+        return advice(loss.node)
+
+    def _moved(self, feeds: Mapping[str, Array], change: float | None = None) -> dict[str, Array]:
+        """Move the float inputs by a share, or by one unit in the last place."""
+        return {name: perturb(array, self._seed, change) for name, array in feeds.items()}
+
+    def _check(self, sizes: Mapping[float, int]) -> None:
+        check_sizes(self._plan.model, self._plan.name, sizes)
+
+    def _trace(self) -> tuple[TracedExecutor, dict[str, Array]]:
+        """Lower or rewrite the graph anew for a few samples, with every value to look at; return them too."""
+        if self._traced is None:
+            batching = self._batching
+            samples = 1 if batching.per_sample else batching.traced
+            if batching.options.loosen:  # the graph was rewritten for its minibatch
+                few = plan(self._loaded, samples, batching.options)
+            else:
+                few = self._plan.with_batch(samples)
+            lumped = self._executor is not None and self._executor.lumped
+            traced = TracedExecutor(few, self._config, lumped, self._feeds.fixed)
+            feeds = self._feeds
+            chosen = few_samples(feeds.arrays, feeds.axes, batching.samples, batching.traced)
+            self._traced = traced, chosen
+        return self._traced
+
+
+def _nudged(constant: float, change: float | None = None) -> float:
+    """Move a constant by a share, or by one unit in the last place."""
+    if change is not None:
+        return constant * (1 + change)
+    return float(np.nextafter(np.float32(constant), np.float32(np.inf)))
