@@ -39,6 +39,7 @@ NORMALISATIONS = frozenset(
      "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",
      "MeanVarianceNormalization", "LpNormalization", "EmbedLayerNormalization"}
 )  # fmt: skip
+_CONVOLUTIONS = frozenset({"Conv", "DeformConv", "FusedConv", "NhwcConv", "NhwcFusedConv"})
 _BETWEEN = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
 
 
@@ -320,7 +321,7 @@ def fan(use: Use) -> tuple[int, int]:
     inputs = _fan_in(use)
     shape = use.shape or (1,)
     size = math.prod(shape)
-    if use.node.op_type == "Conv":
+    if use.node.op_type in _CONVOLUTIONS:
         return max(1, inputs), max(1, shape[0] * math.prod(shape[2:]))
     if use.node.op_type == "ConvTranspose":
         return max(1, shape[0]), max(1, math.prod(shape[1:]))
@@ -331,11 +332,11 @@ def _fan_in(use: Use) -> int:
     shape = use.shape or ()
     if len(shape) < 2:
         return 1
-    if use.node.op_type == "Conv":
+    if use.node.op_type in _CONVOLUTIONS:
         return math.prod(shape[1:])
-    if use.node.op_type in ("MatMul", "FusedMatMul"):
+    if use.node.op_type in ("MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"):
         return shape[-2] if use.slot else shape[-1]
-    if use.node.op_type == "Gemm":
+    if use.node.op_type in ("Gemm", "FusedGemm"):
         return shape[use.slot ^ 1 ^ use.node.attributes.get_int("transB" if use.slot else "transA", 0)]
     return shape[-1]
 
