@@ -59,10 +59,10 @@ def fill(
     """Return `model` with every weight stored in it, drawn anew: a runnable model of this architecture.
 
     init: one of `Initialisation`. value: what `constant` sets every weight to. seed: the same seed gives the same
-    weights, tensor by tensor, whatever else is in the model. Vectors that are no matrix where they are used are scales and become 1;
-    biases become 0, running means 0 and variances 1; embeddings are standard normal; integers of quantised weights are
-    drawn from their whole range. Tensors that nothing learns stay as they are. output: also written to this path;
-    weights of more than 1.9 GB go into `OUTPUT.data` beside it.
+    weights, tensor by tensor, whatever else is in the model. Vectors that are no matrix where they are used are scales
+    and become 1; biases become 0, running means 0 and variances 1; embeddings are standard normal; integers of packed
+    weights are drawn from their whole range. Tensors that nothing learns stay as they are. output: also written to this
+    path; weights of more than 1.9 GB go into `OUTPUT.data` beside it.
 
     Raises UsageError for an unknown initialisation, ModelError when the model cannot be read, the file not be written,
     or the weights are too many for a model without a file.

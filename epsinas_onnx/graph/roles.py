@@ -149,13 +149,13 @@ class _Decider:
                 if told is not None and told[0] is not Role.CONSTANT and self._means(node, slot, value):
                     self._refuse_computed(node, slot, value)
                 continue
-            stored = self.static.stored(value)
             if operand is None and told is None:
-                self.unjudged += unjudged_operand(node, slot, stored or [])
+                self.unjudged += unjudged_operand(node, slot, self.static.stored(value) or [])
             if value.dtype not in FLOATS and not (operand is None and told is not None):
                 continue
             if told is None and not self._sees_signal(node):
                 continue
+            stored = self.static.stored(value)
             role, rule = told or self._by_operator(node, slot, value, operand, stored)
             if role is Role.WEIGHT and node.op_type == "Mul":
                 self.scaled.add(node)
