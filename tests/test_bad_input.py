@@ -606,9 +606,9 @@ def test_a_name_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
 
 def test_operators_that_multiply_integers_are_refused_by_name() -> None:
     stored = np.ones((4, 4), np.uint8)
-    graph = "(float[N,4] x) => (float[N,4] y) { [q] y = com.microsoft.MatMulBnb4 <K = 4, N = 4> (x, Q, A) }"
-    proto = build(graph, Q=stored, A=(1,))
+    graph = "(float[N,4] x) => (float[N,4] y) { [q] y = com.microsoft.MatMulPacked(x, Q) }"
+    proto = build(graph, Q=stored)
     proto.opset_import.add(domain="com.microsoft", version=1)
-    with pytest.raises(UnsupportedError, match=r"'q' is MatMulBnb4.*DequantizeLinear") as caught:
+    with pytest.raises(UnsupportedError, match=r"'q' is MatMulPacked.*DequantizeLinear") as caught:
         epsinas_onnx.score(proto, batch=4)
     assert_sentence(str(caught.value))

@@ -203,6 +203,35 @@ def test_weights_inside_bodies_go_too() -> None:
     assert result(stripped) == result(proto)
 
 
+def test_weights_inside_functions_go_too() -> None:
+    numbers = ", ".join(str(entry / 7) for entry in range(256))
+    function = (
+        '<domain: "local", opset_import: ["" : 21]> dense (x) => (y) {'
+        f" V = Constant <value = float[16,16] {{ {numbers} }}> ()  b = Constant <value_floats = [{numbers}]> ()"
+        "  h = MatMul(x, V)  s = Constant <value_ints = [16, 16]> ()  t = Reshape(b, s)  y = MatMul(h, t) }"
+    )
+    graph = "(float[N,16] x) => (float[N,16] y) { a = local.dense(x)  b = MatMul(a, W)  y = Tanh(b) }"
+    proto = build(graph, functions=function, W=(16, 16))
+    stripped = strip(proto)
+    onnx.checker.check_model(stripped)
+    assert len(stripped.SerializeToString()) < 1000
+    assert result(stripped) == result(strip(proto, anonymise=True)) == result(proto)
+    drawn = [array for array in weights(fill(proto)).values() if array.dtype == np.float32]
+    assert [len(np.unique(array)) for array in drawn] == [256, 256, 256]
+
+
+def test_a_role_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(ModelError, match="the role pattern 'frist:1' matches nothing"):
+        strip(perceptron(), roles={"frist:1": "weight"})
+
+
+def test_what_was_told_is_written_into_the_model() -> None:
+    proto = perceptron(width=40)
+    stripped = strip(proto, roles={"first:1": "constant"})
+    assert "W" in [tensor.name for tensor in stripped.graph.initializer]
+    assert result(stripped) == result(proto, roles={"first:1": "constant"}) != result(proto)
+
+
 def test_anonymous_models_tell_nothing() -> None:
     proto = perceptron(width=40)
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "secret", "secret", "secret"

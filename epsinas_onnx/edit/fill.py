@@ -20,7 +20,7 @@ from epsinas_onnx.edit.strip import StoredConstant, stored_constant
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
 from epsinas_onnx.graph.analysis.roles import Role, decide_roles, fan
-from epsinas_onnx.graph.load import ModelSource, load_model, load_proto
+from epsinas_onnx.graph.load import ModelSource, load_model, load_proto, without_storing_functions
 from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
@@ -59,10 +59,10 @@ def fill(
     """Return `model` with every weight stored in it, drawn anew: a runnable model of this architecture.
 
     init: one of `Initialisation`. value: what `constant` sets every weight to. seed: the same seed gives the same
-    weights, tensor by tensor, whatever else is in the model. Weights with fewer than two axes are scales and become 1;
-    biases become 0, running means 0 and variances 1; embeddings are standard normal; integers of quantised weights are
-    drawn from their whole range. Tensors that nothing learns stay as they are. output: also written to this path;
-    weights of more than 1.9 GB go into `OUTPUT.data` beside it.
+    weights, tensor by tensor, whatever else is in the model. Vectors that are no matrix where they are used are scales
+    and become 1; biases become 0, running means 0 and variances 1; embeddings are standard normal; integers of packed
+    weights are drawn from their whole range. Tensors that nothing learns stay as they are. output: also written to this
+    path; weights of more than 1.9 GB go into `OUTPUT.data` beside it.
 
     Raises UsageError for an unknown initialisation, ModelError when the model cannot be read, the file not be written,
     or the weights are too many for a model without a file.
@@ -70,7 +70,7 @@ def fill(
     if init not in set(Initialisation):
         raise UsageError(f"there is no initialisation {init!r}; choose one of {', '.join(Initialisation)}")
     loaded = load_model(model)
-    proto = load_proto(model, loaded.name)
+    proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)
     infer_shapes(loaded.model)
     static = StaticValues.of(loaded.model)
     learned = learned_tensors(loaded.model, decide_roles(loaded.model, loaded.name, None, static), static)
@@ -103,11 +103,12 @@ class _Draw:
 
     def _values(self, name: str, dims: tuple[int, ...], kind: ir.DataType, learned: Learned) -> Array:
         use = learned.use
+        vector = len(dims) < 2 and sum(dim > 1 for dim in use.shape or ()) < 2
         rng = np.random.default_rng([self.seed, *name.encode()])
         if learned.part is Part.SCALE:  # of integers that are drawn from their whole range
             return np.full(dims, math.sqrt(24 / fan(use)[0]) / 2**learned.bits)
         if kind.is_integer():
-            if learned.part is Part.ZERO or (learned.part is None and len(dims) < 2):  # the middle of the range
+            if learned.part is Part.ZERO or (learned.part is None and vector):  # the middle of the range
                 return np.full(dims, 0 if kind.is_signed() else _middle(kind.bitwidth, learned.bits))
             lowest = -(1 << (kind.bitwidth - 1)) if kind.is_signed() else 0
             return rng.integers(lowest, lowest + (1 << kind.bitwidth), dims)
@@ -123,7 +124,7 @@ class _Draw:
             return np.zeros(dims)
         if self.init is Initialisation.CONSTANT:
             return np.full(dims, self.value)
-        if len(dims) < 2:
+        if vector:
             return np.ones(dims)
         inputs, outputs = fan(use)
         match self.init:

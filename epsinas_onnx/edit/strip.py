@@ -20,7 +20,7 @@ from epsinas_onnx.graph.analysis.layers import METADATA, Kind
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
 from epsinas_onnx.graph.analysis.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
-from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto, without_storing_functions
 from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
@@ -68,7 +68,7 @@ def strip(
     at an operator that nobody judged and no role says whether they are weights, or when the file cannot be written.
     """
     loaded = load_model(model)
-    proto = load_proto(model, loaded.name)
+    proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)
     decisions = _decide(loaded, roles or {})
     stripper = _Stripper(decisions, declared_opset(proto) or 1, loaded.name)
     stripper.graph(proto.graph, ())
@@ -95,6 +95,9 @@ def _decide(loaded: LoadedModel, roles: Mapping[str, str]) -> _Decisions:
             if finding.kind is Kind.FOLDED and finding.epsilon is not None:
                 record[EPSILON_METADATA] = repr(finding.epsilon)
     decisions = decide_roles(model, loaded.name, roles, static)
+    missed = [pattern for pattern in decisions.unused_patterns if pattern in roles]
+    if missed:
+        raise ModelError(f"{loaded.name}: the role pattern {missed[0]!r} matches nothing in this model")
     if decisions.unjudged:
         first = decisions.unjudged[0]
         out = f"take it out with --role '{first.place}=weight', or " if isinstance(first.slot, int) else ""
@@ -230,12 +233,14 @@ class StoredConstant(NamedTuple):
 
 
 def stored_constant(node: onnx.NodeProto) -> StoredConstant | None:
-    """Return what a Constant stores, dense or sparse; None for other nodes, and for a number or a list of them."""
+    """Return what a Constant stores, dense or sparse; None for other nodes, a single number, integers and texts."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     for attribute in node.attribute:
         if attribute.name == "value":
             return StoredConstant(tuple(attribute.t.dims), attribute.t.data_type)
+        if attribute.name == "value_floats":
+            return StoredConstant((len(attribute.floats),), TensorProto.FLOAT)
         if attribute.name == "sparse_value":
             sparse = attribute.sparse_tensor
             return StoredConstant(tuple(sparse.dims), sparse.values.data_type)

@@ -29,7 +29,7 @@ def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     """
     found: list[onnx.SparseTensorProto] = []
     graphs = list(_graphs(proto.graph))
-    sparse = any(graph.sparse_initializer or any(_sparse_constants(graph)) for graph in graphs)
+    sparse = has_sparse(proto)
     maps = any(_has_map(value.type) for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info))
     if sparse or maps:
         copy = onnx.ModelProto()
@@ -44,6 +44,11 @@ def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     if found:
         _densify(model, found)
     return model
+
+
+def has_sparse(proto: onnx.ModelProto) -> bool:
+    """Whether a model stores sparse tensors."""
+    return any(graph.sparse_initializer or any(_sparse_constants(graph)) for graph in _graphs(proto.graph))
 
 
 def _has_map(kind: onnx.TypeProto) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from epsinas_onnx.graph.passes.fold_shapes import fold_shapes
 from epsinas_onnx.graph.passes.lift_invariants import free_invariants
 from epsinas_onnx.graph.passes.upgrade_opset import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.passes.weight_inputs import Supplied, store_supplied
-from epsinas_onnx.graph.traversal import all_graphs
+from epsinas_onnx.graph.traversal import all_graphs, proto_bodies
 
 
 @runtime_checkable
@@ -84,6 +85,28 @@ def load_proto(source: ModelSource, name: str) -> onnx.ModelProto:
     if isinstance(source, (str, os.PathLike)):
         return _parse(_read(Path(source)), name)
     return ir.to_proto(_built(source) if isinstance(source, Buildable) else source)
+
+
+def without_storing_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return a model whose functions store no tensors: inlined, under the names that `load_model` gives, if one does.
+
+    Raises UnsupportedError where the model also has sparse tensors, which get lost on the way.
+    """
+    if not any(_stores(node) for function in proto.functions for node in function.node):
+        return proto
+    if deserialise.has_sparse(proto):
+        raise UnsupportedError(
+            f"{name}: has sparse tensors, and functions that store tensors; inline the functions with onnx.inliner"
+        )
+    return ir.to_proto(_inline(deserialise.from_proto(proto, name), name))
+
+
+def _stores(node: onnx.NodeProto) -> bool:
+    large = any(len(attribute.floats) > 1 or math.prod(attribute.t.dims) > 1 for attribute in node.attribute)
+    bodies = proto_bodies(node)
+    return (node.op_type == "Constant" and large) or any(
+        bool(body.initializer) or any(map(_stores, body.node)) for body in bodies
+    )
 
 
 def source_name(source: object) -> str:

@@ -259,7 +259,6 @@ def test_names_are_stable() -> None:
     assert list(RULES) == [
         "unreadable", "invalid-onnx", "opset-range", "unknown-domain", "unused-initializer", "weight-data",
         "unjudged-operator", "folded-batchnorm", "maybe-folded-batchnorm", "fixed-batch", "training-mode",
-        "no-weights", "score-status",
-        "missing-baseline", "score-baseline", "graph-baseline", "parameter-budget", "multiply-add-budget",
-        "size-budget",
+        "no-weights", "score-status", "missing-baseline", "score-baseline", "graph-baseline", "parameter-budget",
+        "multiply-add-budget", "size-budget",
     ]  # fmt: skip

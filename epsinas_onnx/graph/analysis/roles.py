@@ -40,6 +40,7 @@ NORMALISATIONS = frozenset(
      "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupNorm",
      "MeanVarianceNormalization", "LpNormalization", "EmbedLayerNormalization"}
 )  # fmt: skip
+_CONVOLUTIONS = frozenset({"Conv", "DeformConv", "FusedConv", "NhwcConv", "NhwcFusedConv"})
 _BETWEEN = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Dropout"})
 
 
@@ -159,13 +160,13 @@ class _Decider:
                 if told is not None and told[0] is not Role.CONSTANT and self._means(node, slot, value):
                     self._refuse_computed(node, slot, value)
                 continue
-            stored = self.static.stored(value)
             if operand is None and told is None:
-                self.unjudged += unjudged_operand(node, slot, stored or [])
+                self.unjudged += unjudged_operand(node, slot, self.static.stored(value) or [])
             if value.dtype not in FLOATS and not (operand is None and told is not None):
                 continue
             if told is None and not self._sees_signal(node):
                 continue
+            stored = self.static.stored(value)
             role, rule = told or self._by_operator(node, slot, value, operand, stored)
             if role is Role.WEIGHT and node.op_type == "Mul":
                 self.scaled.add(node)
@@ -331,7 +332,7 @@ def fan(use: Use) -> tuple[int, int]:
     inputs = _fan_in(use)
     shape = use.shape or (1,)
     size = math.prod(shape)
-    if use.node.op_type == "Conv":
+    if use.node.op_type in _CONVOLUTIONS:
         return max(1, inputs), max(1, shape[0] * math.prod(shape[2:]))
     if use.node.op_type == "ConvTranspose":
         return max(1, shape[0]), max(1, math.prod(shape[1:]))
@@ -342,11 +343,11 @@ def _fan_in(use: Use) -> int:
     shape = use.shape or ()
     if len(shape) < 2:
         return 1
-    if use.node.op_type == "Conv":
+    if use.node.op_type in _CONVOLUTIONS:
         return math.prod(shape[1:])
-    if use.node.op_type in ("MatMul", "FusedMatMul"):
+    if use.node.op_type in ("MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"):
         return shape[-2] if use.slot else shape[-1]
-    if use.node.op_type == "Gemm":
+    if use.node.op_type in ("Gemm", "FusedGemm"):
         return shape[use.slot ^ 1 ^ use.node.attributes.get_int("transB" if use.slot else "transA", 0)]
     return shape[-1]
 
