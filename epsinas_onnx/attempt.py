@@ -80,13 +80,13 @@ class Attempt:
         self.decided = self._decide(loaded, first)
         self.sample_norms = sample_norms(self.decided.model)
         self.depth = longest_path(self.decided.model, self.decided.outputs)
-        self.fixed = self.minibatch.fixed(self.decided.specs, self.decided.bounds)
+        self.fixed = self.minibatch.fixed(self.decided.specs, self.decided.demands)
         self.cut_off, self.execution = self._executed()
         self.seconds["rewrite"] = time.perf_counter() - started
         specs = [spec.with_batch(self.batch) for spec in self.decided.specs]
         self.axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
-        self.feeds = {} if self.cut_off else self.minibatch.feeds(specs, self.decided.bounds)
-        self._traced: TracedExecution | None = None
+        self.feeds = {} if self.cut_off else self.minibatch.feeds(specs, self.decided.demands)
+        self._traced: tuple[TracedExecution, dict[str, Array]] | None = None
         self._again: dict[float | None, dict[float, Array]] = {}
 
     def _executed(self) -> tuple[str | None, Execution | None]:
@@ -128,7 +128,7 @@ class Attempt:
             status=verdict.status,
             reason=verdict.reason,
             weights=options.weights,
-            input=self.minibatch.text(decided.specs),
+            input=self.minibatch.text(decided.specs, decided.demands),
             batch=self.batch,
             provider=provider_name(self.setting.providers[0]) if ran else None,
             parameters=decided.decisions.parameters(),
@@ -189,7 +189,7 @@ class Attempt:
 
     def probe(self, constant: float) -> tuple[Array, Array]:
         """Run a few samples with another constant, plain and moved by the share `CHANGE`."""
-        few, feeds = self._trace(), self._few_feeds()
+        few, feeds = self._trace()
         nudge = self._nudge(constant, CHANGE)
         plain = few.output(constant, feeds, self._cut_axes)
         moved = few.output(nudge, self._moved(feeds, CHANGE), self._cut_axes)
@@ -198,7 +198,8 @@ class Attempt:
 
     def find_loss(self, constant: float) -> Loss | None:
         """Trace a few samples to the node behind which the output no longer depends on them."""
-        few, feeds, cut = self._trace(), self._few_feeds(), self._cut_axes
+        few, feeds = self._trace()
+        cut = self._cut_axes
         nudged, changed = self._nudge(constant), self._moved(feeds)
         axes = self.axes
         rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
@@ -215,7 +216,7 @@ class Attempt:
 
     def find_explosion(self, constant: float) -> Loss | None:
         """Trace a few samples to the node in which infinities or NaN begin."""
-        few, feeds = self._trace(), self._few_feeds()
+        few, feeds = self._trace()
         try:
             return few.tracer.exploded(lambda names: few.values(constant, feeds, names, self._cut_axes))
         except RunError:
@@ -273,7 +274,7 @@ class Attempt:
                 1,
                 dataclasses.replace(self.graph_options, norm_stats="reset"),
             )
-            feeds = self.minibatch.made(both.specs, both.bounds)
+            feeds = self.minibatch.made(both.specs, both.demands)
             # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
             feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
             axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}
@@ -296,8 +297,8 @@ class Attempt:
             return PlainExecution(decided, self.setting)
         return LumpedExecution(lowered, decided, self.setting)
 
-    def _trace(self) -> TracedExecution:
-        """Lower or rewrite the graph anew for a few samples, with every value to look at."""
+    def _trace(self) -> tuple[TracedExecution, dict[str, Array]]:
+        """Lower or rewrite the graph anew for a few samples, with every value to look at; return them too."""
         if self._traced is None:
             batch = 1 if self.each else self._few
             lumped = self.execution is not None and self.execution.lumped
@@ -305,11 +306,9 @@ class Attempt:
                 decided = self.decided.with_batch(batch)
             else:  # the graph was rewritten for its minibatch
                 decided = decide_all(load_model(self.source, self.options.fed), batch, self.graph_options)
-            self._traced = TracedExecution(decided, self.setting, lumped, self.fixed)
+            execution = TracedExecution(decided, self.setting, lumped, self.fixed)
+            self._traced = execution, few_samples(self.feeds, self.axes, self.batch, self._few, decided.demands)
         return self._traced
-
-    def _few_feeds(self) -> dict[str, Array]:
-        return few_samples(self.feeds, self.axes, self.batch, self._few)
 
     @property
     def _few(self) -> int:

@@ -9,13 +9,14 @@ from typing import Any
 
 from epsinas_onnx.counting import node_multiply_adds
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.caches import find_caches
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
 from epsinas_onnx.graph.restore import check_which
 from epsinas_onnx.graph.roles import Role, RoleDecisions
-from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch, model_inputs
-from epsinas_onnx.inputs.generate import kind_for
-from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.graph.shapes import InputSpec, Shapes, held_batch
+from epsinas_onnx.inputs.demands import demands
+from epsinas_onnx.inputs.generate import fed_kind
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
@@ -128,13 +129,19 @@ def inspect(
     custom = custom_operators(loaded.model, STANDARD_DOMAINS)
     options = GraphOptions(dict(shapes or {}), (), dict(roles or {}), restore=restore_batchnorm)
     specs, decisions, restored = decide(loaded, batch, options, allow_custom=True)
-    by_name = {str(value.name): value for value in model_inputs(loaded.model)}
+    asked = demands(loaded.model, specs, find_caches(loaded.model))
     described = []
     for spec in specs:
-        bound = token_bound(by_name[spec.name])
+        asks = asked[spec.name]
         described.append(
             InspectedInput(
-                spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, kind_for(spec, inputs), bound
+                spec.name,
+                str(spec.dtype),
+                spec.declared,
+                spec.shape,
+                spec.batch_axis,
+                fed_kind(spec, inputs, asks),
+                asks.tokens,
             )
         )
     uses = tuple(

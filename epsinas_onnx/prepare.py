@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.caches import Cache, find_caches, grown_caches
 from epsinas_onnx.graph.folded import AUTO
 from epsinas_onnx.graph.load import LoadedModel, check_standard
 from epsinas_onnx.graph.precision import FLOATS, to_float32
@@ -21,12 +22,12 @@ from epsinas_onnx.graph.shapes import (
     Shapes,
     infer_shapes,
     input_specs,
-    model_inputs,
     set_input_shapes,
     weights_have_shapes,
 )
 from epsinas_onnx.graph.static import StaticValues
-from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.inputs.demands import demands
+from epsinas_onnx.inputs.operands import Demand
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,23 @@ class GraphOptions:
 class Decided:
     """A model with concrete shapes for one minibatch size, its roles, and what is compared; nothing is rewritten yet.
 
-    specs: the inputs, in order. bounds: by input name, how many tokens there are. outputs: names that are compared.
+    specs: the inputs, in order. demands: by input name, what its operators ask of it. outputs: names that are compared.
     skipped: the softmax at the end whose input is compared instead, None where there is none.
     inferred: whether all shapes were inferred, or only those of the weights. restored: the batch normalisations that
-    were put back.
+    were put back. caches: the inputs that hold earlier tokens.
     """
 
     model: ir.Model
     name: str
     decisions: RoleDecisions
     specs: tuple[InputSpec, ...]
-    bounds: Mapping[str, int | None]
+    demands: Mapping[str, Demand]
     outputs: tuple[str, ...]
     skipped: str | None
     options: GraphOptions
     inferred: bool
     restored: Restored
+    caches: Sequence[Cache]
 
     def with_shapes(self) -> Decided:
         """Return the same with all shapes inferred, in place."""
@@ -82,7 +84,7 @@ class Decided:
         set_input_shapes(self.model, specs, infer=self.inferred)
         if not self.inferred:
             weights_have_shapes(self.model)
-        return dataclasses.replace(self, specs=specs)
+        return dataclasses.replace(self, specs=specs, demands=demands(self.model, specs, self.caches))
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decide
     Raises ModelError and its kinds for whatever keeps the graph from being scored.
     """
     model, name = loaded.model, loaded.name
+    caches = find_caches(model)
     specs = concretise(loaded, batch, options)
     inferred = bool(options.outputs) or not weights_have_shapes(model)
     if inferred:
@@ -114,19 +117,21 @@ def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decide
     restored = restore_batch_norms(model, static, options.restore)
     decisions = decide_roles(model, name, options.roles, static)
     skipped = select_outputs(model, options.outputs, name)
-    bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
+    asked = demands(model, specs, caches)
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Decided(model, name, decisions, specs, bounds, outputs, skipped, options, inferred, restored)
+    return Decided(model, name, decisions, specs, asked, outputs, skipped, options, inferred, restored, caches)
 
 
 def rewrite_plainly(decided: Decided) -> Prepared:
     """Rewrite the model of `decided`, in place, without merging anything."""
     decided = decided.with_shapes()
     model, options = decided.model, decided.options
+    compared = len(model.graph.outputs)
+    model.graph.outputs.extend(grown_caches(model))
     rewritten = rewrite_weights(
         model, decided.decisions, decided.name, norm_stats=options.norm_stats, seed=options.seed
     )
-    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    outputs = tuple(str(value.name) for value in model.graph.outputs[:compared])
     statistics = tuple((str(mean.name), str(variance.name)) for mean, variance in rewritten.statistics)
     model.graph.outputs.extend([value for pair in rewritten.statistics for value in pair])
     return Prepared(model, decided.name, decided.specs, outputs, statistics)

@@ -8,7 +8,7 @@ from typing import Any
 
 from epsinas_onnx.attempt import Attempt, versions
 from epsinas_onnx.collection import collection_paused
-from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
+from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
 from epsinas_onnx.graph.rewrite import NormStats
 from epsinas_onnx.graph.shapes import Shapes, attempts, free_dimensions
@@ -131,14 +131,18 @@ def _scored(source: ModelSource, options: ScoreOptions) -> Score:
     started = time.perf_counter()
     loaded = load_model(source, options.fed)
     seconds = {"load": time.perf_counter() - started}
-    tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
+    guessed = free_dimensions(loaded.model, loaded.name, options.shapes)
+    tries = attempts(loaded.model) if guessed else 1
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
             return Attempt(source, loaded, options, providers, attempt, seconds).result()
         except (ShapeError, RunError) as error:
             first_error = first_error or error
-            if attempt + 1 < tries:
-                loaded = load_model(source, options.fed)
+        except OutOfMemory:
+            if first_error is None:
+                raise
+        if attempt + 1 < tries:
+            loaded = load_model(source, options.fed)
     assert first_error is not None
     raise first_error
