@@ -46,8 +46,10 @@ class Operand:
 
     def size(self, slot: int, axis: int) -> int | None:
         """Return how long another operand is along an axis, None where that is unknown."""
-        shape = self.shape(slot)
-        return shape[axis] if -len(shape) <= axis < len(shape) else None
+        value = self.node.inputs[slot] if slot < len(self.node.inputs) else None
+        dims = () if value is None or value.shape is None else tuple(value.shape)
+        size = dims[axis] if -len(dims) <= axis < len(dims) else None
+        return size if isinstance(size, int) else None
 
     def axis(self, name: str = "axis", default: int = 0) -> int:
         """Return an axis attribute."""

@@ -157,6 +157,23 @@ def cross() -> onnx.ModelProto:
     return _model([*nodes, *reads], inputs, _PRESENT, {**_LAYOUTS, **_NUMBERS})
 
 
+def stacked(packed: bool) -> onnx.ModelProto:
+    """Return a decoder whose keys and values are one cache (GPT-2 of older exporters; Attention of com.microsoft)."""
+    inputs: Inputs = {**_ids(), "attention_mask": (_INT32, ["batch_size", "total_sequence_length"])}
+    inputs["past_0"] = (_FLOAT, [2, "batch_size", _HEADS, _PAST, _WIDTH])
+    if packed:
+        stored = _weights(wqkv=(_FEATURES, 3 * _FEATURES), bqkv=(3 * _FEATURES,))
+        slots = ["x", "wqkv", "bqkv", "attention_mask", "past_0"]
+        attention = node("Attention", slots, ["attended", "present_0"], domain=_MICROSOFT, num_heads=_HEADS)
+        return _model([attention], inputs, ["present_0"], stored)
+    nodes = [*_in_heads("q"), *_in_heads("k"), *_in_heads("v"), node("Split", ["past_0"], ["pk", "pv"], num_outputs=2)]
+    nodes += [node("Squeeze", [f"p{name}", "first"], [f"o{name}"]) for name in "kv"]
+    nodes += [node("Concat", [f"o{name}", f"{name}h"], [f"g{name}"], axis=2) for name in "kv"]
+    nodes += [node("Unsqueeze", [f"g{name}", "first"], [f"u{name}"]) for name in "kv"]
+    nodes += [node("Concat", ["uk", "uv"], ["present_0"], axis=0), *_attention(_MASK, "gk", "gv")]
+    return _model(nodes, inputs, ["present_0"], {**_LAYOUTS, **_NUMBERS, "first": np.array([0])})
+
+
 def grouped(
     fed: bool = False, rows: int = 512, length: int | str = "sequence_length", past: int | str = _PAST,
     width: int | str = "kv_cache_dim",
@@ -231,6 +248,8 @@ DECODERS: dict[str, Callable[[], onnx.ModelProto]] = {
     "older exporter": lambda: optimum(total=f"{_PAST} + 1"),
     "merged": merged,
     "cross-attention": cross,
+    "stacked": lambda: stacked(False),
+    "Attention": lambda: stacked(True),
     "GenAI": grouped,
     "GenAI, lengths fed": lambda: grouped(fed=True),
     "GenAI, few angles": lambda: grouped(rows=40),
