@@ -17,6 +17,7 @@ from epsinas_onnx.graph.analysis.shapes import InputSpec, model_inputs
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import KINDS, grey_ramp, kind_for, make_input, perturb
 from epsinas_onnx.inputs.given import fit, read_given, read_images
+from epsinas_onnx.inputs.operands import Demand
 from epsinas_onnx.inputs.vocabulary import token_bound
 
 from .builders import build
@@ -96,13 +97,13 @@ def test_normal_and_uniform_inputs_are_distributed_as_they_say() -> None:
 @given(bound=st.integers(1, 50), seed=st.integers(0, 99), integer=st.sampled_from([INT64, INT32]))
 @settings(max_examples=40, deadline=None)
 def test_tokens_lie_below_their_bound(bound: int, seed: int, integer: ir.DataType) -> None:
-    tokens = make_input(spec_of((4, 30), integer, "ids"), "auto", seed, bound)
+    tokens = make_input(spec_of((4, 30), integer, "ids"), "auto", seed, Demand(bound))
     assert tokens.dtype == integer.numpy()
     assert 0 <= tokens.min() <= tokens.max() < bound
 
 
 def test_tokens_take_every_value_below_their_bound() -> None:
-    assert set(make_input(spec_of((8, 100), INT64), "tokens", 0, 7).reshape(-1).tolist()) == set(range(7))
+    assert set(make_input(spec_of((8, 100), INT64), "tokens", 0, Demand(7)).reshape(-1).tolist()) == set(range(7))
 
 
 OTHERS: list[tuple[InputSpec, Array]] = [

@@ -12,7 +12,7 @@ from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
-from epsinas_onnx.inputs.generate import kind_for
+from epsinas_onnx.inputs.generate import fed_kind
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.multiply_adds import node_multiply_adds
 from epsinas_onnx.lump.step import Target
@@ -123,13 +123,13 @@ def inspect(
     custom = custom_operators(loaded.model, STANDARD_DOMAINS)
     planned = plan(loaded, batch, options.whole_graph(), infer=True)
     specs, decisions = planned.specs, planned.decisions
-    described = [
-        InspectedInput(
-            spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, kind_for(spec, inputs),
-            planned.vocab_sizes[spec.name],
+    described = []
+    for spec in specs:
+        asks = planned.demands[spec.name]
+        fed = fed_kind(spec, inputs, asks)
+        described.append(
+            InspectedInput(spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, fed, asks.tokens)
         )
-        for spec in specs
-    ]  # fmt: skip
     uses = tuple(
         InspectedUse(use.place, use.node.op_type, str(use.value.name), use.shape, str(use.role), use.rule)
         for use in decisions.uses

@@ -146,6 +146,18 @@ def _graph_attributes(node: ir.Node) -> Iterable[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def body_outputs(model: ir.Model) -> dict[ir.Value, list[ir.Value]]:
+    """Return for each output of a body the outputs of its node that are made of it."""
+    found: dict[ir.Value, list[ir.Value]] = {}
+    for graph in all_graphs(model.graph):
+        for node in graph:
+            conditions = 1 if node.op_type == "Loop" else 0  # whether to go on is no output of the node
+            for body in node_bodies(node):
+                for inside, outside in zip(body.outputs[conditions:], node.outputs, strict=False):
+                    found.setdefault(inside, []).append(outside)
+    return found
+
+
 def proto_bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Return the graphs that a serialised node holds in its attributes."""
     own = [attribute.g for attribute in node.attribute if attribute.HasField("g")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError, UsageError
 from epsinas_onnx.graph.analysis.shapes import InputSpec
+from epsinas_onnx.inputs.operands import Demand
 
 Array = npt.NDArray[Any]
 KINDS = ("auto", "grey", "normal", "uniform", "tokens")
 
+ANYTHING = Demand()
 UNBOUNDED_TOKENS = 100
 """Tokens are drawn below this where nothing in the graph tells how large a vocabulary is."""
 SAMPLE_RATE = 16_000
@@ -71,12 +74,17 @@ def _integer_kind(spec: InputSpec, name: str) -> str:
     return "tokens" if spec.shape else "one"
 
 
+def fed_kind(spec: InputSpec, kind: str, demand: Demand) -> str:
+    """Return what `make_input` will feed, in a word: what operators ask, before what `kind_for` says."""
+    return demand.kind or kind_for(spec, kind)
+
+
 def make_input(
-    spec: InputSpec, kind: str, seed: int, bound: int | None = None, index: int = 0, longest: int | None = None
+    spec: InputSpec, kind: str, seed: int, demand: Demand = ANYTHING, index: int = 0, longest: int | None = None
 ) -> Array:
     """Return one input of `spec.shape` and `spec.dtype`.
 
-    kind: one of `KINDS`. bound: tokens are drawn from [0, bound); None where the graph gives no vocabulary.
+    kind: one of `KINDS`. demand: what operators ask; tokens that are out of range are folded into it.
     index: the input's place among those that are drawn at random, so that two inputs of one seed differ. longest: what
     a length is set to, the longest axis of its own where None.
 
@@ -85,14 +93,16 @@ def make_input(
     """
     if kind not in KINDS:
         raise UsageError(f"there is no input {kind!r}; choose one of {', '.join(KINDS)}, or give a file or a folder")
-    what = kind_for(spec, kind)
+    what = fed_kind(spec, kind, demand)
     rng = np.random.default_rng([seed, index])
     if what == "strings":
         raise UnsupportedError(f"input {spec.name!r} takes strings, and only numbers can be fed")
     dtype = spec.dtype.numpy()
     match what:
-        case "ones" | "one":
+        case "ones":
             return np.ones(spec.shape, dtype)
+        case "one":
+            return folded(np.ones(spec.shape, dtype), demand)
         case "zeros" | "lower bound":
             return np.zeros(spec.shape, dtype)
         case "upper bound":
@@ -100,9 +110,17 @@ def make_input(
         case "sample rate":
             return np.full(spec.shape, SAMPLE_RATE, dtype)
         case "length":
-            return np.full(spec.shape, longest or max(spec.shape, default=1), dtype)
+            value = demand.value if demand.kind else longest or max(spec.shape, default=1)
+            return np.full(spec.shape, value, dtype)
+        case "offset":
+            return np.full(spec.shape, demand.value, dtype)
+        case "offsets":
+            return (np.arange(math.prod(spec.shape)) * demand.value).reshape(spec.shape).astype(dtype)
+        case "samples":
+            return (np.arange(math.prod(spec.shape)) % (demand.high or 1)).reshape(spec.shape).astype(dtype)
         case "positions":
-            return np.broadcast_to(np.arange(spec.shape[-1] if spec.shape else 1), spec.shape).astype(dtype)
+            places = demand.value + np.arange(spec.shape[-1] if spec.shape else 1)
+            return np.broadcast_to(places, spec.shape).astype(dtype)
         case "grey":
             return grey_ramp(spec.shape, spec.batch_axis or 0, dtype)
         case "normal":
@@ -110,7 +128,17 @@ def make_input(
         case "uniform":
             return rng.random(spec.shape, np.float32).astype(dtype)
         case _:
-            return rng.integers(0, bound or UNBOUNDED_TOKENS, spec.shape).astype(dtype)
+            tokens = rng.integers(0, demand.tokens or UNBOUNDED_TOKENS, spec.shape)
+            return folded(tokens, demand).astype(dtype)
+
+
+def folded(entries: Array, demand: Demand) -> Array:
+    """Return integers of which those out of range are counted on from its start; the others stay what they are."""
+    low = demand.low or 0
+    if demand.high is not None:
+        inside = low + (entries - low) % max(1, demand.high - low)
+        return np.where((entries < low) | (entries >= demand.high), inside, entries).astype(entries.dtype)
+    return entries if demand.low is None else np.maximum(entries, low)
 
 
 def grey_ramp(shape: tuple[int, ...], batch_axis: int, dtype: npt.DTypeLike = np.float32) -> Array:

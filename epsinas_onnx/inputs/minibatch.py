@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes
-from epsinas_onnx.inputs.generate import KINDS, kind_for, make_input
+from epsinas_onnx.inputs.generate import KINDS, fed_kind, folded, kind_for, make_input
 from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
+from epsinas_onnx.inputs.operands import Demand
 
 Array = npt.NDArray[Any]
 
@@ -52,8 +53,8 @@ class Minibatch:
             raise ShapeError(f"{self._name}: the given arrays hold {sorted(sizes)} samples; give equally many")
         return _at_least_two(sizes.pop()) if sizes else wanted
 
-    def feeds(self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None]) -> dict[str, Array]:
-        """Return an array for every input; bounds say how many tokens there are."""
+    def feeds(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> dict[str, Array]:
+        """Return an array for every input; demands say what its operators ask of each."""
         feeds: dict[str, Array] = {}
         if isinstance(self._given, dict):
             feeds = fit(self._given, specs, self._name)
@@ -61,11 +62,11 @@ class Minibatch:
             spec = _image_input(specs)
             batch = spec.shape[0] if spec.batch_axis == 0 else 1
             feeds = {spec.name: read_images(self._given, spec, batch, self._name)}
-        made = self.made(specs, bounds, skip=feeds)
+        made = self.made(specs, demands, skip=feeds)
         return {**feeds, **made}
 
     def made(
-        self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None], skip: Mapping[str, Array] | None = None
+        self, specs: Sequence[InputSpec], demands: Mapping[str, Demand], skip: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """Return arrays made from nothing for all inputs that are not in `skip`."""
         made = {}
@@ -74,25 +75,25 @@ class Minibatch:
             if skip is None or spec.name not in skip:
                 longest = _longest(other for other in specs if other is not spec)
                 try:
-                    made[spec.name] = make_input(spec, self._kind, self._seed, bounds[spec.name], index, longest)
+                    made[spec.name] = make_input(spec, self._kind, self._seed, demands[spec.name], index, longest)
                 except UnsupportedError as error:
                     raise UnsupportedError(f"{self._name}: {error}") from None
             index += kind_for(spec, self._kind) in ("normal", "uniform", "tokens")
         return made
 
-    def fixed(self, specs: Sequence[InputSpec], bounds: Mapping[str, int | None]) -> dict[str, Array]:
+    def fixed(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> dict[str, Array]:
         """Return the small inputs that are no floats and the same for all samples, such as a sample rate."""
         chosen = {spec.name for spec in specs if _is_fixed(spec)}
         others = {spec.name: np.zeros(0) for spec in specs if spec.name not in chosen}
         given = fit(self._given, specs, self._name) if isinstance(self._given, dict) and chosen else {}
-        made = self.made(specs, bounds, skip={**others, **given})
+        made = self.made(specs, demands, skip={**others, **given})
         return {**{name: array for name, array in given.items() if name in chosen}, **made}
 
-    def text(self, specs: Sequence[InputSpec]) -> str:
+    def text(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> str:
         """Return what is fed, in a few words."""
         if self._given is not None:
             return input_text(self._inputs)
-        kinds = [kind_for(spec, self._kind) for spec in specs]
+        kinds = [fed_kind(spec, self._kind, demands[spec.name]) for spec in specs]
         if len(kinds) == 1:
             return kinds[0]
         return ", ".join(f"{spec.name}={kind}" for spec, kind in zip(specs, kinds, strict=True))
@@ -108,10 +109,16 @@ def input_text(inputs: Any) -> str:
     return os.fspath(inputs) if isinstance(inputs, (str, os.PathLike)) else "given arrays"
 
 
-def few_samples(feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int, count: int) -> dict[str, Array]:
-    """Return at most `count` of the samples, evenly spaced from the first to the last."""
+def few_samples(
+    feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int, count: int, demands: Mapping[str, Demand]
+) -> dict[str, Array]:
+    """Return at most `count` of the samples, evenly spaced from the first to the last.
+
+    demands: what the operators ask where there are so many samples; indices of samples are folded into it.
+    """
     chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
-    return {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+    few = {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+    return {name: folded(v, demands[name]) if v.dtype.kind in "iu" else v for name, v in few.items()}
 
 
 def _longest(specs: Iterable[InputSpec]) -> int | None:

@@ -11,7 +11,12 @@ _PASSES_ON = frozenset(
     {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Concat",
      "Split", "Clip", "Where", "Loop", "Scan", "If"}
 )  # fmt: skip
-_TABLE_SLOT = {"Gather": (0, 1), "GatherElements": (0, 1), "EmbedLayerNormalization": (2, 0)}
+_TABLE_SLOT = {
+    "Gather": (0, 1),
+    "GatherElements": (0, 1),
+    "GatherBlockQuantized": (0, 1),
+    "EmbedLayerNormalization": (2, 0),
+}
 
 
 def token_bound(value: ir.Value) -> int | None:
@@ -50,4 +55,5 @@ def _bound(node: ir.Node, slot: int) -> int | None:
     shape = None if table is None else known_shape(table)
     if not shape:
         return None
-    return shape[int(node.attributes.get_int("axis", 0))]
+    axis = "gather_axis" if node.op_type == "GatherBlockQuantized" else "axis"
+    return shape[int(node.attributes.get_int(axis, 0))]

@@ -96,7 +96,7 @@ def _loosening_holds(loaded: LoadedModel, minibatch: Minibatch, options: GraphOp
     try:
         both = plan(loaded, _CHECKED_SAMPLES, dataclasses.replace(apart, loosen=True))
         alone = plan(loaded, 1, apart)
-        feeds = minibatch.made(both.specs, both.vocab_sizes)
+        feeds = minibatch.made(both.specs, both.demands)
         # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
         feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
         axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}

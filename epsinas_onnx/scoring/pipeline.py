@@ -40,13 +40,13 @@ def score_loaded(
     wanted = options.graph_options(shapes=minibatch.shapes(first), attempt=attempt)
     batching = decide_batching(loaded, first, minibatch, options.batch, wanted, config)
     planned = plan(loaded, batching.planned, batching.options)
-    fixed = minibatch.fixed(planned.specs, planned.vocab_sizes)
+    fixed = minibatch.fixed(planned.specs, planned.demands)
     executor, constant_reason = choose_executor(planned, config, len(options.weights), fixed)
     seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
 
     specs = [spec.with_batch(batching.samples) for spec in planned.specs]
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
-    feeds = Feeds({} if executor is None else minibatch.feeds(specs, planned.vocab_sizes), axes, fixed)
+    feeds = Feeds({} if executor is None else minibatch.feeds(specs, planned.demands), axes, fixed)
     results = [ForwardResult.nothing()] * len(options.weights)
     if executor is not None:
         executor, results = _run(executor, planned, config, options.weights, feeds, batching)
@@ -102,7 +102,7 @@ def _record(
         status=verdict.status,
         reason=verdict.reason,
         weights=options.weights,
-        input=minibatch.text(planned.specs),
+        input=minibatch.text(planned.specs, planned.demands),
         batch=batching.samples,
         provider=provider_name(config.providers[0]) if ran else None,
         parameters=planned.decisions.parameters(),

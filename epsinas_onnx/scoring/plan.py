@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.caches import Cache, find_caches, grown_caches
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
-from epsinas_onnx.graph.analysis.shapes import InputSpec, input_specs, model_inputs
+from epsinas_onnx.graph.analysis.shapes import InputSpec, input_specs
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.load import LoadedModel, check_standard
 from epsinas_onnx.graph.passes.constant_weights import rewrite_weights
@@ -19,7 +20,8 @@ from epsinas_onnx.graph.passes.rebatch import loosen_batch
 from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norms
 from epsinas_onnx.graph.passes.to_float32 import to_float32
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
-from epsinas_onnx.inputs.vocabulary import token_bound
+from epsinas_onnx.inputs.demands import demands
+from epsinas_onnx.inputs.operands import Demand
 from epsinas_onnx.scoring.options import GraphOptions
 
 
@@ -27,22 +29,23 @@ from epsinas_onnx.scoring.options import GraphOptions
 class ModelPlan:
     """A model with concrete shapes for one minibatch size, its roles, and what is compared; no weight is replaced yet.
 
-    model: the plan's own graph. specs: the inputs, in order. vocab_sizes: by input name, how many tokens there are.
+    model: the plan's own graph. specs: the inputs, in order. demands: by input name, what its operators ask of it.
     outputs: names that are compared, or all. skipped: the softmax at the end whose input is compared instead, None
     where there is none. inferred: whether all shapes were inferred, or only those of the weights. restored: the batch
-    normalisations that were put back.
+    normalisations that were put back. caches: the inputs that hold earlier tokens.
     """
 
     model: ir.Model
     name: str
     decisions: RoleDecisions
     specs: tuple[InputSpec, ...]
-    vocab_sizes: Mapping[str, int | None]
+    demands: Mapping[str, Demand]
     outputs: tuple[str, ...]
     skipped: str | None
     options: GraphOptions
     inferred: bool
     restored: Restored
+    caches: Sequence[Cache]
 
     def copy(self) -> ModelPlan:
         """Return the same with a graph of its own, for what changes it in place."""
@@ -72,7 +75,7 @@ class ModelPlan:
         set_input_shapes(planned.model, specs, infer=self.inferred)
         if not self.inferred:
             weights_have_shapes(planned.model)
-        return dataclasses.replace(planned, specs=specs)
+        return dataclasses.replace(planned, specs=specs, demands=demands(planned.model, specs, self.caches))
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def plan(loaded: LoadedModel, batch: int, options: GraphOptions, *, infer: bool 
     Raises ModelError and its kinds for whatever keeps the graph from being scored.
     """
     model, name = loaded.model.clone(), loaded.name
+    caches = find_caches(model)
     specs = _concretise(model, name, batch, options)
     inferred = bool(infer or options.outputs) or not weights_have_shapes(model)
     if inferred:
@@ -106,19 +110,21 @@ def plan(loaded: LoadedModel, batch: int, options: GraphOptions, *, infer: bool 
     restored = restore_batch_norms(model, static, options.restore)
     decisions = decide_roles(model, name, options.roles, static)
     skipped = None if options.outputs is None else select_outputs(model, options.outputs, name)
-    vocab_sizes = {str(value.name): token_bound(value) for value in model_inputs(model)}
+    asked = demands(model, specs, caches)
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return ModelPlan(model, name, decisions, specs, vocab_sizes, outputs, skipped, options, inferred, restored)
+    return ModelPlan(model, name, decisions, specs, asked, outputs, skipped, options, inferred, restored, caches)
 
 
 def plain_graph(planned: ModelPlan) -> PlainGraph:
     """Return the graph of a plan with its weights replaced, and nothing merged."""
     planned = planned.with_shapes() if not planned.inferred else planned.copy()
     model, options = planned.model, planned.options
+    compared = len(model.graph.outputs)
+    model.graph.outputs.extend(grown_caches(model))
     rewritten = rewrite_weights(
         model, planned.decisions, planned.name, norm_stats=options.norm_stats, seed=options.seed
     )
-    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    outputs = tuple(str(value.name) for value in model.graph.outputs[:compared])
     statistics = tuple((str(mean.name), str(variance.name)) for mean, variance in rewritten.statistics)
     model.graph.outputs.extend([value for pair in rewritten.statistics for value in pair])
     return PlainGraph(model, planned.name, planned.specs, outputs, statistics)

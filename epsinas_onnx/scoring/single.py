@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from epsinas_onnx._util.gc import collection_paused
-from epsinas_onnx.errors import ModelError, RunError, ShapeError, UsageError
+from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, source_name
 from epsinas_onnx.inputs.minibatch import input_text
@@ -55,12 +55,15 @@ def _scored(load: Callable[[], LoadedModel], options: ScoreOptions) -> Score:
     started = time.perf_counter()
     loaded = load()
     seconds = time.perf_counter() - started
-    tries = attempts() if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
+    tries = attempts(loaded.model) if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
             return score_loaded(loaded, options, providers, attempt, seconds)
         except (ShapeError, RunError) as error:
             first_error = first_error or error
+        except OutOfMemory:
+            if first_error is None:
+                raise
     assert first_error is not None
     raise first_error

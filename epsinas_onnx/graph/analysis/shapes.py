@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError
+from epsinas_onnx.graph.analysis.caches import agreeing, cache_sizes, find_caches, is_open_cache, open_dims
 from epsinas_onnx.graph.traversal import LAYOUT
 
 Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
@@ -26,7 +27,8 @@ class InputSpec:
     """One input of the graph: what the file declares, and what will be fed.
 
     declared: a size, a free dimension's name, or None, per axis. shape: the concrete sizes.
-    batch_axis: the axis along which samples lie; None when all samples share this input.
+    batch_axis: the axis along which samples lie; None when all samples share this input. cache: whether it holds what
+    a decoder computed from earlier tokens, as many as there happen to be.
     """
 
     name: str
@@ -34,11 +36,14 @@ class InputSpec:
     declared: tuple[int | str | None, ...]
     shape: tuple[int, ...]
     batch_axis: int | None
+    cache: bool = False
 
     @property
     def layout(self) -> str | None:
         """`NCHW` or `NHWC` where the input looks like images, else None (the batch axis must come first)."""
-        return image_layout(self.declared, self.dtype) if self.batch_axis in (0, None) else None
+        if self.cache or self.batch_axis not in (0, None):
+            return None
+        return image_layout(self.declared, self.dtype)
 
     def with_batch(self, batch: int) -> InputSpec:
         """Return the same input for `batch` samples; a file that fixes more than one has that many."""
@@ -46,7 +51,7 @@ class InputSpec:
             return self
         shape = list(self.shape)
         shape[self.batch_axis] = batch
-        return InputSpec(self.name, self.dtype, self.declared, tuple(shape), self.batch_axis)
+        return replace(self, shape=tuple(shape))
 
 
 def image_layout(declared: Sequence[int | str | None], dtype: ir.DataType) -> str | None:
@@ -84,8 +89,7 @@ def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
         raise ShapeError(
             f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224"
         )
-    dims = (dim if isinstance(dim, int) else dim.value for dim in value.shape)
-    return tuple(None if isinstance(dim, int) and dim < 1 else dim for dim in dims)
+    return open_dims(value.shape)
 
 
 def free_dimensions(model: ir.Model, name: str, shapes: Shapes) -> bool:
@@ -103,7 +107,8 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
 
     batch: samples per minibatch; it replaces whatever the batch axis declares, a given shape included.
     shapes: free dimensions by name and whole shapes by input name; they win over every default.
-    attempt: which of `IMAGE_SIZES` and `OTHER_SIZES` to take for dimensions that nobody named.
+    attempt: which of `IMAGE_SIZES` and `OTHER_SIZES` to take for dimensions that nobody named; where a decoder leaves
+        open how many tokens its caches hold, each with none, which is how a prompt starts, and then with one.
 
     The batch axis is the axis with the name of the first free axis 0, else axis 0 where it is free; where no input has
     a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states. Where all this finds none, the file fixes a
@@ -115,10 +120,12 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
     declared = {
         str(value.name): declared_dims(value, name)
         if str(value.name) not in shapes or value.shape is not None
-        else (None, *_given(shapes, str(value.name), name)[1:])  # without a rank in the file, axis 0 is the batch
+        else (None, *_given(shapes, str(value.name))[1:])  # without a rank in the file, axis 0 is the batch
         for value in values
     }
-    _check_names(shapes, declared, name)
+    caches = find_caches(model)
+    past = [cache for cache in caches if cache.open]
+    _check_names(shapes, declared, {key for each in past for key in (each.name, each.dims[each.axis])}, name)
     symbol = _batch_symbol(declared.values())
     free = any(dims and not isinstance(dims[0], int) for dims in declared.values())
     axes = _batch_axes(declared, symbol, free)
@@ -126,15 +133,19 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
         dims = declared[str(value.name)]
         if len(dims) == 3 and dims[1] == 1 and _is_state(value):  # [layers, batch, hidden]
             axes[str(value.name)] = 1
+    attempt, seen = divmod(attempt, 2) if past else (attempt, 0)
+    decided = cache_sizes(caches, seen)
     specs = []
     for value in values:
         dims = declared[str(value.name)]
         dtype = value.dtype or ir.DataType.FLOAT
         axis = axes[str(value.name)]
-        chosen = _given(shapes, str(value.name), name) if str(value.name) in shapes else None
+        chosen = _given(shapes, str(value.name)) if str(value.name) in shapes else None
         if chosen is not None:
             _check_fit(chosen, dims, axis, str(value.name), name)
-        default = _default_size(dims, dtype, attempt)
+        cache = is_open_cache(str(value.name), dims, axis, caches)
+        layout = None if cache else image_layout(dims, dtype)
+        default = _default_size(layout, attempt)
         sizes = []
         for position, dim in enumerate(dims):
             if position == axis and not _fixes_several(dim):
@@ -144,13 +155,15 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
             elif isinstance(dim, int):
                 sizes.append(dim)
             elif dim is not None and dim in shapes:
-                sizes.append(_size(shapes[dim], dim, name))
-            elif image_layout(dims, dtype) and position == _channel_axis(dims, dtype):
+                sizes += _given(shapes, dim)
+            elif (place := (str(value.name), position)) in decided or dim in decided:
+                sizes.append(decided[place if place in decided else dim])
+            elif layout and position == layout.index("C"):
                 sizes.append(3)
             else:
                 sizes.append(default)
-        specs.append(InputSpec(str(value.name), dtype, dims, tuple(sizes), axis))
-    return specs
+        specs.append(InputSpec(str(value.name), dtype, dims, tuple(sizes), axis, cache))
+    return agreeing(specs, caches, shapes)
 
 
 def known_shape(value: ir.Value) -> tuple[int, ...] | None:
@@ -220,37 +233,33 @@ def _batch_axis(dims: Sequence[int | str | None], symbol: str | None, free: bool
     return 1 if recurrent and (dims[1] is None if free else dims[1] == 1) else None
 
 
-def _channel_axis(dims: Sequence[int | str | None], dtype: ir.DataType) -> int:
-    return 1 if image_layout(dims, dtype) == "NCHW" else 3
-
-
-def _default_size(dims: Sequence[int | str | None], dtype: ir.DataType, attempt: int) -> int:
-    sizes = IMAGE_SIZES if image_layout(dims, dtype) else OTHER_SIZES
+def _default_size(layout: str | None, attempt: int) -> int:
+    sizes = IMAGE_SIZES if layout else OTHER_SIZES
     return sizes[min(attempt, len(sizes) - 1)]
 
 
-def attempts() -> int:
+def attempts(model: ir.Model) -> int:
     """Return how many sizes there are to try for dimensions that the model leaves open."""
-    return max(len(IMAGE_SIZES), len(OTHER_SIZES))
+    tries = max(len(IMAGE_SIZES), len(OTHER_SIZES))
+    return 2 * tries if any(cache.open for cache in find_caches(model)) else tries
 
 
-def _given(shapes: Shapes, key: str, name: str) -> tuple[int, ...]:
+def _given(shapes: Shapes, key: str) -> tuple[int, ...]:
     given = shapes[key]
-    sizes = (given,) if isinstance(given, int) else tuple(given)
-    return tuple(_size(size, key, name) for size in sizes)
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
-def _size(size: object, key: str, name: str) -> int:
-    if not isinstance(size, int) or size < 1:
-        raise ShapeError(f"{name}: the size given for {key!r} is {size!r}; sizes are whole numbers from 1")
-    return size
-
-
-def _check_names(shapes: Shapes, declared: Mapping[str, Sequence[int | str | None]], name: str) -> None:
+def _check_names(
+    shapes: Shapes, declared: Mapping[str, Sequence[int | str | None]], empty: Collection[int | str | None], name: str
+) -> None:
+    """Raise ShapeError for a size that is none, and for one of nothing. empty: what may have no entries."""
     symbols = {dim for dims in declared.values() for dim in dims if isinstance(dim, str)}
     for key, size in shapes.items():
-        for one in size if isinstance(size, Sequence) else (size,):
-            _size(one, key, name)
+        lowest = 0 if key in empty else 1
+        for one in size if isinstance(size, Sequence) and key not in symbols - set(declared) else (size,):
+            if not isinstance(one, int) or one < lowest:
+                text = f"{name}: the size given for {key!r} is {one!r}; sizes are whole numbers from {lowest}"
+                raise ShapeError(text)
         if key not in declared and key not in symbols:
             have = ", ".join(sorted(declared)) or "none"
             free = ", ".join(sorted(symbols)) or "none"

@@ -23,7 +23,7 @@ def fold_shapes(model: ir.Model) -> bool:
     ONNX's shape inference follows sizes through a few operators only; a weight that is reshaped by a product of sizes
     has no shape without this. Returns whether any was.
     """
-    return _fold(model, _stored_shape)
+    return _fold(model, stored_shape)
 
 
 def fold_known_shapes(model: ir.Model) -> bool:
@@ -58,7 +58,7 @@ def _measure(node: ir.Node, dims: Sequence[Any]) -> Array:
     return np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)
 
 
-def _stored_shape(value: ir.Value | None) -> list[int] | None:
+def stored_shape(value: ir.Value | None) -> list[int] | None:
     """Return the shape of an initializer, a Constant, or a ConstantOfShape in its place."""
     if value is None:
         return None

@@ -12,7 +12,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules import matmul
-from epsinas_onnx.lump.rules.layout import chosen, permuted, relabelled
+from epsinas_onnx.lump.rules.layout import chosen, gather, permuted, relabelled
 from epsinas_onnx.lump.rules.rotary import angles, in_heads, merged, rotated
 from epsinas_onnx.lump.rules.softmax import shares
 from epsinas_onnx.lump.step import Step
@@ -83,8 +83,6 @@ def multi_head_attention(context: Context, step: Step, operands: Operands) -> Ou
     query, key, value, bias, mask, attention_bias, past_key, past_value = [*operands, *[None] * 8][:8]
     if query is None or any(operand is not None for operand in operands[8:]) or is_wanted(step, 3):
         return None
-    if any(past is not None and past.shape[2] != 0 for past in (past_key, past_value)):
-        return None
     heads = step.integer("num_heads", 1)
     if query.rank == 5:  # [batch, sequence, heads, 3, width]
         query, key, value = (_of_stack(context, query, index) for index in range(3))
@@ -100,6 +98,8 @@ def multi_head_attention(context: Context, step: Step, operands: Operands) -> Ou
         pieces = _pieces(context, bias, 0, sizes)
         given = [context.add(operand, piece) for operand, piece in zip(given, pieces, strict=True)]
     query, key, value = (each if each.rank == 4 else in_heads(context, each, heads) for each in given)
+    if not _unused(past_key, key) or not _unused(past_value, value):
+        return None
     length, total = query.shape[2], key.shape[2]
     hidden = _padding(context, step, mask, query.shape[0], total, query.dtype)
     if mask is not None and hidden is None:
@@ -128,8 +128,6 @@ def group_query_attention(context: Context, step: Step, operands: Operands) -> O
     length = query.shape[1]
     if total.known is None or int(total.known.reshape(-1)[0]) != length or is_wanted(step, 3):
         return None
-    if any(past is not None and past.shape[2] != 0 for past in (past_key, past_value)):
-        return None
     window = step.integer("local_window_size", -1)
     if step.integer("smooth_softmax", 0) or not step.integer("causal", 1) or window == 0:
         return None
@@ -143,9 +141,15 @@ def group_query_attention(context: Context, step: Step, operands: Operands) -> O
         query, key, value = _pieces(context, query, 2, (heads * width, pairs * width, pairs * width))
     query = in_heads(context, query, heads)
     key, value = (in_heads(context, operand, pairs) for operand in (key, value))
-    lengths = context.elementwise("Add", [_lengths(context, last), context.scalar(1.0)])
+    if not _unused(past_key, key) or not _unused(past_value, value):
+        return None
+    counts = context.known(np.arange(1, length + 1, dtype=np.float32))
+    ends = gather(context, step, [counts, last])  # refused out of range, as by the operator
+    if not isinstance(ends, Lumped):
+        return None
+    lengths = reshaped(context, ends, (last.shape[0], 1, 1, 1))
     if step.integer("do_rotary", 0):
-        if cos is None or sin is None:
+        if cos is None or sin is None or not _fit_tables(cos, sin, length, query.shape[3]):
             return None
         tokens = context.known(np.arange(length)[None])
         cos, sin = (angles(context, step, table, tokens) for table in (cos, sin))
@@ -163,12 +167,12 @@ def attention(context: Context, step: Step, operands: Operands) -> Outcome:
     query, key, value, mask, past_key, past_value, lengths = [*operands, *[None] * 7][:7]
     if query is None or key is None or value is None or lengths is not None or is_wanted(step, 3):
         return None
-    if any(past is not None and past.shape[2] != 0 for past in (past_key, past_value)):
-        return None
     flat = query.rank == 3
     if flat:
         query = in_heads(context, query, step.integer("q_num_heads", 1))
         key, value = (in_heads(context, operand, step.integer("kv_num_heads", 1)) for operand in (key, value))
+    if not _unused(past_key, key) or not _unused(past_value, value):
+        return None
     length, total = query.shape[2], key.shape[2]
     seen = causal(context, length, total) if step.integer("is_causal", 0) else None
     if mask is not None:
@@ -180,6 +184,18 @@ def attention(context: Context, step: Step, operands: Operands) -> Outcome:
     scale = step.number("scale", 1 / math.sqrt(query.shape[3]))
     y = attend(context, step, query, key, value, scale, hidden, step.number("softcap", 0.0))
     return [merged(context, y) if flat else y, key, value]
+
+
+def _unused(past: Lumped | None, heads: Lumped) -> bool:
+    """Whether a cache is left out, or holds no tokens of the form that `[batch, heads, sequence, width]` has."""
+    batch, count, _, width = heads.shape
+    return past is None or past.shape == (batch, count, 0, width)
+
+
+def _fit_tables(cos: Lumped, sin: Lumped, length: int, width: int) -> bool:
+    """Whether GroupQueryAttention takes tables of angles for heads of a width."""
+    fits = cos.rank == 2 and cos.shape == sin.shape and cos.shape[0] >= length
+    return fits and width % 16 == 0 and cos.shape[1] <= width // 2
 
 
 def _pieces(context: Context, x: Lumped, axis: int, sizes: tuple[int, ...] | list[int]) -> list[Lumped]:

@@ -21,12 +21,15 @@ def contributed_rotation(context: Context, step: Step, operands: Operands) -> Lu
         return None
     if step.integer("is_packed_batching", 0) or step.number("scale", 1.0) != 1.0:
         return None
-    length = x.shape[-2] if x.rank == 4 else x.shape[1]
-    if places.shape == (1,) and places.rank == 1:
-        tokens = context.known(np.arange(length, dtype=np.int64))
+    first = places.shape in ((), (1,))
+    counted = step.integer("num_heads", 0) or not step.integer("rotary_embedding_dim", 0)
+    if not counted or cos.rank != 2 or not _fit(step, x, cos, sin, None if first else places):
+        return None
+    if first:
+        tokens = context.known(np.arange(x.shape[-2], dtype=np.int64))
         places = context.elementwise("Add", [_integers(context, places), tokens])
         places = relabelled(context, places, (Partition.one(1), *places.axes))
-    return _embedded(context, step, x, places, cos, sin, step.integer("num_heads", 0))
+    return _embedded(context, step, x, places, cos, sin)
 
 
 @rule("RotaryEmbedding")
@@ -35,19 +38,32 @@ def rotation(context: Context, step: Step, operands: Operands) -> Lumped | None:
     x, cos, sin, places = [*operands, None][:4]
     if x is None or cos is None or sin is None:
         return None
-    return _embedded(context, step, x, places, cos, sin, step.integer("num_heads", 0))
+    tables = (x.shape[0], x.shape[-2]) if places is None else cos.shape[:1]
+    counted = step.integer("num_heads", 0) or x.rank == 4
+    if not counted or cos.shape[:-1] != tables or not _fit(step, x, cos, sin, places):
+        return None
+    return _embedded(context, step, x, places, cos, sin)
 
 
-def _embedded(
-    context: Context, step: Step, x: Lumped, places: Lumped | None, cos: Lumped, sin: Lumped, heads: int
-) -> Lumped:
+def _embedded(context: Context, step: Step, x: Lumped, places: Lumped | None, cos: Lumped, sin: Lumped) -> Lumped:
     tables = [angles(context, step, table, places) for table in (cos, sin)]
     turned = 2 * cos.shape[-1]
     interleaved = bool(step.integer("interleaved", 0))
     if x.rank == 4:
         return rotated(context, x, tables[0], tables[1], interleaved)
-    y = in_heads(context, x, heads or x.shape[2] // turned)
+    y = in_heads(context, x, step.integer("num_heads", 0) or x.shape[2] // turned)
     return merged(context, rotated(context, y, tables[0], tables[1], interleaved))
+
+
+def _fit(step: Step, x: Lumped, cos: Lumped, sin: Lumped, places: Lumped | None) -> bool:
+    """Whether operands have the sizes that ONNX Runtime insists on, whatever is read of them."""
+    heads, turned, pairs = step.integer("num_heads", 0), step.integer("rotary_embedding_dim", 0), cos.shape[-1]
+    if x.rank not in (3, 4) or cos.shape != sin.shape or (cos.rank == 2 and cos.shape[0] < x.shape[-2]):
+        return False
+    if places is not None and places.shape != (x.shape[0], x.shape[-2]):
+        return False
+    width = x.shape[3] if x.rank == 4 else x.shape[2] // heads if heads else 2 * pairs
+    return x.shape[-1] % width == 0 and (turned == 2 * pairs <= width if turned else width == 2 * pairs)
 
 
 def in_heads(context: Context, x: Lumped, heads: int) -> Lumped:
