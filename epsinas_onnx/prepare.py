@@ -12,6 +12,7 @@ from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.folded import AUTO
 from epsinas_onnx.graph.load import LoadedModel, check_standard
 from epsinas_onnx.graph.precision import FLOATS, to_float32
+from epsinas_onnx.graph.ranks import Ranks
 from epsinas_onnx.graph.rebatch import loosen_batch
 from epsinas_onnx.graph.restore import Restored, restore_batch_norms
 from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
@@ -108,11 +109,7 @@ def decide_all(loaded: LoadedModel, batch: int, options: GraphOptions) -> Decide
     model, name = loaded.model, loaded.name
     specs = concretise(loaded, batch, options)
     inferred = bool(options.outputs) or not weights_have_shapes(model)
-    if inferred:
-        infer_shapes(model)
-    static = StaticValues.of(model)
-    restored = restore_batch_norms(model, static, options.restore)
-    decisions = decide_roles(model, name, options.roles, static)
+    decisions, restored, inferred = _decided(model, name, options, inferred)
     skipped = select_outputs(model, options.outputs, name)
     bounds = {str(value.name): token_bound(value) for value in model_inputs(model)}
     outputs = tuple(str(value.name) for value in model.graph.outputs)
@@ -142,10 +139,20 @@ def decide(
 ) -> tuple[tuple[InputSpec, ...], RoleDecisions, Restored]:
     """Make the shapes of `loaded` concrete in place, infer all others, and decide all roles; nothing is rewritten."""
     specs = concretise(loaded, batch, options, allow_custom)
-    infer_shapes(loaded.model)
-    static = StaticValues.of(loaded.model)
-    restored = restore_batch_norms(loaded.model, static, options.restore)
-    return specs, decide_roles(loaded.model, loaded.name, options.roles, static), restored
+    decisions, restored, _ = _decided(loaded.model, loaded.name, options, inferred=True)
+    return specs, decisions, restored
+
+
+def _decided(model: ir.Model, name: str, options: GraphOptions, inferred: bool) -> tuple[RoleDecisions, Restored, bool]:
+    """Put batch normalisations back, decide all roles, and return both and whether all shapes are inferred by now.
+
+    inferred: whether they are to be. Where they are not, `weights_have_shapes` must have found those of the weights.
+    """
+    if inferred:
+        infer_shapes(model)
+    static, ranks = StaticValues.of(model), Ranks(model, inferred)
+    restored = restore_batch_norms(model, static, ranks, options.restore)
+    return decide_roles(model, name, options.roles, static), restored, ranks.inferred
 
 
 def concretise(

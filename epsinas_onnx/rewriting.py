@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.ranks import rank_of
 from epsinas_onnx.graph.restore import check_which
-from epsinas_onnx.graph.rewrite import NormStats, rank_of, rewrite_weights
+from epsinas_onnx.graph.rewrite import NormStats, rewrite_weights
 from epsinas_onnx.graph.shapes import Shapes, model_inputs
 from epsinas_onnx.lump.lower import lump as lump_model
 from epsinas_onnx.lump.step import Target

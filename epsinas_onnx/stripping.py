@@ -17,6 +17,7 @@ from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.learned import Learned, learned_tensors
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.oldest import declared_opset
+from epsinas_onnx.graph.ranks import Ranks
 from epsinas_onnx.graph.roles import FROM_MODEL, METADATA_PREFIX, TILED, Role, decide_roles
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues, proto_bodies
@@ -76,7 +77,7 @@ def _decide(loaded: LoadedModel) -> _Decisions:
     model = loaded.model
     infer_shapes(model)
     static = StaticValues.of(model)
-    judged = find_folded(model, static)
+    judged = find_folded(model, static, Ranks(model, inferred=True))
     records: dict[str, dict[str, str]] = {}
     for finding in judged:
         if finding.kind is Kind.FOLDED or finding.layer.is_convolution:

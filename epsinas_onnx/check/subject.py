@@ -16,10 +16,9 @@ from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
 from epsinas_onnx.graph.oldest import declared_opset
-from epsinas_onnx.graph.restore import Restored, restore_batch_norms
+from epsinas_onnx.graph.restore import Restored
 from epsinas_onnx.graph.roles import RoleDecisions
-from epsinas_onnx.graph.shapes import InputSpec, infer_shapes
-from epsinas_onnx.graph.static import StaticValues
+from epsinas_onnx.graph.shapes import InputSpec
 from epsinas_onnx.prepare import GraphOptions, decide
 from epsinas_onnx.result import Score
 from epsinas_onnx.scorer import score_or_error
@@ -57,9 +56,7 @@ class Subject:
     @cached_property
     def restored(self) -> Restored:
         """Which batch normalisations were folded away, whatever the settings say of restoring them."""
-        model = self.loaded.copy().model
-        infer_shapes(model)
-        return restore_batch_norms(model, StaticValues.of(model))
+        return decide(self.loaded.copy(), 1, GraphOptions(self.options.shapes), allow_custom=True)[2]
 
     @cached_property
     def decided(self) -> tuple[tuple[InputSpec, ...], RoleDecisions, LoadedModel]:

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.kept import read_kept_data
+from epsinas_onnx.graph.ranks import rank_of
 from epsinas_onnx.graph.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.static import all_graphs
 from epsinas_onnx.graph.table import uniform_table_nodes
@@ -238,32 +239,3 @@ def _decompose_batch_norm(
     output.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     return pair
-
-
-# The first operand of these gives the output its rank, where inference lost it.
-_KEEPS_RANK = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus",
-     "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "InstanceNormalization", "Dropout", "Cast",
-     "Identity", "Pad", "Resize", "Upsample", "Concat", "Softmax"}
-)  # fmt: skip
-
-
-def rank_of(value: ir.Value | None) -> int | None:
-    """Return how many axes a value has: as inferred, or as the convolution in front of it tells; None if unknown."""
-    while value is not None:
-        if value.shape is not None:
-            return len(value.shape)
-        node = value.producer()
-        if node is None or not node.inputs:
-            return None
-        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
-            value = node.inputs[1]
-        elif node.op_type in ("Add", "Sub", "Mul", "Div"):
-            ranks = [rank_of(operand) for operand in node.inputs]
-            known = [rank for rank in ranks if rank is not None]
-            return max(known) if known and (len(known) == len(ranks) or max(known) > 2) else None
-        elif node.op_type in _KEEPS_RANK:
-            value = node.inputs[0]
-        else:
-            return None
-    return None

@@ -17,6 +17,7 @@ from epsinas_onnx import Status, UsageError, inspect, score
 from epsinas_onnx.graph.folded import find_folded
 from epsinas_onnx.graph.layers import METADATA, Kind
 from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.graph.ranks import Ranks
 from epsinas_onnx.graph.shapes import infer_shapes
 from epsinas_onnx.graph.static import StaticValues
 
@@ -121,7 +122,7 @@ def chain(
 def kinds(proto: onnx.ModelProto, which: str = "auto") -> list[Kind]:
     model = load_model(proto).model
     infer_shapes(model)
-    return [finding.kind for finding in find_folded(model, StaticValues.of(model), which)]
+    return [finding.kind for finding in find_folded(model, StaticValues.of(model), Ranks(model, inferred=True), which)]
 
 
 def record(proto: onnx.ModelProto, key: str, value: str, *numbers: int) -> onnx.ModelProto:
