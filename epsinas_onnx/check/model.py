@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,9 @@ from epsinas_onnx.check.baseline import Baseline, Entry, key_of
 from epsinas_onnx.check.settings import ScoreSettings
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
-from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
-from epsinas_onnx.graph.passes.restore_norms import Restored, restore_batch_norms
+from epsinas_onnx.graph.passes.restore_norms import Restored
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
-from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.plan import ModelPlan, plan
@@ -56,9 +55,8 @@ class ModelUnderCheck:
     @cached_property
     def restored(self) -> Restored:
         """Which batch normalisations were folded away, whatever the settings say of restoring them."""
-        model = self.loaded.copy().model
-        infer_shapes(model)
-        return restore_batch_norms(model, StaticValues.of(model))
+        settings = dataclasses.replace(self.options, restore_batchnorm="auto")
+        return plan(self.loaded, 1, settings.whole_graph(), infer=True).restored
 
     @cached_property
     def planned(self) -> ModelPlan:

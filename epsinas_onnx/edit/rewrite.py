@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 
 from epsinas_onnx.edit.save import write_model
-from epsinas_onnx.graph.analysis.shapes import Shapes, model_inputs, rank_of
+from epsinas_onnx.graph.analysis.ranks import rank_of
+from epsinas_onnx.graph.analysis.shapes import Shapes, model_inputs
 from epsinas_onnx.graph.load import ModelSource, load_model
 from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weights
 from epsinas_onnx.lump.lower import lump as lump_model

@@ -18,6 +18,7 @@ from epsinas_onnx.graph.analysis.exporter_traces import EPSILON_METADATA
 from epsinas_onnx.graph.analysis.folded_norms import find_folded
 from epsinas_onnx.graph.analysis.layers import METADATA, Kind
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
+from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.analysis.roles import FROM_MODEL, GIVEN, METADATA_PREFIX, Role, decide_roles
 from epsinas_onnx.graph.analysis.unjudged import unjudged_text
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto, without_storing_functions
@@ -86,7 +87,7 @@ def _decide(loaded: LoadedModel, roles: Mapping[str, str]) -> _Decisions:
     model = loaded.model
     infer_shapes(model)
     static = StaticValues.of(model)
-    judged = find_folded(model, static)
+    judged = find_folded(model, static, Ranks())
     records: dict[str, dict[str, str]] = {}
     for finding in judged:
         if finding.kind is Kind.FOLDED or finding.layer.is_convolution:

@@ -31,15 +31,17 @@ class StaticValues:
 
     A value is static when it is stored, or computed from static values alone; shapes count as static, because the
     scorer makes them concrete. Values inside If, Loop and Scan bodies take part; what a loop feeds its body does not
-    count as static.
+    count as static. inputs: what the model is fed.
     """
 
     values: set[ir.Value] = field(default_factory=set)
+    inputs: set[ir.Value] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: ir.Model) -> StaticValues:
         """Find the static values of `model`, bodies included."""
-        found = cls()
+        stored = model.graph.initializers
+        found = cls(inputs={value for value in model.graph.inputs if value.name not in stored})
         found._visit(model.graph)
         return found
 
@@ -98,7 +100,7 @@ class StaticValues:
             return self._measures_signal(node.inputs[0])
         if node.op_type not in ("Expand", "Tile") or node.domain != "":
             return False
-        number = None if node.inputs[0] is None else node.inputs[0].const_value
+        number = None if node.inputs[0] is None else ir.convenience.get_const_tensor(node.inputs[0])
         return number is not None and number.size == 1 and self._measures_signal(node.inputs[1])
 
     def _measures_signal(self, value: ir.Value | None) -> bool:

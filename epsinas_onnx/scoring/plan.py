@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.caches import Cache, find_caches, grown_caches
+from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
 from epsinas_onnx.graph.analysis.shapes import InputSpec, input_specs
 from epsinas_onnx.graph.dtypes import FLOATS
@@ -106,13 +107,13 @@ def plan(loaded: LoadedModel, batch: int, options: GraphOptions, *, infer: bool 
     inferred = bool(infer or options.outputs) or not weights_have_shapes(model)
     if inferred:
         infer_shapes(model)
-    static = StaticValues.of(model)
-    restored = restore_batch_norms(model, static, options.restore)
+    static, ranks = StaticValues.of(model), Ranks(None if inferred else lambda: infer_shapes(model))
+    restored = restore_batch_norms(model, static, ranks, options.restore)
     decisions = decide_roles(model, name, options.roles, static)
     skipped = None if options.outputs is None else select_outputs(model, options.outputs, name)
     asked = demands(model, specs, caches)
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return ModelPlan(model, name, decisions, specs, asked, outputs, skipped, options, inferred, restored, caches)
+    return ModelPlan(model, name, decisions, specs, asked, outputs, skipped, options, ranks.inferred, restored, caches)
 
 
 def plain_graph(planned: ModelPlan) -> PlainGraph:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from epsinas_onnx import Status, UsageError, inspect, score
 from epsinas_onnx.graph.analysis.folded_norms import find_folded
 from epsinas_onnx.graph.analysis.layers import METADATA, Kind
+from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues
@@ -121,7 +122,7 @@ def chain(
 def kinds(proto: onnx.ModelProto, which: str = "auto") -> list[Kind]:
     model = load_model(proto).model
     infer_shapes(model)
-    return [finding.kind for finding in find_folded(model, StaticValues.of(model), which)]
+    return [finding.kind for finding in find_folded(model, StaticValues.of(model), Ranks(), which)]
 
 
 def record(proto: onnx.ModelProto, key: str, value: str, *numbers: int) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.features import feature_count
+from epsinas_onnx.graph.analysis.features import feature_count
 from epsinas_onnx.graph.traversal import LAYOUT, body_outputs
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from epsinas_onnx.graph.analysis.exporter_traces import gap, proof, recorded_epsilon
 from epsinas_onnx.graph.analysis.layer_uses import ACTIVATIONS, is_gate, is_head, is_swish, makes_gate
 from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, LAYERS, METADATA, Kind, Layer, find_layers, letters
+from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 EPSILON = 1e-5
@@ -43,7 +44,7 @@ class FoldedNorm:
         return recorded_epsilon(self.layer)
 
 
-def find_folded(model: ir.Model, static: StaticValues, which: str = AUTO) -> list[FoldedNorm]:
+def find_folded(model: ir.Model, static: StaticValues, ranks: Ranks, which: str = AUTO) -> list[FoldedNorm]:
     """Judge every layer of `model`, in graph order, bodies of If, Loop and Scan included.
 
     which: `auto`; `none`; `all`, every convolution that is no head and has no normalisation behind it; or a glob over
@@ -52,7 +53,7 @@ def find_folded(model: ir.Model, static: StaticValues, which: str = AUTO) -> lis
     The order of evidence: `which`, metadata `epsinas.batch_norm`, a normalisation that is still there, the layer's
     place (heads and gates never had one), the exporter's own record, names, and last the shape of the graph.
     """
-    layers = [layer for graph in all_graphs(model.graph) for layer in find_layers(graph, static)]
+    layers = [layer for graph in all_graphs(model.graph) for layer in find_layers(graph, static, ranks)]
     if which not in (AUTO, NONE, ALL):
         return [
             FoldedNorm(layer, Kind.FOLDED if fnmatchcase(str(layer.node.name), which) else Kind.OWN, f"given: {which}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
@@ -43,17 +43,17 @@ def is_head(end: ir.Value, static: StaticValues) -> bool:
 
 def is_gate(end: ir.Value, static: StaticValues) -> bool:
     """Whether a value goes through a sigmoid, or a Clip that stands for one, and multiplies features not its own."""
-    return any(not _same(factor, end) for factor in _factors(end, static))
+    return any(not _same(factor, end, static) for factor in _factors(end, static))
 
 
 def is_swish(end: ir.Value, static: StaticValues) -> bool:
     """Whether a value goes through a sigmoid, or a Clip that stands for one, and multiplies itself."""
-    return any(_same(factor, end) for factor in _factors(end, static))
+    return any(_same(factor, end, static) for factor in _factors(end, static))
 
 
 def makes_gate(x: ir.Value | None, end: ir.Value, static: StaticValues) -> bool:
     """Whether a layer from `x` to `end` is the first of two on globally pooled features, the second of which gates."""
-    if not _is_pooled(x):
+    if not _is_pooled(x, static):
         return False
 
     def found(node: ir.Node) -> bool:
@@ -123,24 +123,37 @@ def _factor(value: ir.Value, static: StaticValues) -> ir.Value | None:
     return None
 
 
-def _same(value: ir.Value, end: ir.Value) -> bool:
+def is_input(value: ir.Value, static: StaticValues) -> bool:
+    """Whether a value is an input of the model up to layout: what is done to it then is preprocessing."""
+    return any(source in static.inputs for source in _sources(value, static))
+
+
+def _same(value: ir.Value, end: ir.Value, static: StaticValues) -> bool:
     """Whether a value is `end` up to layout."""
-    while value is not end:
-        node = value.producer()
-        if node is None or node.op_type not in LAYOUT or not node.inputs or node.inputs[0] is None:
-            return False
-        value = node.inputs[0]
-    return True
+    return end in _sources(value, static)
 
 
-def _is_pooled(value: ir.Value | None) -> bool:
+def _is_pooled(value: ir.Value | None, static: StaticValues) -> bool:
     """Whether a value was reduced over all positions, up to layout."""
-    while value is not None:
+    sources = () if value is None else _sources(value, static)
+    return any((node := source.producer()) is not None and node.op_type in _POOLS for source in sources)
+
+
+def _sources(value: ir.Value, static: StaticValues) -> Iterator[ir.Value]:
+    """Yield a value of the signal, what it holds laid out anew, what that holds, and so on.
+
+    What is looked up in a stored table by the signal holds none of it.
+    """
+    while value not in static:
+        yield value
         node = value.producer()
-        if node is None or node.op_type in _POOLS:
-            return node is not None
-        value = node.inputs[0] if node.op_type in LAYOUT and node.inputs else None
-    return False
+        if node is None or node.op_type not in LAYOUT:
+            return
+        moved = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        signal = [operand for operand in moved if operand is not None and operand not in static]
+        if not signal:
+            return
+        value = signal[0]
 
 
 def _shifted(node: ir.Node, static: StaticValues) -> ir.Value:

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.analysis.layer_uses import LAYOUT
-from epsinas_onnx.graph.analysis.shapes import known_shape, rank_of
+from epsinas_onnx.graph.analysis.layer_uses import is_input
+from epsinas_onnx.graph.analysis.ranks import Ranks
+from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.traversal import StaticValues
 
@@ -36,7 +37,7 @@ class Layer:
 
     node: the layer, or the first of the affine operators. raw: what the first of them reads. tail: the nodes that
     multiply or shift it by stored vectors, in order. end: what the last of them gives. biased: whether a stored bias
-    is added. scaled: whether a stored scale is multiplied. channels: how many there are, along `axis`.
+    is added. scaled: whether a stored scale is multiplied. channels: how many there are, along `axis`; -1 is the last.
     """
 
     node: ir.Node
@@ -59,11 +60,11 @@ class Layer:
         return self.node.op_type in CONVOLUTIONS
 
 
-def find_layers(graph: ir.Graph, static: StaticValues) -> Iterator[Layer]:
+def find_layers(graph: ir.Graph, static: StaticValues, ranks: Ranks) -> Iterator[Layer]:
     """Yield the layers of a graph, in order."""
     taken: set[ir.Node] = set()
     for node in graph:
-        layer = _layer(node, static) or (_affine_alone(node, static) if node not in taken else None)
+        layer = _layer(node, static) or (_affine_alone(node, static, ranks) if node not in taken else None)
         if layer is not None:
             taken.update(layer.tail)
             yield layer
@@ -83,18 +84,19 @@ def _layer(node: ir.Node, static: StaticValues) -> Layer | None:
     biased = len(node.inputs) > 2 and node.inputs[2] is not None
     biased |= "A" in letters(tail)
     scaled = "M" in letters(tail)
-    return Layer(node, node.outputs[0], tail, end, biased, scaled, channels)
+    axis = -1 if node.op_type == "MatMul" else 1
+    return Layer(node, node.outputs[0], tail, end, biased, scaled, channels, axis)
 
 
-def _affine_alone(node: ir.Node, static: StaticValues) -> Layer | None:
+def _affine_alone(node: ir.Node, static: StaticValues, ranks: Ranks) -> Layer | None:
     """Return affine operators that a BatchNorm left where no layer is in front of them."""
     operands = [value for value in node.inputs if value is not None]
     signal = [value for value in operands if value not in static]
     vector = next((value for value in operands if value in static), None)
     if node.op_type not in _LETTERS or len(operands) != 2 or len(signal) != 1 or vector is None:
         return None
-    shape, rank = known_shape(vector), rank_of(signal[0])
-    if not shape or rank is None or rank < 2 or sum(dim > 1 for dim in shape) != 1 or _is_input(signal[0]):
+    shape = known_shape(vector)
+    if not shape or sum(dim > 1 for dim in shape) != 1 or is_input(signal[0], static):
         return None
     channels = max(shape)
     behind = len(shape) - 1 - shape.index(channels)
@@ -105,6 +107,9 @@ def _affine_alone(node: ir.Node, static: StaticValues) -> Layer | None:
         tail = tail[: (shifted or [0])[0] + 1]
         end = tail[-1].outputs[0]
     elif not NORMALISES.fullmatch(letters(tail)):
+        return None
+    rank = ranks.of(signal[0])
+    if rank is None or rank < behind + 2:  # axis 0 holds the samples
         return None
     return Layer(node, signal[0], tail, end, True, True, channels, rank - 1 - behind)
 
@@ -138,15 +143,6 @@ def letters(tail: Sequence[ir.Node]) -> str:
     return "".join(_LETTERS.get(node.op_type, "") for node in tail)
 
 
-def _is_input(value: ir.Value | None) -> bool:
-    """Whether a value is an input of the model up to layout: what is done to it then is preprocessing."""
-    while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in LAYOUT or not node.inputs:
-            return False
-        value = node.inputs[0]
-    return True
-
-
 def _channels(node: ir.Node, weight: ir.Value) -> int | None:
     shape = known_shape(weight)
     if shape is None or len(shape) < 2:
@@ -170,7 +166,7 @@ def _affine(value: ir.Value, static: StaticValues, channels: int, behind: int | 
     if len(uses) != 1 or value.is_graph_output() or channels == 1:
         return None
     node = uses[0].node
-    if node.domain == "" and node.op_type in ("Identity", "Cast") and node.outputs[0].dtype in FLOATS:
+    if node.domain == "" and (node.op_type == "Identity" or _casts_to_float(node)):
         return node
     if node.domain != "" or node.op_type not in _LETTERS or len(node.inputs) != 2:
         return None
@@ -182,6 +178,10 @@ def _affine(value: ir.Value, static: StaticValues, channels: int, behind: int | 
         return None
     follow = len(shape) - 1 - shape.index(channels)
     return node if follow == behind or (behind is None and follow in (1, 2, 3)) else None
+
+
+def _casts_to_float(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.attributes.get_int("to", 0) in FLOATS
 
 
 def names_of(node: ir.Node) -> list[str]:

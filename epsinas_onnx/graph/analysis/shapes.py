@@ -288,32 +288,3 @@ def fits(sizes: Sequence[int], dims: Sequence[int | str | None], batch_axis: int
 def dims_text(dims: Sequence[int | str | None], separator: str = ",") -> str:
     """Return declared dimensions for a message, `?` for one without a name."""
     return separator.join("?" if dim is None else str(dim) for dim in dims)
-
-
-# The first operand of these gives the output its rank, where inference lost it.
-_KEEPS_RANK = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu", "Softplus",
-     "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "InstanceNormalization", "Dropout", "Cast",
-     "Identity", "Pad", "Resize", "Upsample", "Concat", "Softmax"}
-)  # fmt: skip
-
-
-def rank_of(value: ir.Value | None) -> int | None:
-    """Return how many axes a value has: as inferred, or as the convolution in front of it tells; None if unknown."""
-    while value is not None:
-        if value.shape is not None:
-            return len(value.shape)
-        node = value.producer()
-        if node is None or not node.inputs:
-            return None
-        if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
-            value = node.inputs[1]
-        elif node.op_type in ("Add", "Sub", "Mul", "Div"):
-            ranks = [rank_of(operand) for operand in node.inputs]
-            known = [rank for rank in ranks if rank is not None]
-            return max(known) if known and (len(known) == len(ranks) or max(known) > 2) else None
-        elif node.op_type in _KEEPS_RANK:
-            value = node.inputs[0]
-        else:
-            return None
-    return None

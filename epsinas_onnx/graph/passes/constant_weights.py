@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.analysis.ranks import rank_of
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
-from epsinas_onnx.graph.analysis.shapes import rank_of
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.external_data import read_kept_data
 from epsinas_onnx.graph.random_table import uniform_table_nodes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.layer_uses import is_input
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.operators import Part, find_operand
 from epsinas_onnx.graph.passes.integers import HANDLERS
@@ -222,7 +223,7 @@ class Rewriter:
 
     def cuts(self, x: ir.Value | None, zero: ir.Value | None, dtype: ir.DataType | None = None) -> bool:
         """Whether a quantisation cuts off what is negative: its zero point is the smallest integer there is."""
-        if x is not None and _is_input(x):
+        if x is not None and (x in self.static or is_input(x, self.static)):
             return False
         if zero is None:
             return dtype in (None, ir.DataType.UINT8, ir.DataType.UINT16)
@@ -278,15 +279,6 @@ class Rewriter:
             graph.register_initializer(value)
             self.static.values.add(value)
         return graph.initializers[name]
-
-
-def _is_input(value: ir.Value | None) -> bool:
-    """Whether a value is an input of the model up to layout."""
-    while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in ("Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Slice"):
-            return False
-        value = node.inputs[0]
-    return value is not None
 
 
 def _element_type(value: ir.Value) -> ir.DataType | None:

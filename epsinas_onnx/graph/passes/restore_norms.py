@@ -12,8 +12,8 @@ import onnx_ir as ir
 from epsinas_onnx._util.text import NAMED, first_names
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.folded_norms import ALL, AUTO, EPSILON, NONE, FoldedNorm, find_folded
-from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, Kind
-from epsinas_onnx.graph.analysis.shapes import rank_of
+from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, Kind, Layer
+from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.traversal import StaticValues
 
@@ -49,17 +49,17 @@ class Restored:
         return notes
 
 
-def restore_batch_norms(model: ir.Model, static: StaticValues, which: str = AUTO) -> Restored:
+def restore_batch_norms(model: ir.Model, static: StaticValues, ranks: Ranks, which: str = AUTO) -> Restored:
     """Put a BatchNormalization behind each layer of `model` that one was folded into, in place.
 
     The layer loses its bias, and the affine operators behind it their place, because both are what the normalisation
     was folded into. Scale and shift are new parameters, mean and variance new statistics; none of them is ever read.
     `static` learns of them. which: see `find_folded`.
     """
-    findings = find_folded(model, static, which)
+    findings = find_folded(model, static, ranks, which)
     restored, doubts, guessed = [], [], 0
     for finding in findings:
-        if finding.kind is Kind.FOLDED and _restore(finding, static):
+        if finding.kind is Kind.FOLDED and _restore(finding, static, ranks):
             restored.append(finding)
             guessed += finding.epsilon is None
         elif finding.kind is Kind.DOUBT:
@@ -74,12 +74,13 @@ def check_which(which: object) -> None:
         raise UsageError(f"--restore-batchnorm takes {AUTO}, {NONE}, {ALL} or a pattern, not {which!r}")
 
 
-def _restore(finding: FoldedNorm, static: StaticValues) -> bool:
+def _restore(finding: FoldedNorm, static: StaticValues, ranks: Ranks) -> bool:
     layer = finding.layer
     node, end, raw = layer.node, layer.end, layer.raw
     graph = node.graph
-    if not isinstance(graph, ir.Graph) or (node.op_type == "MatMul" and rank_of(node.inputs[0]) != 2):
-        return False  # a normalisation counts channels along axis 1
+    order = _channels_first(layer, ranks)
+    if not isinstance(graph, ir.Graph) or order is None:
+        return False
     dtype = next((value.dtype for value in (raw, *node.inputs) if value and value.dtype in FLOATS), ir.DataType.FLOAT)
     parameters = []
     for what, filling in _PARAMETERS:
@@ -89,9 +90,11 @@ def _restore(finding: FoldedNorm, static: StaticValues) -> bool:
         parameters.append(parameter)
     if node.op_type in CONVOLUTIONS | {"Gemm"} and len(node.inputs) > 2:
         node.resize_inputs(2)
-    made = _normalised(f"{node.name}.batch_norm", raw, layer.axis, parameters, rank_of(raw), finding.epsilon)
+    made = _normalised(f"{node.name}.batch_norm", raw, order, parameters, finding.epsilon)
+    for new in made:
+        new.outputs[0].type = ir.TensorType(dtype)
     output = made[-1].outputs[0]
-    output.shape, output.type = end.shape, ir.TensorType(dtype)
+    output.shape = end.shape
     graph.insert_after(layer.nodes[-1], made)
     name = end.name
     end.replace_all_uses_with(output, replace_graph_outputs=True)
@@ -104,20 +107,36 @@ def _restore(finding: FoldedNorm, static: StaticValues) -> bool:
     return True
 
 
+def _channels_first(layer: Layer, ranks: Ranks) -> list[int] | None:
+    """Return the axes of a layer's result in the order that a BatchNormalization wants, empty where they have it.
+
+    None where there is no axis of channels behind that of the samples, or nothing tells which it is.
+    """
+    if layer.axis == 1:
+        return []
+    rank = ranks.of(layer.raw)
+    if rank is None or rank < 2:
+        return None
+    axis = layer.axis % rank
+    return [] if axis == 1 else [0, axis, *(other for other in range(1, rank) if other != axis)]
+
+
 def _normalised(
-    name: str, x: ir.Value, axis: int, parameters: Sequence[ir.Value], rank: int | None, epsilon: float | None
+    name: str, x: ir.Value, order: Sequence[int], parameters: Sequence[ir.Value], epsilon: float | None
 ) -> list[ir.Node]:
-    """Return a BatchNormalization of `x` over all axes but `axis`, between transpositions where that is not 1."""
+    """Return a BatchNormalization of `x`, between transpositions where its axes are to be put into another order."""
     attributes = [ir.AttrFloat32("epsilon", EPSILON if epsilon is None else epsilon)]
     normalise = ir.Node("", "BatchNormalization", [x, *parameters], attributes, name=name)
-    if axis == 1 or rank is None:
+    if not order:
         return [normalise]
-    order = [0, axis, *(other for other in range(1, rank) if other != axis)]
-    back = [order.index(position) for position in range(rank)]
+    back = [order.index(position) for position in range(len(order))]
     first = ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", order)], name=f"{name}.channels_first")
     normalise.replace_input_with(0, first.outputs[0])
     last = ir.Node("", "Transpose", normalise.outputs, [ir.AttrInt64s("perm", back)], name=f"{name}.channels_last")
     first.outputs[0].name, normalise.outputs[0].name = f"{name}.first", f"{name}.normalised"
+    dims = [None] * len(order) if x.shape is None else [x.shape[axis] for axis in order]
+    for value in (first.outputs[0], normalise.outputs[0]):
+        value.shape = ir.Shape(dims)
     return [first, normalise, last]
 
 
