@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -44,41 +44,54 @@ def demand(value: ir.Value, state: Decoding, behind: Mapping[ir.Value, Iterable[
     found = Demand(tokens=token_bound(value), value=state.seen)
     if not _holds_integers(value):
         return found
-    pending = [(value, (0, 0))]
+    pending = [(value, _WHOLE)]
     seen = {value}
     while pending:
-        current, moved = pending.pop(0)  # what comes first in the graph decides where operators disagree
+        current, way = pending.pop(0)  # what comes first in the graph decides where operators disagree
         for use in current.uses():
             asks = asked(use.node, use.idx, state)
-            if asks is not None:
-                found = _both(found, _before(asks, moved))
-            for reached, shift in _reached(use.node, use.idx):
+            if asks is not None and (way.alone or not asks.kind):
+                found = _both(found, _before(asks, way))
+            for reached, step in _reached(use.node, use.idx):
                 if reached not in seen:
                     seen.add(reached)
-                    pending.append((reached, (moved[0] + shift[0], moved[1] + shift[1])))
+                    pending.append((reached, way.then(step)))
         new = [each for each in behind.get(current, ()) if each not in seen]
         seen.update(new)
-        pending += [(each, moved) for each in new]
+        pending += [(each, way) for each in new]
     return found
 
 
-def _reached(node: ir.Node, slot: int) -> Iterator[tuple[ir.Value, tuple[int, int]]]:
-    """Yield where the entries of an operand are found again, and by how much they were moved, at least and at most."""
+@dataclass(frozen=True)
+class _Way:
+    """How entries came to where they are: moved up by so much at least and at most, and put beside others or alone."""
+
+    least: int = 0
+    most: int = 0
+    alone: bool = True
+
+    def then(self, step: _Way) -> _Way:
+        return _Way(self.least + step.least, self.most + step.most, self.alone and step.alone)
+
+
+_WHOLE = _Way()
+
+
+def _reached(node: ir.Node, slot: int) -> Iterator[tuple[ir.Value, _Way]]:
+    """Yield where the entries of an operand are found again, and how they got there."""
     if node.domain != "":
         return
-    if (node.op_type in _MOVES and slot == 0) or (node.op_type in _JOINS and (node.op_type != "Where" or slot)):
-        yield from ((output, (0, 0)) for output in node.outputs)
-    elif node.op_type == "Clip" and slot == 0:
-        return
+    if node.op_type in _MOVES and slot == 0:
+        yield from ((output, _WHOLE) for output in node.outputs)
+    elif node.op_type in _JOINS and (node.op_type != "Where" or slot):
+        yield node.outputs[0], _Way(alone=False)
     elif node.op_type == "Add" or (node.op_type == "Sub" and slot == 0):
         shift = _stored(node.inputs[1 - slot])
         if shift is not None:
             signed = shift if node.op_type == "Add" else -shift
-            yield node.outputs[0], (int(signed.min()), int(signed.max()))
+            yield node.outputs[0], _Way(int(signed.min()), int(signed.max()))
     elif node.op_type in ("Loop", "Scan"):
-        for body in node_bodies(node):
-            if slot < len(body.inputs):
-                yield body.inputs[slot], (0, 0)
+        yield from ((body.inputs[slot], _WHOLE) for body in node_bodies(node) if slot < len(body.inputs))
 
 
 def _stored(value: ir.Value | None) -> np.ndarray | None:
@@ -86,14 +99,12 @@ def _stored(value: ir.Value | None) -> np.ndarray | None:
     return None if tensor is None or not tensor.size or tensor.dtype.is_floating_point() else tensor.numpy()
 
 
-def _before(asks: Demand, moved: tuple[int, int]) -> Demand:
-    """Return what is asked of entries that were moved up by so much at least and at most."""
-    return replace(
-        asks,
-        low=None if asks.low is None else asks.low - moved[0],
-        high=None if asks.high is None or asks.kind else asks.high - moved[1],
-        value=asks.value - moved[0],
-    )
+def _before(asks: Demand, way: _Way) -> Demand:
+    """Return what is asked of entries before they were moved."""
+    if asks.kind:
+        return replace(asks, value=asks.value - way.least)
+    low = None if asks.low is None else asks.low - way.least
+    return replace(asks, low=low, high=None if asks.high is None else asks.high - way.most)
 
 
 def _both(first: Demand, second: Demand) -> Demand:

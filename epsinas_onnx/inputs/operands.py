@@ -202,9 +202,7 @@ _ASKS: dict[tuple[str, str], dict[int, Asks]] = {
     ("", "RoiAlign"): {2: _samples},
     ("", "TopK"): {1: lambda at: _below(None if (k := at.size(0, at.axis(default=-1))) is None else k + 1, 1)},
     ("", "Slice"): {3: _rank(0), 4: _divisor},
-    ("", "Pad"): {1: _number("offset", 0), 3: _rank(0)},
-    ("", "Tile"): {1: _number("ones", 1)},
-    ("", "Expand"): {1: _number("ones", 1)},
+    ("", "Pad"): {3: _rank(0)},
     ("", "CumSum"): {1: _rank(0)},
     ("", "CumProd"): {1: _rank(0)},
     ("", "DFT"): {2: _rank(0)},
@@ -242,7 +240,6 @@ _ASKS: dict[tuple[str, str], dict[int, Asks]] = {
     (_MICROSOFT, "NGramRepeatBlock"): {0: _rows(1, 1)},
     (_MICROSOFT, "CropAndResize"): {2: _samples, 3: _divisor},
     (_MICROSOFT, "ExpandDims"): {1: _rank(0)},
-    (_MICROSOFT, "Pad"): {1: _number("offset", 0)},
     (_MICROSOFT, "AttnLSTM"): {4: lambda at: _length(0, 0)(at), 12: _length(10, 1)},
     (_MICROSOFT, "DynamicQuantizeLSTM"): {4: lambda at: _length(0, 0)(at)},
 }

@@ -13,8 +13,12 @@ import pytest
 from epsinas_onnx import Status
 from epsinas_onnx.graph.analysis.caches import Decoding
 from epsinas_onnx.graph.analysis.shapes import InputSpec
+from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import make_input
+from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.inputs.operands import Demand, asked
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import decide_all
 
 from ..builders import build
 from .feeding import feeds_of, runs, scores
@@ -72,16 +76,6 @@ READERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "TopK": (
         "int64[1] i, float[N,5] x",
         "e, j = TopK(x, i)",
-        {},
-    ),
-    "Pad": (
-        "int64[4] i, float[N,5] x",
-        "e = Pad(x, i)",
-        {},
-    ),
-    "Tile": (
-        "int64[2] i, float[N,5] x",
-        "e = Tile(x, i)",
         {},
     ),
     "CumSum": (
@@ -168,6 +162,20 @@ def test_table_behind_the_range_says_nothing_of_what_fits_already() -> None:
     np.testing.assert_array_equal(folded[fits], drawn[fits])
     assert folded.min() >= 10
     assert folded.max() < 60
+
+
+def test_samples_that_are_looked_at_alone_are_counted_anew() -> None:
+    feeds = {"x": np.arange(64.0)[:, None], "i": np.arange(64)}
+    demands = {"x": Demand(), "i": Demand(kind="samples", high=4)}
+    few = few_samples(feeds, {"x": 0, "i": 0}, 64, 4, demands)
+    assert few["x"].reshape(-1).tolist() == [0, 21, 42, 63]
+    assert sorted(few["i"].tolist()) == [0, 1, 2, 3]
+
+
+def test_places_of_samples_are_known_for_few_of_them_too() -> None:
+    decided = decide_all(load_model(model_of("RoiAlign")), 64, GraphOptions())
+    assert decided.demands["i"] == Demand(kind="samples", high=64)
+    assert decided.with_batch(4).demands["i"].high == 4
 
 
 # What no CPU kernel of ONNX Runtime reads: the rule alone.
