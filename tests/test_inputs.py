@@ -13,7 +13,8 @@ from PIL import Image
 
 from epsinas_onnx import Status, score
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
-from epsinas_onnx.graph.analysis.shapes import InputSpec, model_inputs
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import KINDS, grey_ramp, kind_for, make_input, perturb
 from epsinas_onnx.inputs.given import fit, read_given, read_images

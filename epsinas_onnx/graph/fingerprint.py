@@ -17,7 +17,7 @@ from epsinas_onnx.graph.analysis.roles import Role, decide_roles
 from epsinas_onnx.graph.analysis.shapes import input_specs, model_inputs
 from epsinas_onnx.graph.attributes import attribute_texts, counts_outputs
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.passes.dequantise import Dequantised
+from epsinas_onnx.graph.passes.float_rewriter import Dequantised
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes, set_input_shapes, weights_have_shapes
 from epsinas_onnx.graph.tensor_summary import Stored, find_stored
 from epsinas_onnx.graph.traversal import StaticValues

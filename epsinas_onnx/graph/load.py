@@ -21,7 +21,8 @@ from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.operators import is_packed
-from epsinas_onnx.graph.passes.dequantise import Dequantised, dequantise
+from epsinas_onnx.graph.passes.dequantise import dequantise
+from epsinas_onnx.graph.passes.float_rewriter import Dequantised
 from epsinas_onnx.graph.passes.fold_shapes import fold_shapes
 from epsinas_onnx.graph.passes.lift_invariants import free_invariants
 from epsinas_onnx.graph.passes.upgrade_opset import OLDEST_OPSET, declared_opset, lifted

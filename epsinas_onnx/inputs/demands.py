@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.caches import Cache, Decoding, decoding
-from epsinas_onnx.graph.analysis.shapes import InputSpec, model_inputs
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.traversal import body_outputs, node_bodies
 from epsinas_onnx.inputs.operands import Demand, asked
 from epsinas_onnx.inputs.vocabulary import token_bound

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError, UsageError
-from epsinas_onnx.graph.analysis.shapes import InputSpec
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.inputs.operands import Demand
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.errors import ShapeError, UsageError
-from epsinas_onnx.graph.analysis.shapes import InputSpec, dims_text, fits
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import dims_text, fits
 
 Array = npt.NDArray[Any]
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
-from epsinas_onnx.graph.analysis.shapes import InputSpec, Shapes
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.inputs.generate import KINDS, fed_kind, folded, kind_for, make_input
 from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
 from epsinas_onnx.inputs.operands import Demand

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec, model_inputs
+from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.cost import multiply_adds, peak_bytes
 from epsinas_onnx.lump.graph import LoweredGraph

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
-from epsinas_onnx.graph.analysis.shapes import InputSpec, fixed_batch_size, known_shape
+from epsinas_onnx.graph.analysis.shapes import fixed_batch_size, known_shape
 from epsinas_onnx.graph.traversal import node_bodies
 from epsinas_onnx.lump.cost import MULTIPLYING, products
 from epsinas_onnx.lump.lower import lump

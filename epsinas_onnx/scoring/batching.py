@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.errors import RunError, ShapeError
-from epsinas_onnx.graph.analysis.shapes import InputSpec, fixed_batch_size
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import fixed_batch_size
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.inputs.minibatch import Minibatch

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.caches import Cache, find_caches, grown_caches
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.analysis.roles import RoleDecisions, decide_roles
-from epsinas_onnx.graph.analysis.shapes import InputSpec, input_specs
+from epsinas_onnx.graph.analysis.shapes import input_specs
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.load import LoadedModel, check_standard
 from epsinas_onnx.graph.passes.constant_weights import rewrite_weights

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from epsinas_onnx import Status, inspect, score
 from epsinas_onnx.errors import ModelError, ShapeError, UnsupportedError
+from epsinas_onnx.graph.analysis.input_spec import InputSpec, image_layout
 from epsinas_onnx.graph.analysis.shapes import (
     IMAGE_SIZES,
     OTHER_SIZES,
-    InputSpec,
     attempts,
     free_dimensions,
-    image_layout,
     input_specs,
     known_shape,
 )

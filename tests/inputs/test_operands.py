@@ -12,7 +12,7 @@ import pytest
 
 from epsinas_onnx import Status
 from epsinas_onnx.graph.analysis.caches import Decoding
-from epsinas_onnx.graph.analysis.shapes import InputSpec
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import make_input
 from epsinas_onnx.inputs.minibatch import few_samples

@@ -14,7 +14,7 @@ from epsinas_onnx.graph.analysis.features import feature_count
 from epsinas_onnx.graph.traversal import LAYOUT, body_outputs
 
 if TYPE_CHECKING:
-    from epsinas_onnx.graph.analysis.shapes import InputSpec
+    from epsinas_onnx.graph.analysis.input_spec import InputSpec
 
 Dims = Sequence[int | str | None]
 _MICROSOFT = "com.microsoft"

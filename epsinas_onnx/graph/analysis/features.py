@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from epsinas_onnx.graph.passes.fold_shapes import stored_shape
+from epsinas_onnx.graph.tensor_summary import stored_shape
 
 _KEEPS = frozenset(
     {"Identity", "Cast", "Reshape", "Transpose", "RotaryEmbedding", "LayerNormalization", "RMSNormalization",

@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ShapeError, UnsupportedError
 from epsinas_onnx.graph.analysis.caches import agreeing, cache_sizes, find_caches, is_open_cache, open_dims
+from epsinas_onnx.graph.analysis.input_spec import InputSpec, _fixes_several, image_layout
 from epsinas_onnx.graph.traversal import LAYOUT
 
 Shapes: TypeAlias = Mapping[str, int | Sequence[int]]
 """What a user says of shapes: a free dimension's name and its size, or an input's name and its whole shape."""
 
-IMAGE_CHANNELS = (1, 3, 4)
 IMAGE_SIZES = (224, 48, 32, 64, 320, 640)
 """Heights and widths tried in turn for images whose size the model leaves open."""
 OTHER_SIZES = (128, 512, 576, 1024, 16_000, 64, 32, 16)
 """Sizes tried in turn for every other free dimension that is not the batch."""
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of the graph: what the file declares, and what will be fed.
-
-    declared: a size, a free dimension's name, or None, per axis. shape: the concrete sizes.
-    batch_axis: the axis along which samples lie; None when all samples share this input. cache: whether it holds what
-    a decoder computed from earlier tokens, as many as there happen to be.
-    """
-
-    name: str
-    dtype: ir.DataType
-    declared: tuple[int | str | None, ...]
-    shape: tuple[int, ...]
-    batch_axis: int | None
-    cache: bool = False
-
-    @property
-    def layout(self) -> str | None:
-        """`NCHW` or `NHWC` where the input looks like images, else None (the batch axis must come first)."""
-        if self.cache or self.batch_axis not in (0, None):
-            return None
-        return image_layout(self.declared, self.dtype)
-
-    def with_batch(self, batch: int) -> InputSpec:
-        """Return the same input for `batch` samples; a file that fixes more than one has that many."""
-        if self.batch_axis is None or _fixes_several(self.declared[self.batch_axis]):
-            return self
-        shape = list(self.shape)
-        shape[self.batch_axis] = batch
-        return replace(self, shape=tuple(shape))
-
-
-def image_layout(declared: Sequence[int | str | None], dtype: ir.DataType) -> str | None:
-    """Return `NCHW` or `NHWC` for a rank-4 input of 1, 3 or 4 channels, else None.
-
-    Where every axis behind the batch is free, NCHW is assumed: it is what most exporters write.
-    """
-    if len(declared) != 4 or not (dtype.is_floating_point() or dtype == ir.DataType.UINT8):
-        return None
-    for channels in ((3,), IMAGE_CHANNELS):  # colour first: a height or width of 1 or 4 is no channel axis beside it
-        if declared[1] in channels:
-            return "NCHW"
-        if declared[3] in channels:
-            return "NHWC"
-    return "NCHW" if not any(isinstance(dim, int) for dim in declared[1:]) else None
 
 
 def model_inputs(model: ir.Model) -> list[ir.Value]:
@@ -205,11 +157,6 @@ def _is_state(value: ir.Value) -> bool:
         or (use.node.op_type in LAYOUT and use.idx == 0 and all(_is_state(output) for output in use.node.outputs))
         for use in uses
     )
-
-
-def _fixes_several(dim: int | str | None) -> bool:
-    """Whether a file fixes the size of its batch axis to more than one sample."""
-    return isinstance(dim, int) and dim > 1
 
 
 def fixed_batch_size(specs: Sequence[InputSpec]) -> int | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.graph.tensor_summary import stored_shape
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs, node_bodies
 
 Array = npt.NDArray[Any]
@@ -56,18 +57,6 @@ def _measure(node: ir.Node, dims: Sequence[Any]) -> Array:
     end = node.attributes.get("end")
     part = dims[node.attributes.get_int("start", 0) : None if end is None else int(end.value)]
     return np.asarray(math.prod(dims) if node.op_type == "Size" else part, np.int64)
-
-
-def stored_shape(value: ir.Value | None) -> list[int] | None:
-    """Return the shape of an initializer, a Constant, or a ConstantOfShape in its place."""
-    if value is None:
-        return None
-    node = value.producer()
-    if node is not None and node.op_type == "ConstantOfShape" and node.domain == "" and node.inputs[0] is not None:
-        sizes = ir.convenience.get_const_tensor(node.inputs[0])
-        return None if sizes is None else [int(size) for size in sizes.numpy()]
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
 
 
 def _computed(node: ir.Node, imports: Mapping[str, int]) -> Array | None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from epsinas_onnx.graph.analysis.shapes import InputSpec, known_shape, model_inputs
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import known_shape, model_inputs
 from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 

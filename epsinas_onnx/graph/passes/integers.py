@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from epsinas_onnx.graph.passes.float_rewriter import Handler, Rewriter
 from epsinas_onnx.graph.passes.packed import UNPACKERS
-
-if TYPE_CHECKING:
-    from epsinas_onnx.graph.passes.dequantise import Rewriter
-
-Handler: TypeAlias = "Callable[[Rewriter, ir.Node], None]"
 
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides")

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
-
 import onnx_ir as ir
 
+from epsinas_onnx.graph.passes.float_rewriter import Handler, Rewriter
 from epsinas_onnx.graph.tensor_summary import find_stored, read
-
-if TYPE_CHECKING:
-    from epsinas_onnx.graph.passes.dequantise import Rewriter
-
-
-_Unpacker: TypeAlias = "Callable[[Rewriter, ir.Node], None]"
 
 
 def _dims(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -50,7 +42,7 @@ def _fp_q4(rewriter: Rewriter, node: ir.Node) -> None:
         _product(rewriter, node, (int(sizes.flat[0]), int(sizes.flat[1])), 4)
 
 
-def _block_product(entries: int) -> _Unpacker:
+def _block_product(entries: int) -> Handler:
     """Return what replaces a product with rows of packed columns, `entries` of them in an element."""
 
     def handle(rewriter: Rewriter, node: ir.Node) -> None:
@@ -114,7 +106,7 @@ def _embed(rewriter: Rewriter, node: ir.Node) -> None:
     )  # fmt: skip
 
 
-UNPACKERS: dict[str, _Unpacker] = {
+UNPACKERS: dict[str, Handler] = {
     "MatMulNBits": _n_bits,
     "MatMulBnb4": _bnb4,
     "MatMulFpQ4": _fp_q4,

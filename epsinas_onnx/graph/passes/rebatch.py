@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from epsinas_onnx.graph.analysis.shapes import InputSpec, known_shape, model_inputs
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.graph.analysis.shapes import known_shape, model_inputs
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.traversal import StaticValues
 
