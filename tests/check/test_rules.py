@@ -14,7 +14,7 @@ from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.rules import RULES
 from tests.builders import build, external, perceptron
 from tests.check.checking import QUICK, checked, of, rules
-from tests.graph.test_restore import chain
+from tests.graph.passes.test_restore_norms import chain
 
 ROOT = Path(__file__).parents[2]
 FOLDED = ROOT / "tests" / "data" / "folded_exports.zip"

@@ -22,7 +22,7 @@ from epsinas_onnx import ModelError, fill, strip
 from epsinas_onnx.graph.fingerprint import canonical_graph, fingerprint
 from epsinas_onnx.graph.load import load_model
 from tests.builders import PERCEPTRON, build, external, perceptron, save
-from tests.test_score_invariance import beside, copied, graphs, renamed, reordered
+from tests.scoring.test_score_invariance import beside, copied, graphs, renamed, reordered
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").rglob("*.onnx"))

@@ -13,7 +13,7 @@ from epsinas_onnx import Score, score
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.scoring.options import GraphOptions
-from epsinas_onnx.scoring.plan import decide_all
+from epsinas_onnx.scoring.plan import plan
 
 from ..graph.models import run
 
@@ -25,7 +25,7 @@ def feeds_of(
     proto: onnx.ModelProto, shapes: Mapping[str, int | Sequence[int]] | None = None, attempt: int = 0
 ) -> dict[str, Array]:
     """Return the minibatch that is made for a model."""
-    decided = decide_all(load_model(proto), BATCH, GraphOptions(shapes=dict(shapes or {}), attempt=attempt))
+    decided = plan(load_model(proto), BATCH, GraphOptions(shapes=dict(shapes or {}), attempt=attempt))
     specs = [spec.with_batch(BATCH) for spec in decided.specs]
     return Minibatch("auto", 0, "m").feeds(specs, decided.demands)
 

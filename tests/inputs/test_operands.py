@@ -18,7 +18,7 @@ from epsinas_onnx.inputs.generate import make_input
 from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.inputs.operands import Demand, asked
 from epsinas_onnx.scoring.options import GraphOptions
-from epsinas_onnx.scoring.plan import decide_all
+from epsinas_onnx.scoring.plan import plan
 
 from ..builders import build
 from .feeding import feeds_of, runs, scores
@@ -173,7 +173,7 @@ def test_samples_that_are_looked_at_alone_are_counted_anew() -> None:
 
 
 def test_places_of_samples_are_known_for_few_of_them_too() -> None:
-    decided = decide_all(load_model(model_of("RoiAlign")), 64, GraphOptions())
+    decided = plan(load_model(model_of("RoiAlign")), 64, GraphOptions())
     assert decided.demands["i"] == Demand(kind="samples", high=64)
     assert decided.with_batch(4).demands["i"].high == 4
 

@@ -16,7 +16,7 @@ from epsinas_exporters.spaces import nasbench101, nasbench201, nasbenchnlp
 from epsinas_onnx import Score, Status, score
 from epsinas_onnx.inputs.generate import grey_ramp
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data in ../shared is not here")
 
 RELATIVE = 1e-4

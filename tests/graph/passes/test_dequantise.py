@@ -15,10 +15,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from epsinas_onnx import fill, inspect, score, strip
 from epsinas_onnx.graph.load import load_model
+from tests.builders import build
 
-from ..builders import build
-
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 ONE = np.asarray(1, np.float32)
 ZERO, ZERO_U = np.asarray(0, np.int8), np.asarray(0, np.uint8)
 RNG = np.random.default_rng(5)

@@ -20,8 +20,7 @@ from epsinas_onnx.inputs.generate import KINDS, grey_ramp, kind_for, make_input,
 from epsinas_onnx.inputs.given import fit, read_given, read_images
 from epsinas_onnx.inputs.operands import Demand
 from epsinas_onnx.inputs.vocabulary import token_bound
-
-from .builders import build
+from tests.builders import build
 
 Array = npt.NDArray[Any]
 FLOAT, HALF, INT64, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32

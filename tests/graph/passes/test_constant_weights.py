@@ -16,8 +16,7 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.random_table import uniform_table
 from epsinas_onnx.scoring.options import GraphOptions
 from epsinas_onnx.scoring.plan import plain_graph, plan
-
-from .models import (
+from tests.graph.models import (
     Array,
     build,
     filled,

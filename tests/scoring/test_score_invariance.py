@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, version_converter
 from epsinas_onnx import EpsinasError, Score, Status, fill, score, strip
 from epsinas_onnx.edit.anonymise import anonymise
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-EXPORTS = Path(__file__).parent / "data" / "folded_exports.zip"
+EXPORTS = Path(__file__).parents[1] / "data" / "folded_exports.zip"
 FURTHER = os.environ.get("EPSINAS_MODELS")
 LARGEST_FILLED = 8_000_000
 """Bytes of a weightless model's weights up to which they are put in, so that there is something to move or halve."""

@@ -10,10 +10,9 @@ import pytest
 
 from epsinas_onnx import ModelError, fill, inspect, rewrite, score, strip
 from epsinas_onnx.graph.load import load_model
+from tests.builders import build, perceptron
 
-from ..builders import build, perceptron
-
-MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.onnx"))
+MODELS = sorted((Path(__file__).parents[3] / "models").glob("*.onnx"))
 
 
 def without_parameters(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:

@@ -22,8 +22,7 @@ from epsinas_onnx.graph.analysis.shapes import (
 )
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.infer_shapes import set_input_shapes
-
-from .models import build
+from tests.graph.models import build
 
 FLOAT, INT64, UINT8 = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.UINT8
 

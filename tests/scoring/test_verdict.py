@@ -15,8 +15,7 @@ from epsinas_onnx import Score, Status, score
 from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.metric import normalised_dispersion
 from epsinas_onnx.scoring.verdict import Evidence, Verdict, judge
-
-from .builders import build
+from tests.builders import build
 
 Array = npt.NDArray[Any]
 

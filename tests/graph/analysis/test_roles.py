@@ -7,8 +7,7 @@ import onnx
 import pytest
 
 from epsinas_onnx.errors import ModelError, UsageError
-
-from .models import build, decisions_of, rewritten, roles_of, run_rewritten
+from tests.graph.models import build, decisions_of, rewritten, roles_of, run_rewritten
 
 W, B, S, E, C = "weight", "bias", "statistics", "embedding", "constant"
 

@@ -22,8 +22,7 @@ import pytest
 import epsinas_onnx
 from epsinas_onnx.cli.main import app
 from epsinas_onnx.report.records import CSV_FIELDS
-
-from .builders import PERCEPTRON, Done, build, command, external, new_process, perceptron, save
+from tests.builders import PERCEPTRON, Done, build, command, external, new_process, perceptron, save
 
 Array = npt.NDArray[Any]
 

@@ -15,7 +15,7 @@ from epsinas_onnx import Difference, ModelError, Status, UsageError, diff, strip
 from epsinas_onnx.report.difference import to_markdown, to_text
 from tests.builders import PERCEPTRON, Done, build, command, perceptron, save
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 CELL = "nb201-c3-c3-p-s-c3-s", "nb201-c3-c3-c3-s-c3-c3"
 WIDTH = 120

@@ -8,8 +8,7 @@ import pytest
 
 from epsinas_onnx import Score, Status, score
 from epsinas_onnx.graph.passes.rebatch import batch_axis_after_reshape
-
-from .models import Array, build, rewritten, run_rewritten
+from tests.graph.models import Array, build, rewritten, run_rewritten
 
 # Models with the batch written as {n}: free in one export and 1 in the other. {m} is the batch in a Reshape target.
 REBATCHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -20,10 +20,9 @@ from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues
+from tests.builders import build
 
-from ..builders import build
-
-EXPORTS = Path(__file__).parents[1] / "data" / "folded_exports.zip"
+EXPORTS = Path(__file__).parents[2] / "data" / "folded_exports.zip"
 FOUND = {
     "torch-resnet18": 20, "torch-resnet50": 53, "torch-mobilenet_v2": 52, "torch-mobilenet_v3_small": 34,
     "torch-efficientnet_b0": 49, "torch-densenet121": 59, "torch-regnet_y_400mf": 53, "torch-vgg11": 0,

@@ -12,8 +12,7 @@ import pytest
 
 from epsinas_onnx import Status, fill, inspect, score, strip
 from epsinas_onnx.graph.load import load_model
-
-from ..builders import build
+from tests.builders import build
 
 LOOP = (
     "(float[N,4] x) => (float[N,4] y) {{ {outputs} = Loop(three, , {carried}) <body = b (int64 i, bool c, {inputs})"

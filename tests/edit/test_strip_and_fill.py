@@ -15,9 +15,9 @@ from onnx import TensorProto, numpy_helper
 from epsinas_onnx import ModelError, UsageError, fill, inspect, score, strip
 from tests.builders import Done, build, command, external, perceptron, save
 
-MODELS = sorted((Path(__file__).parents[1] / "models").rglob("*.onnx"))
+MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
 LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
-EXPORTS = Path(__file__).parent / "data" / "folded_exports.zip"
+EXPORTS = Path(__file__).parents[1] / "data" / "folded_exports.zip"
 
 
 def result(model: Any, **options: Any) -> tuple[Any, ...]:
