@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from epsinas_onnx.scoring.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions
+from epsinas_onnx.scoring.options import (
+    DEFAULT_BATCH,
+    DEFAULT_WEIGHTS,
+    ProviderName,
+    ScoreKeywords,
+    ScoreOptions,
+    score_options,
+)
 
 
 def kebab(name: str) -> str:
@@ -42,7 +49,7 @@ class ScoreSettings(BaseModel):
     restore_batchnorm: str = "auto"
     seed: int = 0
 
-    def keywords(self) -> dict[str, Any]:
+    def keywords(self) -> ScoreKeywords:
         """Return them as the keyword arguments of `score`."""
         return {
             "weights": self.weights, "batch": self.batch, "inputs": self.input, "shapes": dict(self.shapes),
@@ -52,7 +59,8 @@ class ScoreSettings(BaseModel):
 
     def options(self, provider: str) -> ScoreOptions:
         """Return them as the scorer takes them; raises UsageError where they contradict it."""
-        return ScoreOptions(**self.keywords(), providers=provider, threads=1)
+        keywords = self.keywords() | {"providers": cast("ProviderName", provider), "threads": 1}
+        return score_options(**keywords)
 
     def changes(self, other: ScoreSettings) -> str:
         """Return in words what differs between these and others, empty where nothing does."""

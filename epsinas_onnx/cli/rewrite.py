@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from epsinas_onnx.cli.common import RestoreOption, parse_pairs, parse_shapes
 from epsinas_onnx.cli.score import NormStatsName
+
+if TYPE_CHECKING:
+    from epsinas_onnx.scoring.options import ElementType
 
 
 def rewrite_command(
@@ -40,7 +43,7 @@ def rewrite_command(
         roles=parse_pairs("--role", role or []),
         norm_stats=norm_stats.value,
         seed=seed,
-        dtype=dtype,
+        dtype=cast("ElementType", dtype),
         lump=lump,
         batch=batch,
         restore_batchnorm=restore_batchnorm,

@@ -6,7 +6,7 @@ import io
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
 from epsinas_onnx.scoring.result import Score, Status
+
+if TYPE_CHECKING:
+    from epsinas_onnx.scoring.options import ElementType
 
 
 class Format(StrEnum):
@@ -135,7 +138,7 @@ def score_command(
         norm_stats=norm_stats.value,
         providers=provider.value,
         seed=seed,
-        dtype=dtype,
+        dtype=cast("ElementType", dtype),
         restore_batchnorm=restore_batchnorm,
     )
     target = _open(output)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import onnx
 
@@ -21,7 +21,7 @@ from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_p
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
 from epsinas_onnx.lump.multiply_adds import count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
-from epsinas_onnx.scoring.options import ScoreOptions, score_options
+from epsinas_onnx.scoring.options import ScoreKeywords, ScoreOptions, score_options
 from epsinas_onnx.scoring.plan import plan
 from epsinas_onnx.scoring.result import Status, same_score
 from epsinas_onnx.scoring.single import score_or_error
@@ -94,7 +94,9 @@ class Difference:
         return {"same_graph": self.same_graph, "same_score": self.same_score, "operators": self.counts(), **record}
 
 
-def diff(before: ModelSource, after: ModelSource, *, with_score: bool = True, **options: Any) -> Difference:
+def diff(
+    before: ModelSource, after: ModelSource, *, with_score: bool = True, **options: Unpack[ScoreKeywords]
+) -> Difference:
     """Compare two models: paths, bytes, `onnx.ModelProto`, `onnx_ir.Model`, or what `score` takes beside these.
 
     Graphs are compared without their weights (see `epsinas_onnx.graph.fingerprint`), so two exports of one network

@@ -18,7 +18,7 @@ from epsinas_onnx.graph.passes.constant_weights import NormStats, rewrite_weight
 from epsinas_onnx.lump.lower import lump as lump_model
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.runtime.session import bind_constant, to_proto
-from epsinas_onnx.scoring.options import DEFAULT_BATCH, check_constant, score_options
+from epsinas_onnx.scoring.options import DEFAULT_BATCH, ElementType, check_constant, score_options
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 
 
@@ -31,7 +31,7 @@ def rewrite(
     roles: Mapping[str, str] | None = None,
     norm_stats: NormStats = "batch",
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: ElementType = "float32",
     lump: bool = False,
     batch: int | None = None,
     restore_batchnorm: str = "auto",

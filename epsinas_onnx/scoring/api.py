@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -12,7 +12,14 @@ from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
-from epsinas_onnx.scoring.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, score_options
+from epsinas_onnx.scoring.options import (
+    DEFAULT_BATCH,
+    DEFAULT_WEIGHTS,
+    ElementType,
+    ProviderName,
+    ScoreKeywords,
+    score_options,
+)
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 
@@ -28,9 +35,9 @@ def score(
     roles: Mapping[str, str] | None = None,
     norm_stats: NormStats = "batch",
     lump: bool = True,
-    providers: str = "auto",
+    providers: ProviderName = "auto",
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: ElementType = "float32",
     threads: int = 0,
     restore_batchnorm: str = "auto",
 ) -> Score:
@@ -69,7 +76,7 @@ def score(
 
 
 def score_many(
-    models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Any
+    models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Unpack[ScoreKeywords]
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order; takes the keyword arguments of `score`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import numpy as np
 
@@ -16,6 +16,11 @@ from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.graph.passes.constant_weights import NORM_STATS, NormStats
 from epsinas_onnx.graph.passes.restore_norms import check_which
 from epsinas_onnx.inputs.given import given_names
+
+ProviderName: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""Where graphs run; `auto` is CUDA where it is there."""
+ElementType: TypeAlias = Literal["float32", "model"]
+"""What graphs compute in: float32, which the metric is defined in, or the model's own float types."""
 
 DEFAULT_WEIGHTS = (1e-7, 1.0)
 DEFAULT_BATCH = 256
@@ -32,7 +37,7 @@ def check_choices(norm_stats: str, dtype: str, roles: Mapping[str, str]) -> None
     """Raise UsageError for statistics, an element type or a role that does not exist."""
     if norm_stats not in NORM_STATS:
         raise UsageError(f"there are no {norm_stats!r} statistics; choose one of {', '.join(NORM_STATS)}")
-    if dtype not in ("float32", "model"):
+    if dtype not in get_args(ElementType):
         raise UsageError(f"the element type is float32 or model (the model's own), not {dtype!r}")
     for role in roles.values():
         if role not in set(Role):
@@ -73,9 +78,9 @@ class ScoreOptions:
     roles: Mapping[str, str] = field(default_factory=dict)
     norm_stats: NormStats = "batch"
     lump: bool = True
-    providers: str = "auto"
+    providers: ProviderName = "auto"
     seed: int = 0
-    dtype: str = "float32"
+    dtype: ElementType = "float32"
     threads: int = 0
     jobs: int = 1
     restore_batchnorm: str = AUTO
@@ -115,9 +120,29 @@ class ScoreOptions:
         return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=True)
 
 
-def score_options(*, outputs: str | Sequence[str] | None = None, **options: Any) -> ScoreOptions:
+class ScoreKeywords(TypedDict, total=False):
+    """The keyword arguments of `score`, which says what each means."""
+
+    weights: tuple[float, float]
+    inputs: Any
+    batch: int
+    shapes: Shapes | None
+    outputs: str | Sequence[str] | None
+    roles: Mapping[str, str] | None
+    norm_stats: NormStats
+    lump: bool
+    providers: ProviderName
+    seed: int
+    dtype: ElementType
+    threads: int
+    restore_batchnorm: str
+
+
+def score_options(*, jobs: int = 1, **keywords: Unpack[ScoreKeywords]) -> ScoreOptions:
     """Return checked options from the keyword arguments of `score`; raises UsageError where they are wrong."""
+    given: dict[str, Any] = dict(keywords)
     for key in ("shapes", "roles"):
-        options[key] = dict(options.get(key) or {})
+        given[key] = dict(given.get(key) or {})
+    outputs = given.pop("outputs", None)
     named = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
-    return ScoreOptions(outputs=named, **options)
+    return ScoreOptions(outputs=named, jobs=jobs, **given)
