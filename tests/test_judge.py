@@ -182,6 +182,12 @@ NORMS = {
     "decomposed": """
         m = ReduceMean(h, last)  d = Sub(h, m)  p = Mul(d, d)  v = ReduceMean(p, last)  e = Add(v, eps)  s = Sqrt(e)
         q = Div(d, s)  g = Mul(q, G)  n = Add(g, B)""",
+    "pooled": """
+        m = GlobalAveragePool(h)  d = Sub(h, m)  p = Mul(d, d)  v = GlobalAveragePool(p)  e = Add(v, eps)  s = Sqrt(e)
+        r = Reciprocal(s)  f = Mul(r, G)  k = Mul(m, f)  b = Sub(B, k)  g = Mul(h, f)  n = Add(g, b)""",
+    "summed": """
+        t = ReduceSum(h, last)  m = Mul(t, share)  d = Sub(h, m)  p = Mul(d, d)  v = ReduceMean(p, last)
+        e = Add(v, eps)  s = Sqrt(e)  q = Div(d, s)  g = Mul(q, G)  n = Add(g, B)""",
 }
 
 
@@ -197,6 +203,7 @@ def over_equal_features(norm: str, width: int) -> onnx.ModelProto:
         B=(width,),
         last=np.array([-1]),
         eps=np.full((), 1e-5, np.float32),
+        share=np.full((), 1 / width, np.float32),
     )
 
 
@@ -211,8 +218,24 @@ def test_layer_norm_over_equal_features_is_constant_or_noise(
         assert result.status in (Status.CONSTANT, Status.NOISE)
 
 
-@pytest.mark.parametrize("width", [4, 6])
 @pytest.mark.parametrize("norm", NORMS)
+def test_sum_over_normalised_features_is_rounding_alone(norm: str) -> None:
+    """Features that differ have the mean 0 behind a layer norm, however it is written, and one constant sums them."""
+    proto = build(
+        f"(float[N,5,16] h) => (float[N,5,2] y) {{ {NORMS[norm]}  y = MatMul(n, U) }}",
+        U=(16, 2),
+        G=(16,),
+        B=(16,),
+        last=np.array([-1]),
+        eps=np.full((), 1e-5, np.float32),
+        share=np.full((), 1 / 16, np.float32),
+    )
+    for seed in range(3):
+        assert scored(proto, inputs="normal", weights=(0.1, 1.0), seed=seed).status is Status.NOISE
+
+
+@pytest.mark.parametrize("width", [4, 6])
+@pytest.mark.parametrize("norm", ["LayerNormalization", "decomposed"])
 def test_layer_norm_over_equal_features_is_named(norm: str, width: int) -> None:
     result = scored(over_equal_features(norm, width), inputs="normal", weights=(0.1, 1.0))
     named = r"LayerNormalization\(n\)" if norm == "LayerNormalization" else r"(Sub\(d\)|Mul\(p\)|Div\(q\))"
