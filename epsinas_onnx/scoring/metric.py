@@ -6,14 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+Mask = npt.NDArray[np.bool_]
+
+EPSILON = float(np.finfo(np.float32).eps)
+"""Spacing of float32 numbers next to 1."""
 
 
-def normalise(values: Floats) -> Floats:
+def normalise(values: Floats, skipped: Mask | None = None) -> Floats:
     """Scale `values` to [0, 1] over all entries; entries that come out as exactly 0 become NaN.
 
-    `values`: any shape, flattened; float32 as the network gave them. Returns `[n]` of the same dtype, because the
-    subtraction of the minimum in float32 decides which entries count as missing. NaN entries are ignored and stay
-    NaN. Where all entries are equal the result is all NaN.
+    `values`: any shape, flattened; float32 as the network gave them. `skipped`: `[n]`, the entries that become NaN
+    instead of those. Returns `[n]` of the same dtype, because the subtraction of the minimum in float32 decides which
+    entries count as missing. NaN entries are ignored and stay NaN. Where all entries are equal the result is all NaN.
 
     Source: the epsinas paper's published code; DESIGN section 1.
     """
@@ -24,16 +28,16 @@ def normalise(values: Floats) -> Floats:
     low, high = finite.min(), finite.max()
     with np.errstate(all="ignore"):
         scaled: Floats = (flat - low) / (high - low)
-    scaled[scaled == 0] = np.nan
+    scaled[scaled == 0 if skipped is None else skipped] = np.nan
     return scaled
 
 
-def normalised_dispersion(first: Floats, second: Floats) -> float:
+def normalised_dispersion(first: Floats, second: Floats, skipped: tuple[Mask, Mask] | None = None) -> float:
     """Return mean(|n1 - n2|) / mean(n1 and n2 together), where n is `normalise` of each output.
 
-    `first`, `second`: outputs of the same size for the two constants. Both means skip missing entries and
-    accumulate in float64. Returns NaN when no entry is present in both outputs. Raises ValueError when the
-    sizes differ.
+    `first`, `second`: outputs of the same size for the two constants. `skipped`: for each the entries that count as
+    missing, `[n]`; None for those that are exactly the minimum. Both means skip missing entries and accumulate in
+    float64. Returns NaN when no entry is present in both outputs. Raises ValueError when the sizes differ.
 
     >>> import numpy as np
     >>> normalised_dispersion(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0]))
@@ -41,7 +45,8 @@ def normalised_dispersion(first: Floats, second: Floats) -> float:
     """
     if first.size != second.size:
         raise ValueError(f"the two outputs have {first.size} and {second.size} entries; they must have equally many")
-    n1, n2 = normalise(first), normalise(second)
+    of_first, of_second = skipped or (None, None)
+    n1, n2 = normalise(first, of_first), normalise(second, of_second)
     difference = np.abs(n1 - n2)
     compared = ~np.isnan(difference)
     if not compared.any():

@@ -22,7 +22,7 @@ class Status(StrEnum):
     CONSTANT = "constant"
     """The output does not depend on the input."""
     NOISE = "noise"
-    """The outputs vary, or differ, by no more than rounding does."""
+    """The outputs vary, or differ, by no more than rounding does, or rounding decides by how much."""
     ERROR = "error"
     """The file could not be read or run; only `score_many` and the command line give this."""
 

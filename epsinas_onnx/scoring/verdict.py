@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.scoring.diagnosis import SignalLoss
-from epsinas_onnx.scoring.metric import amplification, levels_compared, normalised_dispersion, varies
-from epsinas_onnx.scoring.result import Status
+from epsinas_onnx.scoring.metric import EPSILON, Mask, amplification, levels_compared, normalised_dispersion, varies
+from epsinas_onnx.scoring.result import Status, same_score
+from epsinas_onnx.scoring.ties import choices, score_range, suspected
 
 Array = npt.NDArray[Any]
 ChannelStats: TypeAlias = Sequence[tuple[Array, Array]]
-
-EPSILON = float(np.finfo(np.float32).eps)
-"""Spacing of float32 numbers next to 1."""
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 """Below this float32 loses bits with every halving."""
@@ -48,7 +46,8 @@ SMALL_SCORE = 2.0**-10
 """Doubt a score below this: long sums with cancellation lose so much, however short the graph is."""
 
 RESOLUTION = 4.0
-"""A score counts when it is more than this many times the dispersion that the last bits alone cause."""
+"""A score counts when it is more than this many times the dispersion that the last bits alone cause; and not where
+rounding, which decides what is exactly the minimum, can make it this many times larger or smaller."""
 
 PROBES = (1.0, 0.1, 0.01)
 """Constants tried to see whether an output can vary at all. It is a piecewise analytic function of the constant, so
@@ -135,7 +134,7 @@ def _judged(evidence: Evidence, runner: Runner) -> Verdict:
     if still:
         return _without_signal(evidence, still, runner, raw_score)
     if not _doubtful(evidence, raw):
-        return Verdict(Status.OK, None, raw_score)
+        return _counted(evidence, raw, runner)
     return _measured(evidence, raw_score, runner)
 
 
@@ -167,7 +166,7 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(_grid(o) / _spread(o) for _, o in pairs)
     worst = max(shares)
     if raw is not None and worst == 0 and raw > RESOLUTION * floor:
-        return Verdict(Status.OK, None, raw)
+        return _counted(evidence, raw, runner)
     for constant, output in pairs:
         if _spread(output) < SMALLEST_NORMAL:
             reason = f"with weights {constant:g} the output spans {_spread(output):.2g}, below float32's normal range"
@@ -182,35 +181,68 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
         return Verdict(Status.OK, None, raw, note)
     return Verdict(
         Status.NOISE,
-        f"the two outputs differ by no more than rounding does: the formula gives {raw:.2g}, and rounding alone can "
-        f"give {floor:.2g}",
+        f"the two outputs differ too little to tell from rounding: the formula gives {raw:.2g}, and a score counts "
+        f"above {RESOLUTION * floor:.2g}, {RESOLUTION:g} times what rounding alone can give",
         raw,
     )
 
 
+def _counted(evidence: Evidence, raw: float, runner: Runner) -> Verdict:
+    """Return ok, with a note where rounding decides what the formula skips and that matters; noise where it is all."""
+    outputs, pairs = evidence.outputs, list(zip(evidence.weights, evidence.outputs, strict=True))
+    first, second = (suspected(output, evidence.depth) for output in outputs)
+    if not _matters(outputs, (first, second)):
+        return Verdict(Status.OK, None, raw)
+    first, second = (choices(o, runner.rerun_perturbed(c), evidence.depth, RESOLUTION) for c, o in pairs)
+    if not _matters(outputs, (first, second)):
+        return Verdict(Status.OK, None, raw)
+    low, high = score_range(*outputs, (first, second))
+    where = " and ".join(_tied(c, sets) for c, sets in zip(evidence.weights, (first, second), strict=True) if sets[1:])
+    if high <= RESOLUTION * low:
+        return Verdict(Status.OK, None, raw, f"the score lies between {low:.4g} and {high:.4g}: {where}")
+    if math.isnan(low):
+        reason = (
+            f"rounding decides whether there is a score: {where}, and without all of them nothing is left to compare"
+        )
+    else:
+        reason = f"rounding decides the score, which is anything between {low:.2g} and {high:.2g}: {where}"
+    return Verdict(Status.NOISE, reason, raw)
+
+
+def _matters(outputs: tuple[Array, Array], skipped: tuple[Sequence[Mask], Sequence[Mask]]) -> bool:
+    """Whether it makes a score that no longer counts as the same which of the sets are skipped."""
+    return any(sets[1:] for sets in skipped) and not same_score(*score_range(*outputs, skipped))
+
+
+def _tied(constant: float, sets: Sequence[Mask]) -> str:
+    exact, tied = (f"{100 * mask.mean():.3g}%" for mask in sets[:2])
+    return (
+        f"with weights {constant:g}, {tied} of the output's entries lie within rounding of its minimum, and the "
+        f"formula skips the {exact} that are exactly it"
+    )
+
+
 def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
-    moving = [(c, o) for c, o in zip(evidence.weights, evidence.outputs, strict=True) if c not in still]
-    shares = [
-        _noise_share(output, constant, runner) if _may_be_rounding(evidence, index) else 0.0
+    shares = {
+        constant: _noise_share(output, constant, runner) if _may_be_rounding(evidence, index) else 0.0
         for index, (constant, output) in enumerate(zip(evidence.weights, evidence.outputs, strict=True))
         if constant not in still
-    ]
-    varying = any(share == 0 for share in shares)
-    noisy = bool(shares) and not varying
-    if not moving:
+    }
+    if not shares:
         for constant in PROBES:
             if constant in evidence.weights:
                 continue
             plain, nudged = runner.run_probe_constant(constant)
             if np.isfinite(plain).all() and varies(plain):
-                varying = _dispersion(plain, nudged) < NOISY
-                noisy = noisy or not varying
-                if varying:
+                share = _dispersion(plain, nudged)
+                shares[constant] = share if share >= NOISY else 0.0
+                if share < NOISY:
                     break
+    varying = any(share == 0 for share in shares.values())
+    if shares and not varying:
+        constant, share = max(shares.items(), key=lambda item: item[1])
+        return Verdict(Status.NOISE, _noise(constant, share, runner), raw)
     constant = still[0]
-    if not varying and noisy:
-        constant = moving[0][0] if moving else PROBES[0]
-        return Verdict(Status.NOISE, _noise(constant, max(shares, default=1.0), runner), raw)
     if not varying:
         constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
     loss = runner.find_loss(constant)
@@ -252,9 +284,14 @@ def _overflow(constant: float, runner: Runner) -> str:
 def _noise(constant: float, share: float, runner: Runner) -> str:
     loss = runner.find_loss(constant)
     where = f"; behind {loss.place} nothing but rounding is left{runner.advice(loss)}" if loss else ""
+    changes = (
+        f"changes the output by {share:.0%} of its variation" if math.isfinite(share) else "leaves none to compare"
+    )
+    sooner = "" if share >= NOISY else ", and a move 16 times smaller by more than a quarter as much"
+    signal = f"a signal stays below {NOISY:.0%}" if share >= NOISY else "a signal answers in proportion"
     return (
-        f"with weights {constant:g} the output varies by no more than rounding does: moving the input by {CHANGE:.1g} "
-        f"of itself changes the output by {share:.0%} of its variation{where}"
+        f"with weights {constant:g} the output's variation cannot be told from rounding: moving input and weights by "
+        f"{CHANGE:.1g} of themselves {changes}{sooner}, where {signal}{where}"
     )
 
 

@@ -52,8 +52,8 @@ def sample_norms(model: ir.Model) -> list[str]:
     """Return the names of the normalisations that subtract a mean taken within a sample.
 
     Over identical features such a mean leaves rounding alone, and dividing by the deviation makes it as large as any
-    signal. Both the operators and their decomposition (x - ReduceMean(x)) count; batch normalisation, which the
-    rewriter decomposes under names of its own, does not.
+    signal. Both the operators and their decomposition (x minus an average of x, however that is taken) count; batch
+    normalisation, which the rewriter decomposes under names of its own, does not.
     """
     found = []
     centring = NORMALISATIONS - {"BatchNormalization", "RMSNormalization", "SimplifiedLayerNormalization",
@@ -65,12 +65,19 @@ def sample_norms(model: ir.Model) -> list[str]:
     return found
 
 
+_AVERAGES = frozenset({"ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool"})
+_SCALED = frozenset({"Div", "Mul", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Identity", "Cast"})
+"""What may stand between a sum and its use as a mean; their first input is the sum."""
+
+
 def _subtracts_mean(node: ir.Node) -> bool:
     if str(node.name).startswith(PREFIX) or len(node.inputs) != 2:
         return False
     value, mean = node.inputs
     producer = None if mean is None else mean.producer()
-    return producer is not None and producer.op_type == "ReduceMean" and producer.inputs[0] is value
+    while producer is not None and producer.op_type in _SCALED:
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
+    return producer is not None and producer.op_type in _AVERAGES and producer.inputs[0] is value
 
 
 def custom_operators(model: ir.Model, known: frozenset[str]) -> Mapping[str, int]:
