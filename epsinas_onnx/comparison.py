@@ -141,7 +141,7 @@ def _side(
     operators = dict(Counter(line.operator for line in graph.lines))
     roles = dict(Counter(operand.role for line in graph.lines for operand in line.operands if operand.role))
     notes = loaded.notes()
-    parameters = multiply_adds = None
+    parameters = counted = None
     decision = GraphOptions(dict(options.shapes), (), dict(options.roles), restore=options.restore_batchnorm)
     try:
         specs, decisions, restored = decide(loaded, 1, decision, allow_custom=True)
@@ -150,19 +150,20 @@ def _side(
     else:
         notes += restored.notes()
         parameters = decisions.parameters()
-        multiply_adds = count_multiply_adds(loaded, specs, decisions).known
+        counted = count_multiply_adds(loaded, specs, decisions)
     scored = score_or_error(source, options) if with_score else None
     facts = Facts(
         fingerprint=graph.fingerprint,
         size=_size(source),
         parameters=parameters,
-        multiply_adds=multiply_adds,
+        multiply_adds=None if counted is None else counted.known,
         opset=opset.get("ai.onnx"),
         status=None if scored is None else scored.status,
         score=None if scored is None else scored.score,
     )
     if scored is not None and scored.status is not Status.ERROR:
         notes = list(scored.warnings)
+    notes += [] if counted is None else counted.notes()
     reason = None if scored is None or scored.reason is None else scored.reason.removeprefix(f"{loaded.name}: ")
     return ComparedModel(
         loaded.name, producer, opset, inputs, outputs, len(graph.lines), operators, roles, facts, tuple(notes), reason

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from epsinas_onnx.counting import node_multiply_adds
+from epsinas_onnx.counting import MultiplyAdds, count_multiply_adds, minibatch_multiply_adds
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, LoadedModel, ModelSource, load_model
 from epsinas_onnx.graph.rebatch import fixed_batch
@@ -67,8 +67,8 @@ class LumpedValue:
 class Lumping:
     """What lumping does with a model, for one constant.
 
-    values: outputs of the nodes of the main graph, in order. multiply_adds: those of convolutions and matrix products,
-    in the model and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
+    values: outputs of the nodes of the main graph, in order. multiply_adds: those for the whole minibatch, in the model
+    and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
     cut_off: why the output cannot depend on the input, None where it can.
     """
 
@@ -83,7 +83,8 @@ class Inspection:
     """What `score` will do with a model; nothing was run.
 
     uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
-    lumping: what merging identical channels does; None where the graph cannot be lowered.
+    lumping: what merging identical channels does; None where the graph cannot be lowered. multiply_adds: for one
+    sample, None where not all of them could be counted; a warning says which.
     """
 
     model: str
@@ -96,6 +97,7 @@ class Inspection:
     uses: tuple[InspectedUse, ...]
     warnings: tuple[str, ...]
     lumping: Lumping | None
+    multiply_adds: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
@@ -127,6 +129,7 @@ def inspect(
     outputs = tuple(str(value.name) for value in graph.outputs)
     custom = custom_operators(loaded.model, STANDARD_DOMAINS)
     options = GraphOptions(dict(shapes or {}), (), dict(roles or {}), restore=restore_batchnorm)
+    counted = _counted(loaded.copy(), options)
     specs, decisions, restored = decide(loaded, batch, options, allow_custom=True)
     by_name = {str(value.name): value for value in model_inputs(loaded.model)}
     described = []
@@ -151,11 +154,18 @@ def inspect(
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
     warnings += [*loaded.notes(), *restored.notes()]
+    warnings += counted.notes()
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), outputs, uses,
-        tuple(warnings), None if custom else _lumping(loaded, specs, decisions),
+        tuple(warnings), None if custom else _lumping(loaded, specs, decisions), counted.known,
     )  # fmt: skip
+
+
+def _counted(loaded: LoadedModel, options: GraphOptions) -> MultiplyAdds:
+    """Count as `diff` and `check` do, for one sample; `loaded` is used up."""
+    specs, decisions, _ = decide(loaded, 1, options, allow_custom=True)
+    return count_multiply_adds(loaded, specs, decisions)
 
 
 def _lumping(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDecisions) -> Lumping | None:
@@ -164,15 +174,12 @@ def _lumping(loaded: LoadedModel, specs: Sequence[InputSpec], decisions: RoleDec
     except (Unlumpable, ModelError):  # scoring will use the plain graph, or say what is wrong with this one
         return None
     values = []
-    before = 0
     for node in loaded.model.graph:
-        outputs = [output for output in node.outputs if output in lowered.values]
-        for output in outputs:
+        for output in (output for output in node.outputs if output in lowered.values):
             found = lowered.values[output]
             whole, classes = (None, None) if found.parts is None else (found.shape, found.counts)
             values.append(LumpedValue(str(node.name), node.op_type, str(output.name), whole, classes))
-        if outputs:
-            before += node_multiply_adds(node, lowered.values) or 0
     without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
     cut_off = None if lowered.cut_off is None else lowered.cut_off.why
-    return Lumping(tuple(values), (before, lowered.multiply_adds()), without, cut_off)
+    before, after = minibatch_multiply_adds(loaded.model, lowered), lowered.multiply_adds()
+    return Lumping(tuple(values), (before.total, after.total), without, cut_off)

@@ -81,7 +81,7 @@ class Subject:
 
     @cached_property
     def counted(self) -> MultiplyAdds:
-        """Multiply-adds of convolutions, matrix products and recurrences, for one sample."""
+        """Multiply-adds of convolutions, matrix products, attention and recurrences, for one sample."""
         specs, decisions, loaded = self.decided
         return count_multiply_adds(loaded, specs, decisions)
 
