@@ -16,7 +16,7 @@ from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
 from epsinas_onnx.graph.passes.restore_norms import Restored
 from epsinas_onnx.graph.passes.upgrade_opset import declared_opset
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
-from epsinas_onnx.lump.multiply_adds import MultiplyAdds, count_multiply_adds
+from epsinas_onnx.lump.counting import MultiplyAdds, count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.result import Score
@@ -75,7 +75,7 @@ class ModelUnderCheck:
 
     @cached_property
     def counted(self) -> MultiplyAdds:
-        """Multiply-adds of convolutions, matrix products and recurrences, for one sample."""
+        """Multiply-adds of convolutions, matrix products, attention and recurrences, for one sample."""
         planned = self.planned
         return count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions)
 

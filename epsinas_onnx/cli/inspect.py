@@ -54,8 +54,10 @@ def inspect_command(
 def _print(found: Inspection, console: Console) -> None:
     opset = ", ".join(f"{domain} {version}" for domain, version in found.opset.items())
     console.print(f"[bold]{escape(found.model)}[/]: written by {escape(found.producer)}, opset {opset}")
+    products = "unknown" if found.multiply_adds is None else f"{found.multiply_adds:,}"
     console.print(
-        f"{found.nodes:,} nodes, {found.parameters:,} parameters, outputs: {escape(', '.join(found.outputs))}"
+        f"{found.nodes:,} nodes, {found.parameters:,} parameters, {products} multiply-adds for one sample, outputs: "
+        f"{escape(', '.join(found.outputs))}"
     )
     console.print()
     _print_inputs(found, console)

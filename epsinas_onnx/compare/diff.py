@@ -19,7 +19,7 @@ from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, load_proto
 from epsinas_onnx.graph.tensor_data import bytes_with_data, data_files
-from epsinas_onnx.lump.multiply_adds import count_multiply_adds
+from epsinas_onnx.lump.counting import count_multiply_adds
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.options import ScoreKeywords, ScoreOptions, score_options
 from epsinas_onnx.scoring.plan import plan
@@ -152,7 +152,7 @@ def _side(read: _Read, graph: CanonicalGraph, options: ScoreOptions, with_score:
     operators = dict(Counter(line.operator for line in graph.lines))
     roles = dict(Counter(operand.role for line in graph.lines for operand in line.operands if operand.role))
     notes = loaded.notes()
-    parameters = multiply_adds = None
+    parameters = counted = None
     try:
         planned = plan(loaded, 1, options.whole_graph(), infer=True)
     except ModelError as error:
@@ -160,19 +160,20 @@ def _side(read: _Read, graph: CanonicalGraph, options: ScoreOptions, with_score:
     else:
         notes += planned.restored.notes()
         parameters = planned.decisions.parameters()
-        multiply_adds = count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions).known
+        counted = count_multiply_adds(planned.model, planned.name, planned.specs, planned.decisions)
     scored = score_or_error(read.source, options, lambda: loaded) if with_score else None
     facts = Facts(
         fingerprint=graph.fingerprint,
         size=read.size,
         parameters=parameters,
-        multiply_adds=multiply_adds,
+        multiply_adds=None if counted is None else counted.known,
         opset=opset.get("ai.onnx"),
         status=None if scored is None else scored.status,
         score=None if scored is None else scored.score,
     )
     if scored is not None and scored.status is not Status.ERROR:
         notes = list(scored.warnings)
+    notes += [] if counted is None else counted.notes()
     reason = None if scored is None or scored.reason is None else scored.reason.removeprefix(f"{loaded.name}: ")
     return ComparedModel(
         loaded.name, producer, opset, inputs, outputs, len(graph.lines), operators, roles, facts, tuple(notes), reason

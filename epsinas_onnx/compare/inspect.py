@@ -13,8 +13,8 @@ from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.inputs.generate import fed_kind
+from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_adds
 from epsinas_onnx.lump.lower import lump
-from epsinas_onnx.lump.multiply_adds import node_multiply_adds
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.scoring.options import score_options
@@ -65,8 +65,8 @@ class LumpedValue:
 class Lumping:
     """What lumping does with a model, for one constant.
 
-    values: outputs of the nodes of the main graph, in order. multiply_adds: those of convolutions and matrix products,
-    in the model and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
+    values: outputs of the nodes of the main graph, in order. multiply_adds: those for the whole minibatch, in the model
+    and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
     cut_off: why the output cannot depend on the input, None where it can.
     """
 
@@ -81,7 +81,8 @@ class Inspection:
     """What `score` will do with a model; nothing was run.
 
     uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
-    lumping: what merging identical channels does; None where the graph cannot be lowered.
+    lumping: what merging identical channels does; None where the graph cannot be lowered. multiply_adds: for one
+    sample, None where not all of them could be counted; a warning says which.
     """
 
     model: str
@@ -94,6 +95,7 @@ class Inspection:
     uses: tuple[InspectedUse, ...]
     warnings: tuple[str, ...]
     lumping: Lumping | None
+    multiply_adds: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
@@ -144,10 +146,13 @@ def inspect(
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
     warnings += [*loaded.notes(), *planned.restored.notes(), *unjudged_notes(decisions)]
+    single = plan(loaded, 1, options.whole_graph(), infer=True)
+    counted = count_multiply_adds(single.model, single.name, single.specs, single.decisions)
+    warnings += counted.notes()
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), planned.outputs, uses,
-        tuple(warnings), None if custom else _lumping(planned),
+        tuple(warnings), None if custom else _lumping(planned), counted.known,
     )  # fmt: skip
 
 
@@ -157,15 +162,12 @@ def _lumping(planned: ModelPlan) -> Lumping | None:
     except (Unlumpable, ModelError):  # scoring will use the plain graph, or say what is wrong with this one
         return None
     values = []
-    before = 0
     for node in planned.model.graph:
-        outputs = [output for output in node.outputs if output in lowered.values]
-        for output in outputs:
+        for output in (output for output in node.outputs if output in lowered.values):
             found = lowered.values[output]
             whole, classes = (None, None) if found.parts is None else (found.shape, found.counts)
             values.append(LumpedValue(str(node.name), node.op_type, str(output.name), whole, classes))
-        if outputs:
-            before += node_multiply_adds(node, lowered.values) or 0
     without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
     cut_off = None if lowered.cut_off is None else lowered.cut_off.why
-    return Lumping(tuple(values), (before, lowered.multiply_adds()), without, cut_off)
+    before, after = minibatch_multiply_adds(planned.model, lowered), lowered.multiply_adds()
+    return Lumping(tuple(values), (before.total, after.total), without, cut_off)

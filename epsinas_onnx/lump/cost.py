@@ -1,12 +1,19 @@
-"""Estimates what a graph costs: multiply-adds of the user's and of the lowered graph, and the lowered one's memory."""
+"""Estimates what a lowered graph costs: its multiply-adds, and its memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
-from epsinas_onnx.lump.graph import LoweredGraph, Node, reads
-from epsinas_onnx.lump.value import Dims, Tensor
+import numpy as np
+import onnx_ir as ir
+
+from epsinas_onnx.graph.traversal import RANDOM
+from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, reads
+from epsinas_onnx.lump.value import Tensor
+from epsinas_onnx.multiply_adds.call import Body as CalledBody
+from epsinas_onnx.multiply_adds.call import Call, Operand
+from epsinas_onnx.multiply_adds.total import MultiplyAdds, added_up
 
 
 def peak_bytes(graph: LoweredGraph, outputs: Sequence[Tensor]) -> tuple[int, str]:
@@ -42,35 +49,41 @@ def peak_bytes(graph: LoweredGraph, outputs: Sequence[Tensor]) -> tuple[int, str
     return peak, name
 
 
-def multiply_adds(nodes: Iterable[Node]) -> int:
-    """Return the multiply-adds of the convolutions, matrix products and recurrences among nodes of a lowered graph."""
-    total = 0
+def multiply_adds(graph: LoweredGraph, outputs: Sequence[Tensor]) -> MultiplyAdds:
+    """Return the multiply-adds of a lowered graph, by the table that the user's is counted by.
+
+    What is computed from stored tensors alone is computed once for a session, and does not count.
+    """
+    stored = {*graph.initializers, *graph.derived}
+    return added_up(_calls(graph, graph.live_nodes(outputs), stored))
+
+
+def _calls(graph: LoweredGraph, nodes: Iterable[Node], stored: set[Tensor]) -> list[Call]:
+    calls = []
     for node in nodes:
-        dims = [None if tensor is None else tensor.shape for tensor in node.inputs]
-        total += products(node.op_type, dims, node.outputs[0].shape if node.outputs else None)
-    return total
+        bodies = [value for value in node.attributes.values() if isinstance(value, Body)]
+        if not bodies and node.op_type not in RANDOM and all(t is None or t in stored for t in node.inputs):
+            stored.update(node.outputs)
+            continue
+        operands = [None if t is None else Operand(t.shape, graph.initializers.get(t)) for t in node.inputs]
+        attributes = {
+            name: value.value if isinstance(value, ir.Attr) else value
+            for name, value in node.attributes.items()
+            if not isinstance(value, Body)
+        }
+        inner = [CalledBody(_calls(graph, body.nodes, stored), _endless(graph, body)) for body in bodies]
+        shapes = [tensor.shape for tensor in node.outputs]
+        calls.append(Call(node.source, node.op_type, node.domain, operands, shapes, attributes, inner, graph.opset))
+    return calls
 
 
-RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
-MULTIPLYING = frozenset({"Conv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm"}) | RECURRENT
-"""The operators whose products are counted."""
-
-
-def products(op_type: str, operands: Sequence[Dims | None], output: Dims | None) -> int:
-    """Return how many products one operator adds up: convolution, matrix product or recurrence; 0 for any other."""
-    if output is None or len(operands) < 2 or operands[0] is None or operands[1] is None:
-        return 0
-    if op_type == "Conv":
-        return math.prod(output) * math.prod(operands[1][1:])
-    if op_type == "ConvTranspose":
-        return math.prod(operands[0]) * math.prod(operands[1][1:])
-    if op_type in ("MatMul", "FusedMatMul"):
-        return math.prod(output) * operands[0][-1]
-    if op_type == "Gemm":
-        return math.prod(output) * (math.prod(operands[0]) // max(1, output[0]))
-    if op_type in RECURRENT and len(operands) > 2 and operands[2] is not None:
-        return math.prod(operands[0][:2]) * (math.prod(operands[1]) + math.prod(operands[2]))
-    return 0
+def _endless(graph: LoweredGraph, body: Body) -> bool:
+    """Whether a loop's body hands its condition on as it was given, or says true."""
+    if len(body.inputs) < 2 or not body.outputs:
+        return False
+    condition = body.outputs[0]
+    known = graph.initializers.get(condition)
+    return condition is body.inputs[1] or (known is not None and bool(np.all(known)))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -23,6 +23,7 @@ from epsinas_onnx.lump.step import SeparateRuns, Target
 from epsinas_onnx.lump.value import Cause, Lumped
 from epsinas_onnx.lump.walk import Unlumpable, Walker
 from epsinas_onnx.lump.write import write_model
+from epsinas_onnx.multiply_adds.total import MultiplyAdds
 
 __all__ = ["LumpedModel", "Unlumpable", "lump"]
 
@@ -44,7 +45,8 @@ class LumpedModel:
     constants: how many go through one run. values: what became of the user's values. outputs: by name, the
     values that are compared. cut_off: why these cannot depend on the input, None where they can.
     observed: mean and variance of batch normalisations that could be enlarging rounding alone.
-    without_rule: nodes that run as they are, on expanded operands.
+    without_rule: nodes that run as they are, on expanded operands. inner: what became of values inside of bodies; their
+    tensors cannot be seen from outside.
     """
 
     model: ir.Model
@@ -55,6 +57,7 @@ class LumpedModel:
     outputs: Mapping[str, Lumped]
     cut_off: CutOff | None
     without_rule: tuple[ir.Node, ...]
+    inner: Mapping[ir.Value, Lumped]
 
     @property
     def observed(self) -> list[tuple[Lumped, Lumped]]:
@@ -70,10 +73,9 @@ class LumpedModel:
         """Return the most bytes that live tensors of one run take together, and the name of the largest tensor."""
         return peak_bytes(self.graph, [self.context.canonical(value) for value in self.outputs.values()])
 
-    def multiply_adds(self) -> int:
-        """Return the multiply-adds of the convolutions and matrix products that the outputs need."""
-        tensors = [self.context.canonical(value) for value in self.outputs.values()]
-        return multiply_adds(self.graph.live_nodes(tensors))
+    def multiply_adds(self) -> MultiplyAdds:
+        """Return the multiply-adds that the outputs need."""
+        return multiply_adds(self.graph, [self.context.canonical(value) for value in self.outputs.values()])
 
     def exposed(self, outputs: Sequence[str]) -> dict[str, Lumped]:
         """Return the compared values and every float value that depends on the input, by name, in graph order."""
@@ -166,6 +168,7 @@ def _lowered(
         found,
         _cut_off(found.values()),
         tuple(dict.fromkeys(walker.without_rule)),
+        walker.inner,
     )
 
 

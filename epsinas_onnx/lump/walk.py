@@ -20,6 +20,8 @@ from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.registry import Outcome
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
 from epsinas_onnx.lump.value import Dims, Lumped, Tensor
+from epsinas_onnx.multiply_adds.call import Call, Operand
+from epsinas_onnx.multiply_adds.outputs import contributed_shape
 
 _KNOWN_SIZE = 4096
 """Values up to this many entries are computed while the graph is built, where nothing but stored numbers go in."""
@@ -40,7 +42,7 @@ class Unlumpable(Exception):
 class Walker:
     """Lowers graphs into a context. values: what became of each of the user's values so far.
 
-    without_rule: the user's nodes that run as they are.
+    without_rule: the user's nodes that run as they are. inner: what became of values in bodies, when last seen.
     """
 
     def __init__(self, context: Context, decisions: RoleDecisions, name: str, seed: int, inferred: bool = True) -> None:
@@ -49,6 +51,7 @@ class Walker:
         self.name = name
         self._inferred = inferred
         self.values: dict[ir.Value, Lumped] = {}
+        self.inner: dict[ir.Value, Lumped] = {}
         self.without_rule: list[ir.Node] = []
         self._uses = {(use.node, use.slot): use for use in decisions.uses if self._is_replaced(use)}
         self._seeds = embedding_seeds(decisions, seed)
@@ -79,7 +82,9 @@ class Walker:
         self.walk(graph, graph.outputs)
         outputs = [self.value(value) for value in graph.outputs]
         for value in (*bound, *(output for node in graph for output in node.outputs)):
-            self.values.pop(value, None)
+            found = self.values.pop(value, None)
+            if found is not None:
+                self.inner[value] = found
         return outputs
 
     def shape(self, value: ir.Value) -> Dims | None:
@@ -229,13 +234,21 @@ class Walker:
         start, end = step.integer("start", 0), step.node.attributes.get("end")
         return [self.context.known(np.asarray(shape[start : None if end is None else int(end.value)], np.int64))]
 
+    def _call(self, node: ir.Node, operands: Sequence[Lumped | None]) -> Call:
+        shapes = [o if o is None else Operand(None if o.parts is None else o.shape) for o in operands]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items() if not attribute.is_ref()}
+        return Call(str(node.name), node.op_type, node.domain, shapes, [], attributes)
+
     def as_it_is(self, step: Step, operands: Sequence[Lumped | None]) -> list[Lumped]:
         """Run an operator as it is, on expanded operands, once for each constant where they vary."""
         if not self._inferred:
             raise ShapesMissing
         node, context = step.node, self.context
         first = next((operand.dtype for operand in operands if operand is not None), ir.DataType.FLOAT)
-        outputs = [(step.out_shape(index), step.out_dtype(index) or first) for index in range(len(node.outputs))]
+        shapes = [step.out_shape(index) for index in range(len(node.outputs))]
+        if shapes and shapes[0] is None:
+            shapes[0] = contributed_shape(self._call(node, operands))
+        outputs = [(shape, step.out_dtype(index) or first) for index, shape in enumerate(shapes)]
 
         def make(tensors: list[Tensor | None]) -> Sequence[Tensor]:
             return context.graph.ops(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epsinas_onnx.lump.cost import multiply_adds, peak_bytes, products
-from epsinas_onnx.lump.graph import LoweredGraph
+from epsinas_onnx.lump.cost import multiply_adds, peak_bytes
+from epsinas_onnx.lump.graph import Body, LoweredGraph
 from epsinas_onnx.lump.value import Tensor
 from epsinas_onnx.lump.write import write_model
 from tests.lump.harness import run
@@ -178,21 +178,36 @@ def test_what_a_body_reads_lives_until_then(graph: LoweredGraph) -> None:
     assert peak_bytes(graph, [chosen])[0] == 4 + 400 + 200 + 400
 
 
-def test_multiply_adds_of_products() -> None:
-    assert products("Conv", [(1, 6, 8, 8), (4, 3, 3, 3)], (1, 4, 6, 6)) == 4 * 36 * 27
-    assert products("ConvTranspose", [(1, 4, 6, 6), (4, 3, 2, 2)], (1, 3, 7, 7)) == 4 * 36 * 12
-    assert products("MatMul", [(5, 2, 7), (7, 3)], (5, 2, 3)) == 5 * 2 * 3 * 7
-    assert products("MatMul", [(7,), (7, 3)], (3,)) == 21
-    assert products("Gemm", [(7, 2), (3, 7)], (2, 3)) == 42
-    assert products("Gemm", [(2, 7), (7, 3), None], (2, 3)) == 42
-    assert products("Add", [(2, 7), (2, 7)], (2, 7)) == 0
-    assert products("Conv", [None, (4, 3, 3, 3)], (1, 4, 6, 6)) == 0
-
-
-def test_multiply_adds_of_a_graph_are_those_of_its_nodes(graph: LoweredGraph) -> None:
+def test_multiply_adds_of_a_graph_are_those_that_its_outputs_need(graph: LoweredGraph) -> None:
     x = graph.input("x", (2, 3), FLOAT)
     square = graph.op("MatMul", [x, graph.constant(np.ones((3, 5), np.float32))], (2, 5))
-    y = graph.op("Gemm", [square, graph.constant(np.ones((5, 4), np.float32))], (2, 4))
-    graph.op("MatMul", [square, graph.constant(np.ones((5, 9), np.float32))], (2, 9))
-    assert multiply_adds(graph.live_nodes([y])) == 2 * 5 * 3 + 2 * 4 * 5
-    assert multiply_adds(graph.nodes) == 2 * 5 * 3 + 2 * 4 * 5 + 2 * 9 * 5
+    stored = graph.constant(np.ones((5, 4), np.float32))
+    folded = graph.op("MatMul", [stored, graph.constant(np.ones((4, 4), np.float32))], (5, 4))
+    y = graph.op("Gemm", [square, folded], (2, 4))
+    z = graph.op("MatMul", [square, graph.constant(np.ones((5, 9), np.float32))], (2, 9))
+    assert multiply_adds(graph, [y]).total == 2 * 5 * 3 + 2 * 4 * 5
+    assert multiply_adds(graph, [y, z]).total == 2 * 5 * 3 + 2 * 4 * 5 + 2 * 9 * 5
+
+
+def test_multiply_adds_of_bodies_count(graph: LoweredGraph) -> None:
+    x = graph.input("x", (2, 3), FLOAT)
+    weight = graph.constant(np.ones((3, 3), np.float32))
+
+    def body(times: int, true: bool = True) -> Body:
+        graph.open()
+        held = graph.placeholder("held", (2, 3), FLOAT)
+        inner = held
+        for _ in range(times):
+            inner = graph.op("MatMul", [inner, weight], (2, 3))
+        goes_on = graph.placeholder("condition", (), ir.DataType.BOOL)
+        condition = graph.constant(np.asarray(true))
+        return graph.close([graph.placeholder("iteration", (), ir.DataType.INT64), goes_on, held], [condition, inner])
+
+    chosen = graph.op("If", [x], (2, 3), then_branch=body(1), else_branch=body(2))
+    assert multiply_adds(graph, [chosen]).total == 2 * 18
+    trips = graph.constant(np.asarray(5))
+    assert multiply_adds(graph, [graph.op("Loop", [trips, None, x], (2, 3), FLOAT, body=body(1))]).total == 5 * 18
+    found = multiply_adds(graph, [graph.op("Loop", [trips, None, x], (2, 3), FLOAT, body=body(1, true=False))])
+    assert (found.total, found.once is None) == (18, False)
+    scanned = graph.op("Scan", [x], (2, 3), body=body(1), num_scan_inputs=1, scan_input_axes=[1])
+    assert multiply_adds(graph, [scanned]).total == 3 * 18

@@ -11,15 +11,15 @@ import pytest
 
 from epsinas_onnx import Score, Status, score
 from epsinas_onnx.scoring.metric import normalised_dispersion
-from epsinas_onnx.scoring.pipeline import Attempt
+from epsinas_onnx.scoring.reruns import Reruns
 from epsinas_onnx.scoring.result import ABSOLUTE, RELATIVE, same_score
 from epsinas_onnx.scoring.verdict import Verdict
-from tests.test_judge import FakeRunner, verdict_on
+from tests.scoring.test_verdict import FakeRunner, verdict_on
 
 Array = npt.NDArray[np.float32]
 
 MODELS = Path(__file__).parents[2] / "models"
-EXPORTS = Path(__file__).parent / "data" / "folded_exports.zip"
+EXPORTS = Path(__file__).parents[1] / "data" / "folded_exports.zip"
 ULP = np.spacing(np.float32(-12.7))
 """Step between float32 numbers at the minimum of the detector below."""
 
@@ -186,5 +186,5 @@ def test_lumped_and_plain_intervals_overlap(name: str, inputs: str, weights: tup
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("nb201-*s-c3-*.onnx")), ids=lambda path: path.stem)
 def test_looking_for_ties_runs_no_benchmark_network_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Attempt, "again")
+    monkeypatch.delattr(Reruns, "rerun_perturbed")
     assert scored(path, batch=256).status is Status.OK

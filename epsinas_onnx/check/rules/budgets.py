@@ -11,8 +11,12 @@ from pydantic import BeforeValidator, Field
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
+from epsinas_onnx.multiply_adds.call import UNKNOWN_SHAPE
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+_GIVE_SHAPES = "Give the shapes of its inputs: score.shapes in the configuration."
+_EXPORT_OTHERWISE = "Export the model without that node, or ignore the rule for the path."
 
 
 class Budget(Options):
@@ -48,13 +52,14 @@ def _parameters(model: ModelUnderCheck, options: Budget) -> Iterator[Problem]:
 def _multiply_adds(model: ModelUnderCheck, options: Budget) -> Iterator[Problem]:
     if options.max is None:
         return
-    total, uncounted = model.counted
-    if total > options.max:
-        yield _over("multiply-adds for one sample", total, options.max)
-    elif uncounted is not None:
+    counted = model.counted
+    if counted.total > options.max:
+        yield _over("multiply-adds for one sample", counted.total, options.max)
+        return
+    for note in counted.notes():
         yield Problem(
-            f"its multiply-adds cannot all be counted, since a shape at node {uncounted} is unknown",
-            fix="Give the shapes of its inputs: score.shapes in the configuration.",
+            f"it may have more multiply-adds than the {counted.total:,} that are counted: {note}",
+            fix=_GIVE_SHAPES if counted.why == UNKNOWN_SHAPE else _EXPORT_OTHERWISE,
         )
 
 
@@ -77,7 +82,7 @@ BUDGETS = (
     Rule(
         "multiply-add-budget",
         Severity.ERROR,
-        "One sample takes more multiply-adds (convolutions, matrix products, recurrences) than allowed.",
+        "One sample takes more multiply-adds (convolutions, matrix products, attention, recurrences) than allowed.",
         "They decide how long a device computes; the score does not know them.",
         "Make the network narrower, the input smaller, or raise max.",
         "Leave `max` out, or give another one for the path.",
