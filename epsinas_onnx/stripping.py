@@ -52,10 +52,22 @@ def strip(
     bit. What was decided by the traces of an exporter (folded BatchNorm) is written into the graph; stack traces and
     documentation are left out. External data is not read, but for tensors that stay.
 
-    anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go too.
-    Inputs keep the word of their name that decides what is fed (such as `mask`). output: also written to this path.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        output: also written to this path.
+        anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go
+            too. Inputs keep the word of their name that decides what is fed (such as `mask`).
 
-    Raises ModelError when the model cannot be read, or the file cannot be written.
+    Returns:
+        The model, kilobytes of it.
+
+    Raises:
+        ModelError: the model cannot be read, or the file not written.
+
+    Examples:
+        >>> light = strip("models/mlp.onnx", anonymise=True)
+        >>> print(light.graph.node[0].op_type, light.producer_name or "nobody")
+        ConstantOfShape nobody
     """
     loaded = load_model(model)
     proto = load_proto(model, loaded.name)

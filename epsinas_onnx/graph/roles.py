@@ -17,7 +17,7 @@ from epsinas_onnx.graph.static import StaticValues, all_graphs
 
 
 class Role(StrEnum):
-    """What a stored tensor is at one place of use (DESIGN section 3)."""
+    """What a stored tensor is at one place of use (docs/roles.md)."""
 
     WEIGHT = "weight"
     """Becomes the constant c."""
