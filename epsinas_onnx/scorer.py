@@ -40,11 +40,12 @@ def score(
 
     Args:
         model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
-        weights: the two constants that all weights are set to, one after the other; finite in float32, and different.
+        weights: the two constants that all weights are set to, one after the other, 1e-7 and 1 unless given; finite in
+            float32, and different.
         inputs: `auto` (the grey ramp for images, seeded normal for other floats, seeded tokens for integers), `grey`,
             `normal`, `uniform` or `tokens`; an array `[batch, ...]`; a mapping of input name to array; a .npy or .npz
             path; or a folder of images. Given arrays decide the batch.
-        batch: samples in the minibatch, at least 2.
+        batch: samples in the minibatch, at least 2; 256 unless given.
         shapes: sizes of free dimensions by name, and whole shapes by input name; the batch axis always follows `batch`.
         outputs: which values to compare, flattened together; any float value of the main graph. None: the first float
             output.
