@@ -129,7 +129,7 @@ def run_ratio(arch: str, data: bytes, threads: int) -> float:
 
 
 class ByHand:
-    """Writes the network of an architecture for both constants, one channel each, the way DESIGN section 4 describes.
+    """Writes the network of an architecture for both constants, one channel each (docs/lumping.md).
 
     Activations are [1, 2 * batch, height, width]: a depthwise convolution is a box filter, and batch normalisation
     is an InstanceNormalization of [1, 2, batch * height * width]. Channels that a convolution sums up go into epsilon.

@@ -4,10 +4,10 @@ EpsinasError
 ├── UsageError            the call is wrong, whatever the file: constants, options, given inputs     exit code 2
 │   └── MissingRuntime    no ONNX Runtime is installed                                               exit code 2
 └── ModelError            this file cannot be read or run; other files of a batch go on              exit code 3
-├── ShapeError        a shape that is unknown, or does not fit the model
-├── UnsupportedError  an operator, domain or type that cannot be scored
-├── OutOfMemory       refused before it is allocated
-└── RunError          ONNX Runtime refused the graph or failed in it
+    ├── ShapeError        a shape that is unknown, or does not fit the model
+    ├── UnsupportedError  an operator, domain or type that cannot be scored
+    ├── OutOfMemory       refused before it is allocated
+    └── RunError          ONNX Runtime refused the graph or failed in it
 """
 
 from __future__ import annotations

@@ -15,7 +15,13 @@ _MOST_COMPARED = 1_000_000
 
 @dataclass(frozen=True)
 class NodeText:
-    """A node of one of the models. name: in its file. text: stored operands and attributes, for a person."""
+    """A node of one of the models.
+
+    Attributes:
+        name: in its file.
+        operator: its operator.
+        text: stored operands and attributes, for a person.
+    """
 
     name: str
     operator: str
@@ -24,7 +30,13 @@ class NodeText:
 
 @dataclass(frozen=True)
 class ChangedNode:
-    """A node that both models have, and that is not the same. changes: one sentence part each."""
+    """A node that both models have, and that is not the same.
+
+    Attributes:
+        before: in the first model.
+        after: in the second.
+        changes: what is different, one part of a sentence each.
+    """
 
     before: NodeText
     after: NodeText
@@ -33,7 +45,14 @@ class ChangedNode:
 
 @dataclass(frozen=True)
 class ChangedRole:
-    """A stored operand that has another role in the second model. before, after: names of the node."""
+    """A stored operand that has another role in the second model.
+
+    Attributes:
+        before: the name of the node in the first model.
+        after: its name in the second.
+        slot: which input of the node it is.
+        roles: in the first model, and in the second.
+    """
 
     before: str
     after: str
@@ -43,7 +62,15 @@ class ChangedRole:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What became of the nodes, in graph order. outputs: outputs that are another value or hold another type."""
+    """What became of the nodes, in graph order.
+
+    Attributes:
+        removed: nodes of the first model that the second has not.
+        added: nodes of the second that the first has not.
+        changed: nodes that both have, and that are not the same.
+        roles: stored operands with another role.
+        outputs: outputs that are another value or hold another type, a line each.
+    """
 
     removed: tuple[NodeText, ...]
     added: tuple[NodeText, ...]

@@ -31,9 +31,19 @@ from epsinas_onnx.scoring.single import score_or_error
 class ComparedModel:
     """One of the two models.
 
-    inputs, outputs: name, element type and shape as the file declares them. operators, roles: how often each occurs in
-    what the outputs depend on. notes: what a reader of the score should know, restored BatchNorm among it. reason: why
-    there is no score. facts: the score and its status are None where none was asked for, size for a model in memory.
+    Attributes:
+        model: where it came from: a path, or `<bytes>`, `<ModelProto>`, `<ir.Model>`.
+        producer: which program wrote the file, and its version.
+        opset: version of the operator set by domain; the standard domain is `ai.onnx`.
+        inputs: name, element type and shape of each, as the file declares them.
+        outputs: name, element type and shape of each, as the file declares them.
+        nodes: how many nodes the outputs depend on.
+        operators: how often each occurs in what the outputs depend on.
+        roles: how often each occurs in what the outputs depend on.
+        facts: what has a number; the score and its status are None where none was asked for, the size for a model in
+            memory.
+        notes: what a reader of the score should know, restored BatchNorm among it.
+        reason: why there is no score; None where there is one, or none was asked for.
     """
 
     model: str
@@ -53,7 +63,11 @@ class ComparedModel:
 class Difference:
     """What changed from model `before` to model `after`.
 
-    alignment: nodes and roles; empty where the graphs are the same. inputs: the ones that changed, a line each.
+    Attributes:
+        before: the first model.
+        after: the second model.
+        alignment: what became of nodes and roles; empty where the graphs are the same.
+        inputs: the ones that changed, a line each.
     """
 
     before: ComparedModel
@@ -97,15 +111,29 @@ class Difference:
 def diff(
     before: ModelSource, after: ModelSource, *, with_score: bool = True, **options: Unpack[ScoreKeywords]
 ) -> Difference:
-    """Compare two models: paths, bytes, `onnx.ModelProto`, `onnx_ir.Model`, or what `score` takes beside these.
+    """Compare two models, without their weights.
 
-    Graphs are compared without their weights (see `epsinas_onnx.graph.fingerprint`), so two exports of one network
-    differ in nothing, whatever was trained. with_score: whether both are scored; otherwise nothing is run. options:
-    the keyword arguments of `score`; parameters, multiply-adds and notes follow them too. A model that cannot be
-    scored has the status `error` and the reason.
+    Two exports of one network differ in nothing, whatever was trained, and however nodes are named and ordered.
 
-    Raises ModelError where one of the models cannot be read, one sentence for both where it is both; UsageError for
-    wrong arguments.
+    Args:
+        before: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`.
+        after: the same, for the model that it is compared with.
+        with_score: whether both are scored; otherwise nothing is run.
+        **options: how both are scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`,
+            `lump`, `providers`, `seed`, `dtype`, `threads` and `restore_batchnorm`, each the keyword argument that
+            `score` has; parameters, multiply-adds and notes follow them too.
+
+    Returns:
+        A Difference. A model that cannot be scored has the status `error` in it, and the reason.
+
+    Raises:
+        ModelError: one of the models cannot be read, one sentence for both where it is both.
+        UsageError: an argument is wrong.
+
+    Examples:
+        >>> found = diff("models/nb201-p-s-n-n-n-s.onnx", "models/nb201-s-s-s-s-s-s.onnx", with_score=False)
+        >>> found.same_graph, found.counts()
+        (False, {'AveragePool': -15, 'Mul': -45})
     """
     checked = score_options(**options)
     one, two = _read(before, after, checked)

@@ -24,7 +24,16 @@ from epsinas_onnx.scoring.warnings import custom_operators, unjudged_notes
 
 @dataclass(frozen=True)
 class InspectedUse:
-    """One use of a stored tensor. place: `NODE:SLOT`, as `--role` takes it. shape: None where unknown."""
+    """One use of a stored tensor.
+
+    Attributes:
+        place: `NODE:SLOT`, as `--role` takes it.
+        operator: of the node.
+        tensor: the name of the operand.
+        shape: of the operand as the node sees it; None where unknown.
+        role: `weight`, `bias`, `statistics`, `embedding` or `constant`.
+        rule: what decided, in words.
+    """
 
     place: str
     operator: str
@@ -36,7 +45,17 @@ class InspectedUse:
 
 @dataclass(frozen=True)
 class InspectedInput:
-    """One input. declared: sizes, names of free dimensions, or None. fed: the shape and the kind of values."""
+    """One input, and what will be fed.
+
+    Attributes:
+        name: in the file.
+        dtype: the element type, as ONNX calls it.
+        declared: for each axis its size, the name of a free dimension, or None.
+        shape: what will be fed.
+        batch_axis: which axis holds the samples; None where none does.
+        kind: what the values will be, such as `grey` or `tokens`.
+        tokens: entries of the smallest table that the values index; None where they index none of known size.
+    """
 
     name: str
     dtype: str
@@ -49,9 +68,14 @@ class InspectedInput:
 
 @dataclass(frozen=True)
 class LumpedValue:
-    """What lumping makes of one value. shape: the whole value; classes: how many of them each axis has.
+    """What lumping makes of one value.
 
-    Both are None where the shape is known at run time only.
+    Attributes:
+        node: the name of the node that computes it.
+        operator: of that node.
+        value: its name.
+        shape: of the whole value; None where it is known at run time only.
+        classes: how many classes of equal indices each axis has, as many numbers as `shape`; None where that is.
     """
 
     node: str
@@ -65,9 +89,11 @@ class LumpedValue:
 class Lumping:
     """What lumping does with a model, for one constant.
 
-    values: outputs of the nodes of the main graph, in order. multiply_adds: those for the whole minibatch, in the model
-    and in the lumped graph. without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
-    cut_off: why the output cannot depend on the input, None where it can.
+    Attributes:
+        values: outputs of the nodes of the main graph, in order.
+        multiply_adds: those for the whole minibatch, in the model and in the lumped graph.
+        without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
+        cut_off: why the output cannot depend on the input, None where it can.
     """
 
     values: tuple[LumpedValue, ...]
@@ -80,9 +106,18 @@ class Lumping:
 class Inspection:
     """What `score` will do with a model; nothing was run.
 
-    uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
-    lumping: what merging identical channels does; None where the graph cannot be lowered. multiply_adds: for one
-    sample, None where not all of them could be counted; a warning says which.
+    Attributes:
+        model: where it came from: a path, or `<bytes>`, `<ModelProto>`, `<ir.Model>`.
+        producer: which program wrote the file, and its version.
+        opset: version of the operator set by domain; the standard domain is `ai.onnx`.
+        nodes: nodes of the graph as loaded, functions inlined, bodies included.
+        parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
+        inputs: in the order of the file, without those that hold weights.
+        outputs: names, in the order of the file.
+        uses: every float tensor that is stored or computed from stored ones, where it meets the signal, in graph order.
+        warnings: what is odd about the file, a sentence each.
+        lumping: what merging identical channels does; None where the graph cannot be lowered.
+        multiply_adds: for one sample, None where not all of them could be counted; a warning says which.
     """
 
     model: str
@@ -115,8 +150,29 @@ def inspect(
 ) -> Inspection:
     """Decide roles and inputs of `model` as `score` would, and return them with the reasons.
 
-    The arguments are those of `score`. Custom operators are a warning here, where `score` refuses them.
-    Raises ModelError when the file cannot be read, UsageError for a role that does not exist.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        shapes: sizes of free dimensions by name, and whole shapes by input name.
+        roles: glob over `NODE:SLOT`, node or tensor name to `weight`, `bias`, `statistics`, `embedding` or `constant`.
+        batch: samples in the minibatch that would be fed.
+        inputs: the kind that would be fed: `auto`, `grey`, `normal`, `uniform` or `tokens`.
+        restore_batchnorm: behind which layers a folded BatchNormalization is put back: `auto`, `none`, `all`, or a glob
+            over node names.
+
+    Returns:
+        An Inspection. Custom operators are a warning in it, where `score` refuses them.
+
+    Raises:
+        ModelError: the file cannot be read.
+        UsageError: a role does not exist, or `restore_batchnorm` is wrong.
+
+    Examples:
+        >>> found = inspect("models/lstm.onnx")
+        >>> for use in found.uses[:3]:
+        ...     print(use.place, use.role)
+        embedding:0 embedding
+        lstm0:1 weight
+        lstm0:2 weight
     """
     options = score_options(shapes=shapes, roles=roles, restore_batchnorm=restore_batchnorm)
     loaded = load_model(model, options.named_inputs)

@@ -58,14 +58,33 @@ def fill(
 ) -> onnx.ModelProto:
     """Return `model` with every weight stored in it, drawn anew: a runnable model of this architecture.
 
-    init: one of `Initialisation`. value: what `constant` sets every weight to. seed: the same seed gives the same
-    weights, tensor by tensor, whatever else is in the model. Vectors that are no matrix where they are used are scales
-    and become 1; biases become 0, running means 0 and variances 1; embeddings are standard normal; integers of packed
-    weights are drawn from their whole range. Tensors that nothing learns stay as they are. output: also written to this
-    path; weights of more than 1.9 GB go into `OUTPUT.data` beside it.
+    Vectors that are no matrix where they are used are scales and become 1; biases become 0, running means 0 and
+    variances 1; embeddings are standard normal; integers of packed weights are drawn from their whole range. Tensors
+    that nothing learns stay as they are.
 
-    Raises UsageError for an unknown initialisation, ModelError when the model cannot be read, the file not be written,
-    or the weights are too many for a model without a file.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        init: how weights are drawn: `kaiming` (normal, variance 2 / fan-in), `xavier` (uniform, variance
+            2 / (fan-in + fan-out)), `normal` (standard deviation 0.02), or `constant`.
+        value: what `constant` sets every weight to.
+        seed: the same seed gives the same weights, tensor by tensor, whatever else is in the model.
+        output: also written to this path; weights of more than 1.9 GB go into `OUTPUT.data` beside it.
+
+    Returns:
+        The model with its weights.
+
+    Raises:
+        UsageError: the initialisation is unknown.
+        ModelError: the model cannot be read, the file not be written, or the weights are too many for a model without
+            a file.
+
+    Source:
+        He et al. (2015), Glorot and Bengio (2010).
+
+    Examples:
+        >>> runs = fill("models/mlp.onnx", "xavier", seed=1)
+        >>> [list(tensor.dims) for tensor in runs.graph.initializer][:2]
+        [[512, 784], [512]]
     """
     if init not in set(Initialisation):
         raise UsageError(f"there is no initialisation {init!r}; choose one of {', '.join(Initialisation)}")

@@ -38,15 +38,36 @@ def rewrite(
 ) -> onnx.ModelProto:
     """Return `model` with every weight equal to `weight`, every bias 0, and no weight bytes.
 
-    The inputs and outputs keep their names, and free dimensions stay free. weight: any finite number. output: also
-    written to this path. The other arguments are those of `score`. The result is what `score --no-lump` runs for this
-    constant.
+    The inputs and outputs keep their names, and free dimensions stay free. The result is what `score --no-lump` runs
+    for this constant.
 
-    lump: whether identical channels are merged. The graph is then for one minibatch size, `batch` (256 unless given),
-    and its outputs hold one representative of each class along every axis, in the order of their first indices.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        weight: what every weight becomes; any finite number.
+        output: also written to this path.
+        shapes: sizes of free dimensions by name, and whole shapes by input name.
+        roles: glob over `NODE:SLOT`, node or tensor name to `weight`, `bias`, `statistics`, `embedding` or `constant`.
+        norm_stats: what BatchNormalization in inference form uses: the minibatch's own statistics (`batch`), mean 0 and
+            variance 1 (`reset`), or those in the file (`stored`).
+        seed: of embedding tables.
+        dtype: the arithmetic: `float32`, or `model` for the model's own float types.
+        lump: whether identical channels are merged. The graph is then for one minibatch size, and its outputs hold one
+            representative of each class along every axis, in the order of their first indices.
+        batch: the minibatch size of a lumped graph, 256 where None; without `lump` the batch stays free.
+        restore_batchnorm: behind which layers a folded BatchNormalization is put back: `auto`, `none`, `all`, or a glob
+            over node names.
 
-    Raises ModelError when the model cannot be read or rewritten, or the file not written; UsageError for a weight
-    that float32 cannot hold.
+    Returns:
+        A standard ONNX model.
+
+    Raises:
+        ModelError: the model cannot be read or rewritten, or the file not written.
+        UsageError: float32 cannot hold the weight, or another argument is wrong.
+
+    Examples:
+        >>> constant = rewrite("models/mlp.onnx", 1e-3)
+        >>> [value.name for value in constant.graph.output]
+        ['output']
     """
     check_constant(weight)
     options = score_options(

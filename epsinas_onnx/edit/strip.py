@@ -61,12 +61,26 @@ def strip(
     BatchNorm) is written into the graph; stack traces and documentation are left out. External data is not read, but
     for tensors that stay.
 
-    anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go too.
-    Inputs keep the word of their name that decides what is fed (such as `mask`). output: also written to this path.
-    roles: as for `score`; what they decide is written into the graph, so that it need not be told again.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        output: also written to this path.
+        anonymise: whether nodes, values and dimensions get new names, and the producer, descriptions and metadata go
+            too. Inputs keep the word of their name that decides what is fed (such as `mask`).
+        roles: glob over `NODE:SLOT`, node or tensor name to a role, as for `score`; what they decide is written into
+            the graph, so that it need not be told again.
 
-    Raises UsageError for a role that does not exist; ModelError when the model cannot be read, when it stores tensors
-    at an operator that nobody judged and no role says whether they are weights, or when the file cannot be written.
+    Returns:
+        The model, kilobytes of it.
+
+    Raises:
+        UsageError: a role does not exist.
+        ModelError: the model cannot be read; it stores tensors at an operator that nobody judged, and no role says
+            whether they are weights; or the file cannot be written.
+
+    Examples:
+        >>> light = strip("models/mlp.onnx", anonymise=True)
+        >>> print(light.graph.node[0].op_type, light.producer_name or "nobody")
+        ConstantOfShape nobody
     """
     loaded = load_model(model)
     proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 
 class Role(StrEnum):
-    """What a stored tensor is at one place of use (DESIGN section 3)."""
+    """What a stored tensor is at one place of use (docs/roles.md)."""
 
     WEIGHT = "weight"
     """Becomes the constant c."""

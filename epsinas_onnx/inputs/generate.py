@@ -88,7 +88,7 @@ def make_input(
     index: the input's place among those that are drawn at random, so that two inputs of one seed differ. longest: what
     a length is set to, the longest axis of its own where None.
 
-    The grey ramp fills sample i of B with i / B (DESIGN section 2), times 255 for uint8.
+    The grey ramp fills sample i of B with i / B, times 255 for uint8 (docs/metric.md).
     Raises UnsupportedError for string inputs and element types that NumPy lacks.
     """
     if kind not in KINDS:

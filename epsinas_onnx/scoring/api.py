@@ -43,30 +43,44 @@ def score(
 ) -> Score:
     """Score one ONNX model without training it, and without reading its weights.
 
-    model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
-    weights: the two constants that all weights are set to, one after the other.
-    inputs: `auto` (the grey ramp for images, seeded normal for other floats, seeded tokens for integers), `grey`,
-        `normal`, `uniform` or `tokens`; an array `[batch, ...]`; a mapping of input name to array; a .npy or .npz
-        path; or a folder of images. Given arrays decide the batch.
-    batch: samples in the minibatch, at least 2.
-    shapes: sizes of free dimensions by name, and whole shapes by input name; the batch axis always follows `batch`.
-    outputs: which values to compare, flattened together; any float value of the main graph. None: the first float
-        output.
-    roles: glob over `NODE:SLOT`, node or tensor name to `weight`, `bias`, `statistics`, `embedding` or `constant`.
-    norm_stats: what BatchNormalization in inference form uses: the minibatch's own statistics (the definition of the
-        metric), mean 0 and variance 1 (`reset`), or those in the file (`stored`).
-    lump: whether identical channels are computed once (docs/lumping.md), which changes the score by rounding alone;
-        False runs the plain graph.
-    providers: `cpu`, `cuda`, `tensorrt`, or `auto`. threads: intra-op threads, 0 for one a core.
-    dtype: the arithmetic: `float32`, which the metric is defined in, or `model` for the model's own float types.
-    seed: of random inputs and of embedding tables.
-    restore_batchnorm: behind which layers a BatchNormalization is put back that an exporter folded into them: `auto`
-        (where there is evidence), `none`, `all` (every convolution but heads), or a glob over node names.
+    Args:
+        model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
+        weights: the two constants that all weights are set to, one after the other, 1e-7 and 1 unless given; finite in
+            float32, and different.
+        inputs: `auto` (the grey ramp for images, seeded normal for other floats, seeded tokens for integers), `grey`,
+            `normal`, `uniform` or `tokens`; an array `[batch, ...]`; a mapping of input name to array; a .npy or .npz
+            path; or a folder of images. Given arrays decide the batch.
+        batch: samples in the minibatch, at least 2; 256 unless given.
+        shapes: sizes of free dimensions by name, and whole shapes by input name; the batch axis always follows `batch`.
+        outputs: which values to compare, flattened together; any float value of the main graph. None: the first float
+            output.
+        roles: glob over `NODE:SLOT`, node or tensor name to `weight`, `bias`, `statistics`, `embedding` or `constant`.
+        norm_stats: what BatchNormalization in inference form uses: the minibatch's own statistics (`batch`, the
+            definition of the metric), mean 0 and variance 1 (`reset`), or those in the file (`stored`).
+        lump: whether identical channels are computed once (docs/lumping.md), which changes the score by rounding alone;
+            False runs the plain graph.
+        providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+        seed: of random inputs and of embedding tables.
+        dtype: the arithmetic: `float32`, which the metric is defined in, or `model` for the model's own float types.
+        threads: intra-op threads, 0 for one a core.
+        restore_batchnorm: behind which layers a BatchNormalization is put back that an exporter folded into them:
+            `auto` (where there is evidence), `none`, `all` (every convolution but heads), or a glob over node names.
 
-    Returns a Score whose `status` says whether there is a number. Raises UsageError for wrong arguments, ModelError
-    (ShapeError, UnsupportedError, OutOfMemory, RunError) when this model cannot be scored.
+    Returns:
+        A Score whose `status` says whether there is a number.
 
-    Source: the epsinas paper's metric, as DESIGN section 1 fixes it.
+    Raises:
+        UsageError: an argument is wrong, whatever the model; MissingRuntime where no ONNX Runtime is installed.
+        ModelError: this model cannot be scored: ShapeError, UnsupportedError, OutOfMemory or RunError where one of them
+            says it better.
+
+    Source:
+        The epsinas paper's metric, as docs/metric.md fixes it.
+
+    Examples:
+        >>> result = score("models/nb201-p-c1-s-c1-s-s.onnx", batch=16)
+        >>> print(result.status, result.batch, result.input, f"{result.parameters:,}")
+        ok 16 grey 128,721
     """
     options = score_options(
         weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
@@ -78,12 +92,30 @@ def score(
 def score_many(
     models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Unpack[ScoreKeywords]
 ) -> Iterator[Score]:
-    """Score many models, yielding one Score each, in order; takes the keyword arguments of `score`.
+    """Score many models, yielding one Score each, in order.
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
-    kills its worker process. jobs: worker processes, each with one intra-op thread; 1 scores in this process, unless
-    `isolate` asks for a worker process all the same: some files make ONNX Runtime end the process that runs them.
-    Raises UsageError for wrong arguments, before anything is scored.
+    kills its worker process.
+
+    Args:
+        models: what `score` takes, any number of them; read as they are needed.
+        jobs: worker processes, each with one intra-op thread; 1 scores in this process.
+        isolate: whether one job scores in a worker process all the same: some files make ONNX Runtime end the process
+            that runs them.
+        **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
+            `providers`, `seed`, `dtype`, `threads` and `restore_batchnorm`, each the keyword argument that `score` has.
+
+    Returns:
+        An iterator over as many Scores as there are models.
+
+    Raises:
+        UsageError: an argument is wrong; said before anything is scored.
+
+    Examples:
+        >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
+        ...     print(result.model, result.status)
+        models/mlp.onnx noise
+        models/missing.onnx error
     """
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")

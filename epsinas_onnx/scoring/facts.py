@@ -11,9 +11,14 @@ from epsinas_onnx.scoring.result import Status
 class Facts:
     """What is known of a model; None where it could not be found out, or where nobody asked for the score.
 
-    fingerprint: of the weightless graph, see `epsinas_onnx.graph.fingerprint`. size: bytes of the file, and of
-    its external data. parameters: elements of all learned tensors. multiply_adds: of convolutions, matrix products
-    and recurrences, for one sample. opset: of the standard domain. status, score: see `epsinas_onnx.scoring.result`.
+    Attributes:
+        fingerprint: of the graph without weights, names and node order, in hexadecimal digits.
+        size: bytes of the file, and of its external data.
+        parameters: elements of all learned tensors.
+        multiply_adds: of convolutions, matrix products, attention and recurrences, for one sample.
+        opset: version of the standard operator set.
+        status: whether there is a score, and if not, why.
+        score: the normalised dispersion, None unless the status is `ok`.
     """
 
     fingerprint: str | None = None

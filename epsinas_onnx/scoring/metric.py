@@ -19,7 +19,7 @@ def normalise(values: Floats, skipped: Mask | None = None) -> Floats:
     instead of those. Returns `[n]` of the same dtype, because the subtraction of the minimum in float32 decides which
     entries count as missing. NaN entries are ignored and stay NaN. Where all entries are equal the result is all NaN.
 
-    Source: the epsinas paper's published code; DESIGN section 1.
+    Source: the epsinas paper's published code; docs/metric.md.
     """
     flat = values.reshape(-1)
     finite = flat[~np.isnan(flat)]
@@ -33,15 +33,31 @@ def normalise(values: Floats, skipped: Mask | None = None) -> Floats:
 
 
 def normalised_dispersion(first: Floats, second: Floats, skipped: tuple[Mask, Mask] | None = None) -> float:
-    """Return mean(|n1 - n2|) / mean(n1 and n2 together), where n is `normalise` of each output.
+    """Return mean(|n1 - n2|) / mean(n1 and n2 together), where n is each output scaled to [0, 1].
 
-    `first`, `second`: outputs of the same size for the two constants. `skipped`: for each the entries that count as
-    missing, `[n]`; None for those that are exactly the minimum. Both means skip missing entries and accumulate in
-    float64. Returns NaN when no entry is present in both outputs. Raises ValueError when the sizes differ.
+    Entries that come out as exactly 0 are missing, and both means skip them; they accumulate in float64.
 
-    >>> import numpy as np
-    >>> normalised_dispersion(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0]))
-    0.0
+    Args:
+        first: what the network gives for one constant, any shape, float32 as it came out.
+        second: what it gives for the other constant, with as many entries.
+        skipped: for each output the entries that count as missing, boolean `[n]`; None for those that are exactly the
+            minimum.
+
+    Returns:
+        The score, no unit, at least 0; NaN where no entry is present in both outputs.
+
+    Raises:
+        ValueError: the sizes differ.
+
+    Source:
+        The epsinas paper's published code; docs/metric.md has the formula.
+
+    Examples:
+        >>> import numpy as np
+        >>> normalised_dispersion(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0]))
+        0.0
+        >>> round(normalised_dispersion(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 4.0])), 3)
+        0.182
     """
     if first.size != second.size:
         raise ValueError(f"the two outputs have {first.size} and {second.size} entries; they must have equally many")

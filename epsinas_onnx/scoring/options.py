@@ -68,7 +68,24 @@ class GraphOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Everything that `score` takes beside the model, checked; picklable, so that a worker process can take it."""
+    """Everything that `score` takes beside the model, checked; picklable, so that a worker process can take it.
+
+    Attributes:
+        weights: the two constants, as floats.
+        inputs: a kind of input, arrays, or where they are.
+        batch: samples in the minibatch, at least 2.
+        shapes: sizes of free dimensions by name, and whole shapes by input name.
+        outputs: names of the values to compare; empty for the first float output.
+        roles: pattern to role.
+        norm_stats: `batch`, `reset` or `stored`.
+        lump: whether identical channels are computed once.
+        providers: `cpu`, `cuda`, `tensorrt` or `auto`.
+        seed: of random inputs and of embedding tables.
+        dtype: `float32` or `model`.
+        threads: intra-op threads, 0 for one a core.
+        jobs: how many worker processes share the machine's memory and cores.
+        restore_batchnorm: `auto`, `none`, `all`, or a glob over node names.
+    """
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
     inputs: Any = "auto"

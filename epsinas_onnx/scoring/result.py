@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Status(StrEnum):
-    """Why there is a score, or why there is none (DESIGN section 2)."""
+    """Why there is a score, or why there is none (docs/metric.md)."""
 
     OK = "ok"
     """Both outputs vary over the minibatch, well above rounding."""
@@ -31,17 +31,24 @@ class Status(StrEnum):
 class Score:
     """One model's result. Frozen; `to_dict()` is its JSON record.
 
-    model: where it came from: a path, or `<bytes>`, `<ModelProto>`, `<ir.Model>`.
-    score: the normalised dispersion (no unit, >= 0), None unless `status` is `ok`.
-    raw_score: what the formula gives whatever the status; None where it is not a number.
-    reason: one sentence that says why the status is not `ok`, with the node; None when it is.
-    weights: the two constants. input: what was fed. batch: how many samples.
-    provider: the execution provider that ran the graph; None when nothing was run.
-    parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
-    nodes: nodes of the graph as loaded, functions inlined, bodies included.
-    seconds: wall-clock seconds of `load`, `rewrite`, `session` and `run`.
-    output: names of the outputs that were compared. warnings: what a careful reader should know.
-    versions: of this package, onnx, onnx-ir and onnxruntime.
+    Attributes:
+        model: where it came from: a path, or `<bytes>`, `<ModelProto>`, `<ir.Model>`.
+        score: the normalised dispersion (no unit, at least 0), None unless `status` is `ok`.
+        raw_score: what the formula gives whatever the status; None where it is not a number.
+        status: whether there is a score, and if not, why.
+        reason: one sentence that says why the status is not `ok`, with the node; None when it is.
+        weights: the two constants.
+        input: what was fed, in words: `grey`, `tokens`, a file name.
+        batch: how many samples.
+        provider: the execution provider that ran the graph; None when nothing was run.
+        parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
+        nodes: nodes of the graph as loaded, functions inlined, bodies included.
+        seconds: wall clock of `load`, `rewrite`, `session` and `run`; `total` alone where `status` is `error`.
+        output: names of the outputs that were compared.
+        warnings: what a careful reader should know, a sentence each.
+        norm_stats: which statistics normalisations used: `batch`, `reset` or `stored`.
+        seed: of random inputs and of embedding tables.
+        versions: of this package, onnx, onnx-ir and onnxruntime, by the name of the package.
     """
 
     model: str

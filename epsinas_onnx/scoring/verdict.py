@@ -107,7 +107,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence, runner: Runner) -> Verdict:
-    """Return the verdict on one model (DESIGN section 2).
+    """Return the verdict on one model (docs/metric.md; how noise is told: docs/numerics.md).
 
     The order: a graph without a path is `constant`; infinities are `overflow`; an output that is the same for all
     samples is `underflow` where another constant makes it vary, else `constant`; what varies by rounding alone is

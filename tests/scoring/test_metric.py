@@ -1,4 +1,4 @@
-"""The normalised dispersion against its definition (DESIGN section 1) and its symmetries."""
+"""The normalised dispersion against its definition (docs/metric.md) and its symmetries."""
 
 import numpy as np
 import numpy.typing as npt

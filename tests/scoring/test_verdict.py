@@ -1,4 +1,4 @@
-"""Which status a score carries and which node its reason names (DESIGN section 2)."""
+"""Which status a score carries and which node its reason names (docs/metric.md)."""
 
 import re
 from collections.abc import Callable

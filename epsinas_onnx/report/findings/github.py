@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 
-_SHOWN = 10  # annotations of one kind that GitHub shows of a step: actions/toolkit, docs/problem-matchers.md
+_SHOWN = 10  # annotations of one kind that GitHub shows of a step: docs of actions/toolkit, problem-matchers.md
 
 
 def to_github(report: CheckReport) -> str:

@@ -1,4 +1,4 @@
-"""Which role a stored tensor has at each place of use (DESIGN section 3)."""
+"""Which role a stored tensor has at each place of use (docs/roles.md)."""
 
 from typing import Any
 
