@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,10 +16,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "models/README.md": "models.md",
     "epsinas_onnx/lump/README.md": "lump.md",
 }
@@ -41,6 +44,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     def in_site(found: re.Match[str]) -> str:
         target = normpath(PurePosixPath(source).parent / found["path"])
+        if target not in ELSEWHERE and not target.startswith("docs/"):  # a file that is no page of the site
+            return f"{found['before']}{REPOSITORY}/blob/main/{target}{found['anchor'] or ''}"
         there = ELSEWHERE.get(target, target.removeprefix("docs/"))
         return found["before"] + relpath(there, PurePosixPath(here).parent) + (found["anchor"] or "")
 
