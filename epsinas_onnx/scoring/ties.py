@@ -19,9 +19,12 @@ def suspected(output: Array, depth: int) -> tuple[Mask, ...]:
     """Return the sets of entries that the formula might skip, by a cheap look at one pass; the first is what it skips.
 
     The second, where it differs, are all within rounding at the largest magnitude of the output: a small entry may be
-    the difference of two large ones.
+    the difference of two large ones. A minimum of 0 is what a rectifier or a saturation cut off, and float32 resolves
+    what lies beside it.
     """
     exact = _smallest(output)
+    if output.min() == 0:
+        return (exact,)
     return _different(exact, exact | _close(output, _gathered(float(np.abs(output).max()), depth)))
 
 
@@ -31,7 +34,7 @@ def choices(output: Array, again: Array, depth: int, margin: float) -> tuple[Mas
     again: the output with other last bits. The second set is what lies within `margin` times the change of the
     minimum, or within what roundings at the minimum's own magnitude gather. The third is one entry alone, because
     others that are exactly the minimum may be so by chance; where the minimum did not change at all, as that of a
-    rectifier, they are so by structure.
+    saturated function, they are so by structure.
     """
     exact, *near = suspected(output, depth)
     there = exact | _smallest(again)

@@ -83,7 +83,7 @@ def test_entries_that_are_exactly_the_minimum_are_no_doubt_and_cost_nothing() ->
 
 
 def test_a_minimum_that_does_not_move_is_one_by_structure() -> None:
-    """Zeros of a rectifier beside entries within rounding: those may be skipped too, the zeros are skipped anyway."""
+    """A saturated function, and entries a rounding away: these may be skipped too, the others are skipped anyway."""
     first, second = detector()
     lowest = np.flatnonzero(second == second.min())
     second[lowest] = -1.0
@@ -101,8 +101,8 @@ def test_small_entries_beside_a_minimum_of_0_are_no_ties() -> None:
     first, second = detector()
     lowest = np.flatnonzero(second == second.min())
     second[lowest] = np.where(np.arange(lowest.size) % 2, np.float32(0), np.float32(5e-7))
-    verdict, _ = judged(first, second, again=lambda c: first if c < 1 else second)
-    assert (verdict.status, verdict.note) == (Status.OK, None)
+    verdict, asked = judged(first, second)
+    assert (verdict.status, verdict.note, asked) == (Status.OK, None, [])
 
 
 def test_entries_a_hundred_roundings_apart_are_no_ties() -> None:
