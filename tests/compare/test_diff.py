@@ -128,7 +128,7 @@ def test_equal_changes_stand_on_one_line() -> None:
     assert not found.alignment.changed
     lines = to_text(found, WIDTH).splitlines()
     assert sum(line.startswith(("-", "+", "!")) for line in lines) <= 10
-    assert max(map(len, lines)) <= WIDTH
+    assert max(map(len, lines[1:])) <= WIDTH  # the first names both files, wherever they are
 
 
 def test_restored_normalisations_are_said_of_the_one_that_has_them() -> None:
