@@ -79,11 +79,10 @@ class _Viewer:
         return Call(str(node.name), node.op_type, node.domain, operands, outputs, attributes, bodies, self._opset)
 
     def _shape(self, value: ir.Value) -> Dims | None:
-        for values in (self._inner, self._outer):
-            found = values.get(value)
-            if found is not None and found.parts is not None:
-                return found.shape
-        return known_shape(value)
+        lumped = next((v[value] for v in (self._inner, self._outer) if value in v and v[value].parts is not None), None)
+        shape = known_shape(value) if lumped is None else lumped.shape
+        # A window that is larger than its input leaves less than nothing.
+        return None if shape is None or min(shape, default=0) < 0 else shape
 
     def _value(self, value: ir.Value) -> Array | None:
         found = self._outer.get(value)

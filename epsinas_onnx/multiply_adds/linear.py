@@ -43,7 +43,9 @@ def convolved(call: Call, data: int = 0, weight: int = 1, last: bool = False) ->
             sizes.append(-(-size // strides[axis]))
         else:
             around = pads[axis] + pads[rank + axis] if auto == "NOTSET" else 0
-            sizes.append(max(0, (size + around - reach) // strides[axis] + 1))
+            if size + around < reach:
+                raise Uncountable("its window is larger than its input")
+            sizes.append((size + around - reach) // strides[axis] + 1)
     return (x[0], *sizes, kernel[0]) if last else (x[0], kernel[0], *sizes)
 
 

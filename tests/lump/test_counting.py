@@ -156,3 +156,16 @@ def test_every_command_counts_alike(case: str, tmp_path: Path) -> None:
             assert messages[0].startswith(f"it has {expected.total:,} multiply-adds for one sample, and {most:,} are")
         else:
             assert [message.split(": ", 1)[1] for message in messages] == expected.notes()
+
+
+def test_sizes_are_followed_through_the_operators_of_old_sets() -> None:
+    sizes = "s = Shape(x) n = Gather(s, zero) a = Unsqueeze <axes = [0]> (n) t = Concat <axis = 0> (a, rest)"
+    graph = f"(float[N,2,3] x) => (float[N,4] y) {{ {sizes} r = Reshape(x, t) h = MatMul(r, W) y = Tanh(h) }}"
+    model = build(graph, opset=11, W=(6, 4), zero=np.array(0, np.int64), rest=np.array([-1], np.int64))
+    assert counted(model) == MultiplyAdds(6 * 4)
+
+
+def test_a_window_larger_than_its_input_is_said() -> None:
+    graph = "(float[N,1,L] x) => (float[N,4,M] y) { [wide] y = Conv(x, W) }"
+    found = counted(build(graph, W=(4, 1, 3000)))
+    assert found == MultiplyAdds(0, "'wide' (Conv)", "its window is larger than its input")

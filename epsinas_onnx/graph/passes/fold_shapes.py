@@ -94,6 +94,9 @@ def evaluate(node: ir.Node, arrays: Sequence[Array | None], imports: Mapping[str
     """Return a node's outputs as ONNX's reference implementation computes them; None where it has none or fails."""
     from onnx.reference import ReferenceEvaluator
 
+    axes = node.attributes.get("axes")
+    if node.op_type == "Unsqueeze" and axes is not None and arrays[0] is not None:
+        return [np.expand_dims(arrays[0], tuple(axes.as_ints()))]  # onnx's own takes no list before operator set 13
     proto = ir.to_proto(node)
     feeds = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
     try:
