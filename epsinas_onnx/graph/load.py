@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -319,17 +320,45 @@ def _made_by_nobody(value: ir.Value) -> bool:
 
 
 def _name_everything(model: ir.Model) -> None:
-    """Give unnamed nodes and values a name, so that every message and pattern can refer to them."""
-    taken: set[str | None] | None = None
+    """Give every node a name of its own and unnamed values one, so that every message and pattern can refer to them.
+
+    A name that several nodes have is told apart by where they are: `OUTER/ATTRIBUTE/NAME` in a body, else by a number.
+    """
+    values: set[str | None] | None = None
     for node in (node for graph in all_graphs(model.graph) for node in graph):
         for index, value in enumerate(node.outputs):
             if not value.name and value.uses():
-                if taken is None:
-                    taken = {v.name for graph in all_graphs(model.graph) for n in graph for v in n.outputs}
-                value.name = _fresh(f"{node.op_type}_out{index}", taken)
+                if values is None:
+                    values = {v.name for graph in all_graphs(model.graph) for n in graph for v in n.outputs}
+                value.name = _fresh(f"{node.op_type}_out{index}", values)
         if not node.name:
             first = next((value.name for value in node.outputs if value.name), "")
             node.name = f"{node.op_type}({first})"
+    times = Counter(node.name for graph in all_graphs(model.graph) for node in graph)
+    if max(times.values(), default=1) > 1:
+        _tell_apart(model.graph, "", {name for name, count in times.items() if count > 1}, set(times))
+
+
+def _tell_apart(graph: ir.Graph, prefix: str, shared: Collection[str | None], taken: set[str | None]) -> None:
+    seen: set[str | None] = set()
+    for node in graph:
+        if node.name in shared:
+            name = f"{prefix}{node.name}"
+            node.name = _fresh(name, taken) if prefix or name in seen else name
+            seen.add(name)
+        for attribute in node.attributes.values():
+            for place, body in _bodies_of(attribute):
+                _tell_apart(body, f"{node.name}/{place}/", shared, taken)
+
+
+def _bodies_of(attribute: ir.Attr) -> Iterator[tuple[str, ir.Graph]]:
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.GRAPH:
+        yield attribute.name, attribute.as_graph()
+    elif attribute.type == ir.AttributeType.GRAPHS:
+        for number, body in enumerate(attribute.as_graphs()):
+            yield f"{attribute.name}.{number}", body
 
 
 def _fresh(stem: str, taken: set[str | None]) -> str:

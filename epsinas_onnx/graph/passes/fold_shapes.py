@@ -16,15 +16,34 @@ from epsinas_onnx.graph.traversal import RANDOM, all_graphs, node_bodies
 Array = npt.NDArray[Any]
 _LARGEST = 64
 """Entries of the largest list of sizes that is computed."""
+_MOST_AXES = 16
 
 
 def fold_shapes(model: ir.Model) -> bool:
     """Replace Shape and Size of stored tensors by what they give, and what integers follow from them, in place.
 
     ONNX's shape inference follows sizes through a few operators only; a weight that is reshaped by a product of sizes
-    has no shape without this. Returns whether any was.
+    has no shape without this. A short list that is one number repeated becomes a Constant, so that it is read as any
+    other list is. Returns whether any was.
     """
-    return _fold(model, stored_shape)
+    listed = _list_repeated(model)
+    return _fold(model, stored_shape) or listed
+
+
+def _list_repeated(model: ir.Model) -> bool:
+    found = False
+    for graph in all_graphs(model.graph):
+        for node in list(graph):
+            if node.op_type != "ConstantOfShape" or node.domain != "" or node.inputs[0] is None:
+                continue
+            sizes = ir.convenience.get_const_tensor(node.inputs[0])
+            dims = None if sizes is None or sizes.size > _MOST_AXES else tuple(map(int, sizes.numpy().reshape(-1)))
+            if dims is not None and math.prod(dims) < _MOST_AXES:
+                filling = node.attributes.get("value")
+                number = np.zeros(1, np.float32) if filling is None else filling.as_tensor().numpy()
+                _replace(graph, node, np.full(dims, number.reshape(-1)[0], number.dtype))
+                found = True
+    return found
 
 
 def fold_known_shapes(model: ir.Model) -> bool:
