@@ -30,8 +30,9 @@ from epsinas_onnx.lump.counting import count_multiply_adds
 from epsinas_onnx.scoring.options import score_options
 from epsinas_onnx.scoring.plan import plan
 
-_RECURRENT = ("GRU", "LSTM", "RNN")
-_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", *_RECURRENT)
+_RECURRENT = ("DynamicQuantizeLSTM", "GRU", "LSTM", "RNN")
+_INTEGER = ("ConvInteger", "MatMulInteger")
+_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", *_RECURRENT, *_INTEGER)
 
 
 def by_onnx_tool(path: Path, specs: tuple[InputSpec, ...]) -> int:
@@ -40,7 +41,7 @@ def by_onnx_tool(path: Path, specs: tuple[InputSpec, ...]) -> int:
         graph = onnx_tool.Model(str(path), {"verbose": False}).graph
         graph.shape_infer({spec.name: np.ones(spec.shape, spec.dtype.numpy()) for spec in specs})
         graph.profile()
-    if any(node.op_type in _RECURRENT for node in graph.nodemap.values()):
+    if any(node.op_type in (*_RECURRENT, *_INTEGER) for node in graph.nodemap.values()):
         raise NotImplementedError
     total = 0
     for node in graph.nodemap.values():
@@ -74,11 +75,15 @@ def _products(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type in _RECURRENT:
         return x[0] * x[1] * (math.prod(w) + math.prod(shapes[node.input[2]]))
     y = shapes[node.output[0]]
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvInteger"):
         return math.prod(y) * math.prod(w) // w[0]
     if node.op_type == "ConvTranspose":
         return math.prod(x) * math.prod(w) // w[0]
-    if node.op_type in ("MatMul", "Gemm"):  # entries of the left matrix times columns, or rows times those of the right
+    if node.op_type in (
+        "MatMul",
+        "MatMulInteger",
+        "Gemm",
+    ):  # entries of the left matrix times columns, or rows times those of the right
         return math.prod(y) * (x[0] if any(a.name == "transA" and a.i for a in node.attribute) else x[-1])
     raise NotImplementedError(node.op_type)
 

@@ -74,6 +74,11 @@ def matrix_product(left: int = 0, right: int = 1) -> Formula:
             raise Uncountable("an operand is a scalar")
         row = -2 if call.integer("transA", 0) and len(a) > 1 else -1
         summed = a[0 if row == -2 and call.integer("transBatchA", 0) else row]
+        b = call.shape(right)
+        if b and not call.integer("transBatchB", 0):
+            other = b[-1 if len(b) == 1 or call.integer("transB", 0) else -2]
+            if other != summed:
+                raise Uncountable(f"it would multiply rows of {summed} by columns of {other}")
         return elements(multiplied(call, left, right)) * summed
 
     return count

@@ -299,7 +299,11 @@ def test_an_operator_that_nobody_knows_is_said() -> None:
 
 
 def test_operands_that_contradict_each_other_are_said() -> None:
-    for node in (call("Conv", [(2, 3, 8, 8), ()]), call("Einsum", [(2, 3)], equation="ij,jk->ik")):
+    for node in (
+        call("Conv", [(2, 3, 8, 8), ()]),
+        call("MatMul", [(2, 7), (8, 3)], (2, 3)),
+        call("Einsum", [(2, 3)], equation="ij,jk->ik"),
+    ):
         assert added_up([node]).uncounted == f"'node' ({node.op_type})"
 
 
