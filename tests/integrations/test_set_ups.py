@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.builders import Done, save
-from tests.integrations.documents import ROOT, shown_files
+from tests.documentation.pages import ROOT, shown_files
 from tests.integrations.test_sample_repository import export, run
 
 _INPUT = re.compile(r"\$\{\{ inputs\.([\w-]+) \}\}")
@@ -25,7 +25,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     save(export("unfolded"), folder / "models" / "classifier.onnx")
     save(export("default"), folder / "models" / "edge.onnx")
-    (folder / "pyproject.toml").write_text(shown_files()["pyproject.toml"])
+    (folder / "pyproject.toml").write_text(shown_files("docs/ci.md")["pyproject.toml"])
     done = run(folder, "epsinas-onnx", "baseline", "write", "models/")
     assert done.code == 0, done.err
     return folder
@@ -42,7 +42,7 @@ def validated(kind: str, text: str, folder: Path) -> Done:
     [("github-workflows", ".github/workflows/onnx.yml"), ("gitlab-ci", ".gitlab-ci.yml"), ("github-actions", None)],
 )
 def test_what_is_to_be_pasted_is_valid_for_its_program(kind: str, name: str | None, tmp_path: Path) -> None:
-    text = (ROOT / "action.yml").read_text() if name is None else shown_files()[name]
+    text = (ROOT / "action.yml").read_text() if name is None else shown_files("docs/ci.md")[name]
     done = validated(kind, text, tmp_path)
     assert done.code == 0, done.out
     assert validated(kind, text.replace("runs-on:", "run-on:").replace("script:", "scripts:").replace(
@@ -52,13 +52,13 @@ def test_what_is_to_be_pasted_is_valid_for_its_program(kind: str, name: str | No
 def test_pre_commit_accepts_the_hook_and_the_configuration_that_uses_it(tmp_path: Path) -> None:
     for command, name, text in (
         ("validate-manifest", "hooks.yaml", (ROOT / ".pre-commit-hooks.yaml").read_text()),
-        ("validate-config", "config.yaml", shown_files()[".pre-commit-config.yaml"]),
+        ("validate-config", "config.yaml", shown_files("docs/ci.md")[".pre-commit-config.yaml"]),
     ):
         (tmp_path / name).write_text(text)
         done = run(tmp_path, "pre-commit", command, name)
         assert done.code == 0, done.out
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    used = yaml.safe_load(shown_files()[".pre-commit-config.yaml"])["repos"][0]["hooks"]
+    used = yaml.safe_load(shown_files("docs/ci.md")[".pre-commit-config.yaml"])["repos"][0]["hooks"]
     assert {one["id"] for one in used} <= {one["id"] for one in hooks}
 
 
@@ -101,7 +101,7 @@ class Job:
 
 @pytest.mark.slow
 def test_the_steps_of_the_action_run_as_the_workflow_asks(exported: Path, tmp_path: Path) -> None:
-    workflow = yaml.safe_load(shown_files()[".github/workflows/onnx.yml"])
+    workflow = yaml.safe_load(shown_files("docs/ci.md")[".github/workflows/onnx.yml"])
     steps = workflow["jobs"]["check"]["steps"]
     used = next(one for one in steps if one.get("id") == "onnx")
     upload = next(one for one in steps if "sarif" in one["uses"])
@@ -126,7 +126,7 @@ def test_the_steps_of_the_action_run_as_the_workflow_asks(exported: Path, tmp_pa
 @pytest.mark.slow
 def test_the_shell_lines_run(exported: Path) -> None:
     for name in ("check.sh", ".gitlab-ci.yml"):
-        text = shown_files()[name]
+        text = shown_files("docs/ci.md")[name]
         lines = yaml.safe_load(text)["onnx-check"]["script"] if name.endswith(".yml") else text.splitlines()
         [check] = [line.removeprefix(".venv/bin/") for line in lines if "epsinas-onnx check" in line]
         done = run(exported, "sh", "-ec", check)
@@ -141,14 +141,14 @@ def test_the_shell_lines_run(exported: Path) -> None:
 def test_the_shell_script_installs_the_package_and_runs(exported: Path, tmp_path: Path) -> None:
     done = run(tmp_path, sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT))
     assert done.code == 0, done.err
-    done = run(exported, "sh", "-ec", shown_files()["check.sh"], PIP_FIND_LINKS=str(tmp_path))
+    done = run(exported, "sh", "-ec", shown_files("docs/ci.md")["check.sh"], PIP_FIND_LINKS=str(tmp_path))
     assert done.code == 1, done.err
     assert "error    folded-batchnorm" in done.out
 
 
 @pytest.mark.slow
 def test_the_test_file_passes_beside_the_models(exported: Path) -> None:
-    (exported / "test_models.py").write_text(shown_files()["test_models.py"])
+    (exported / "test_models.py").write_text(shown_files("docs/ci.md")["test_models.py"])
     done = run(exported, sys.executable, "-m", "pytest", "--onnx", "models/", "-p", "no:cacheprovider")
     assert "1 failed, 2 passed" in done.out, done.out
     assert "folded-batchnorm (error): 20 BatchNormalizations were folded" in done.out

@@ -35,20 +35,24 @@ def learned_tensors(model: ir.Model, decisions: RoleDecisions, static: StaticVal
     """Return, by name, the tensors that are used as weights, biases, statistics or embeddings and as nothing else.
 
     These are initializers of any graph of the model, and outputs of its Constant and ConstantOfShape nodes and of Tiles
-    that stand for the latter. The packed entries of a weight, their scales and zero points count like the weight.
+    that stand for the latter. The packed entries of a weight, their scales and zero points count like the weight. Where
+    the branches of an If have tensors of one name, it counts if all of them are learned.
     """
     graphs = list(all_graphs(model.graph))
     named = {str(value.name): value for graph in graphs for value in graph.initializers.values()}
     named |= {str(output.name): output for graph in graphs for node in graph for output in node.outputs}
     judge = _Judge({(use.node, use.slot): use for use in decisions.uses}, static, named)
-    found = {}
+    found: dict[str, Learned] = {}
+    kept: set[str] = set()
     for graph in graphs:
         made = [output for node in graph if _is_filled(node) for output in node.outputs]
         for value in (*graph.initializers.values(), *made):
             learned = judge.learned(value) if value.name else None
             if learned is not None:
                 found[str(value.name)] = learned
-    return found
+            elif value.name:
+                kept.add(value.name)
+    return {name: learned for name, learned in found.items() if name not in kept}
 
 
 def _is_filled(node: ir.Node) -> bool:
