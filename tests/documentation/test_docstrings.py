@@ -165,14 +165,23 @@ def test_whatever_page_is_cited_is_there() -> None:
 
 
 def test_the_table_of_roles_is_what_decides_them() -> None:
-    from epsinas_onnx.graph.analysis.roles import _SLOTS
+    from epsinas_onnx.graph.operators import OPERATORS, Part
 
+    columns = ("weight", "bias", "statistics", "embedding")
+    expected = {}
+    for (domain, name), operator in OPERATORS.items():
+        slots: dict[str, list[str]] = {column: [] for column in columns}
+        for slot, operand in enumerate(operator.operands):
+            what = "weight" if operand.what is Part.PACKED else str(operand.what)
+            packed = "*" if operand.what is Part.PACKED else ""
+            last = operator.repeats and slot == len(operator.operands) - 1
+            if what in slots:
+                slots[what].append(f"{slot}{packed}{' and on' if last else ''}")
+        if any(slots.values()):
+            expected[domain or "ai.onnx", name] = [", ".join(slots[column]) for column in columns]
     rows = {}
     for line in (ROOT / "docs" / "roles.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] in ("ai.onnx", "com.microsoft"):
-            slots = zip(("weight", "bias", "statistics", "embedding"), cells[2:], strict=True)
-            rows[cells[0].replace("ai.onnx", ""), cells[1]] = {
-                int(slot): role for role, listed in slots for slot in listed.split(", ") if listed
-            }
-    assert rows == {key: {slot: str(role) for slot, role in sorted(slots.items())} for key, slots in _SLOTS.items()}
+        cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+        if len(cells) == 6 and cells[0] != "domain" and "-" not in cells[0]:
+            rows[cells[0], cells[1]] = cells[2:]
+    assert rows == expected
