@@ -113,6 +113,11 @@ def test_scores_are_the_same_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert scored(proto, outputs="y") == expected
 
 
+@pytest.mark.parametrize(("name", "expected", "parameters"), [("table", 0.235005, 912), ("dense", 0.562175, 224)])
+def test_a_network_with_its_normalisation_put_back_has_this_score(name: str, expected: float, parameters: int) -> None:
+    assert scored(NETWORKS[name]) == ("ok", pytest.approx(expected, rel=1e-5), parameters, 1)
+
+
 def scored(model: Any, **options: Any) -> tuple[object, ...]:
     found = score(model, weights=CONSTANTS, batch=8, providers="cpu", **options)
     assert isinstance(found, Score)
@@ -187,3 +192,20 @@ def test_nodes_of_one_name_in_one_graph_are_told_apart() -> None:
         U=(3, 3), V=(3, 3), W=(3, 3),
     )  # fmt: skip
     assert [use.place for use in inspect(proto).uses] == ["a:1", "a_1:1", "a_2:1"]
+
+
+def test_a_tensor_is_not_stripped_because_another_branch_learns_one_of_its_name() -> None:
+    values = ",".join(map(str, range(16)))
+    proto = build(
+        f"""(bool flag, float[N,4] x) => (float[N,4] y) {{
+            y = If (flag) <
+                then_branch = t () => (float[N,4] p) <float[4,4] U = {{{values}}}> {{ p = MatMul(x, U) }},
+                else_branch = e () => (float[N,4] q) <float[4,4] U = {{{values}}}> {{
+                    k = ReduceMax(U, ax)  q = Pow(x, k)
+                }}
+            >
+        }}""",
+        ax=np.array([0]),
+    )  # fmt: skip
+    feeds = {"flag": np.asarray(False), "x": np.full((2, 4), 2, np.float32)}
+    np.testing.assert_array_equal(run(strip(proto), feeds)[0], run(proto, feeds)[0])

@@ -31,17 +31,21 @@ class Learned:
 def learned_tensors(model: ir.Model, decisions: RoleDecisions, static: StaticValues) -> dict[str, Learned]:
     """Return, by name, the tensors that are used as weights, biases, statistics or embeddings and as nothing else.
 
-    These are initializers of any graph of the model, and outputs of its Constant and ConstantOfShape nodes.
+    These are initializers of any graph of the model, and outputs of its Constant and ConstantOfShape nodes. Where the
+    branches of an If have tensors of one name, it counts if all of them are learned.
     """
     roles = {(use.node, use.slot): use for use in decisions.uses}
     found: dict[str, Learned] = {}
+    kept: set[str] = set()
     for graph in all_graphs(model.graph):
         made = [output for node in graph if node.op_type in _FILLED and node.domain == "" for output in node.outputs]
         for value in (*graph.initializers.values(), *made):
             use = _only_learned(value, roles, static)
-            if use is not None and value.name:
+            if use is None:
+                kept.add(str(value.name))
+            elif value.name:
                 found[str(value.name)] = Learned(value, use, use.value is value)
-    return found
+    return {name: learned for name, learned in found.items() if name not in kept}
 
 
 def _only_learned(value: ir.Value, roles: Mapping[tuple[ir.Node, int], Use], static: StaticValues) -> Use | None:
