@@ -23,7 +23,7 @@ import epsinas_onnx
 from epsinas_onnx.check.baseline import written_by
 from epsinas_onnx.versions import versions
 from tests.builders import command
-from tests.integrations.documents import ROOT, shown_files
+from tests.documentation.pages import ROOT, shown_files
 
 MODEL = str(ROOT / "models" / "mlp.onnx")
 TEMPLATES = [*(ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"), *(ROOT / ".gitlab" / "issue_templates").glob("*.md")]
@@ -51,9 +51,11 @@ def test_documents_name_the_newest_release() -> None:
     released = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     newest = released[1] if released else epsinas_onnx.__version__.partition(".dev")[0]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == newest
-    [repository] = yaml.safe_load(shown_files()[".pre-commit-config.yaml"])["repos"]
+    [repository] = yaml.safe_load(shown_files("docs/ci.md")[".pre-commit-config.yaml"])["repos"]
     assert repository["rev"] == f"v{newest}"
-    assert re.findall(r"uses: \S*epsinas-onnx@(\S+)", shown_files()[".github/workflows/onnx.yml"]) == [f"v{newest}"]
+    assert re.findall(r"uses: \S*epsinas-onnx@(\S+)", shown_files("docs/ci.md")[".github/workflows/onnx.yml"]) == [
+        f"v{newest}"
+    ]
 
 
 class Links(HTMLParser):
