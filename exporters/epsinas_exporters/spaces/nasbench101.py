@@ -13,17 +13,9 @@ import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
-
-INPUT, OUTPUT = "input", "output"
-OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
-"""The operations of interior vertices, in the order by which the isomorphism hash numbers them."""
-MAX_VERTICES = 7
-MAX_EDGES = 9
-
+from epsinas_exporters.spaces.nasbench101_cells import INPUT, MAX_EDGES, MAX_VERTICES, OPERATIONS, OUTPUT, Matrix
 
 _PATIENCE = 50  # attempts at a mutation of so many changes before one more is allowed
-
-Matrix = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)

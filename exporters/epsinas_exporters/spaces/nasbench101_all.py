@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_exporters.spaces.nasbench101 import INPUT, MAX_EDGES, MAX_VERTICES, OPERATIONS, OUTPUT, Matrix
+from epsinas_exporters.spaces.nasbench101_cells import INPUT, MAX_EDGES, MAX_VERTICES, OPERATIONS, OUTPUT, Matrix
 
 Hashes = npt.NDArray[np.uint64]
 
