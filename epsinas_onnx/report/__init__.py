@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from epsinas_onnx.scoring.result import Score, Status
 
-FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 
 
