@@ -149,9 +149,12 @@ def load_model(
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
         model = _from_proto(proto or _parse(_read(path), name), name)
-        ir.external_data.set_base_dir(model.graph, path.parent)
-        _check_external_paths(model, path.parent, name)
-        _read_sizes(model)
+        external = list(_external_tensors(model))
+        if external:
+            ir.external_data.set_base_dir(model.graph, path.parent)
+            for tensor in external:
+                _check_external_path(tensor, path.parent, name)
+            _read_sizes(model)
     else:
         raise UsageError(
             f"a model is a path, bytes, an onnx.ModelProto, an onnx_ir.Model, or an object with a name and a build() "
@@ -248,11 +251,6 @@ def _check_opset(model: ir.Model, name: str) -> None:
         )
 
 
-def _check_external_paths(model: ir.Model, folder: Path, name: str) -> None:
-    for tensor in _external_tensors(model):
-        _check_external_path(tensor, folder, name)
-
-
 def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> None:
     root = folder.resolve()
     location = Path(os.fspath(tensor.location))
@@ -286,8 +284,10 @@ def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
                 yield value.const_value
         for node in graph:
             for attribute in node.attributes.values():
-                if not attribute.is_ref() and isinstance(attribute.value, ir.ExternalTensor):
-                    yield attribute.value
+                if attribute.is_ref():
+                    continue
+                held = attribute.value if attribute.type == ir.AttributeType.TENSORS else (attribute.value,)
+                yield from (tensor for tensor in held if isinstance(tensor, ir.ExternalTensor))
 
 
 def _inline(model: ir.Model, name: str) -> ir.Model:

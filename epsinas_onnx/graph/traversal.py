@@ -170,8 +170,9 @@ def all_graphs(graph: ir.Graph) -> Iterable[ir.Graph]:
     """Yield `graph` and every body below it, outermost first."""
     yield graph
     for node in graph:
-        for body in node_bodies(node):
-            yield from all_graphs(body)
+        if node.op_type in WITH_BODIES or node.domain:  # asked of every node of every graph, many times
+            for body in node_bodies(node):
+                yield from all_graphs(body)
 
 
 def _data_operands(node: ir.Node) -> list[ir.Value] | None:

@@ -32,12 +32,17 @@ def fold_shapes(model: ir.Model) -> bool:
 
 def _list_repeated(model: ir.Model) -> bool:
     found = False
+    known: dict[ir.Value, tuple[int, ...] | None] = {}  # many tensors of one shape share its list of sizes
     for graph in all_graphs(model.graph):
         for node in list(graph):
             if node.op_type != "ConstantOfShape" or node.domain != "" or node.inputs[0] is None:
                 continue
-            sizes = ir.convenience.get_const_tensor(node.inputs[0])
-            dims = None if sizes is None or sizes.size > _MOST_AXES else tuple(map(int, sizes.numpy().reshape(-1)))
+            listed = node.inputs[0]
+            if listed not in known:
+                sizes = ir.convenience.get_const_tensor(listed)
+                short = sizes is not None and sizes.size <= _MOST_AXES
+                known[listed] = tuple(map(int, sizes.numpy().reshape(-1))) if sizes is not None and short else None
+            dims = known[listed]
             if dims is not None and math.prod(dims) < _MOST_AXES:
                 filling = node.attributes.get("value")
                 number = np.zeros(1, np.float32) if filling is None else filling.as_tensor().numpy()
