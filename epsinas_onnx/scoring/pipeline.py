@@ -25,9 +25,16 @@ from epsinas_onnx.versions import versions
 
 
 def score_loaded(
-    loaded: LoadedModel, options: ScoreOptions, providers: Sequence[Provider], attempt: int, load_seconds: float
+    loaded: LoadedModel,
+    options: ScoreOptions,
+    providers: Sequence[Provider],
+    attempt: int,
+    load_seconds: float,
+    last: bool = False,
 ) -> Score:
-    """Score a model, which is not modified; attempt: which default size to take for dimensions that nobody named.
+    """Score a model; attempt: which default size to take for dimensions that nobody named.
+
+    last: whether nobody needs `loaded` afterwards; otherwise it is not modified.
 
     Raises ModelError for whatever keeps the model from being scored.
     """
@@ -39,7 +46,8 @@ def score_loaded(
         raise ModelError(f"{loaded.name}: the model has no input, so its output cannot depend on one")
     wanted = options.graph_options(shapes=minibatch.shapes(first), attempt=attempt)
     batching = decide_batching(loaded, first, minibatch, options.batch, wanted, config)
-    planned = plan(loaded, batching.planned, batching.options)
+    last = last and not batching.options.loosen  # what is traced of a loosened graph is planned anew
+    planned = plan(loaded, batching.planned, batching.options, last=last)
     fixed = minibatch.fixed(planned.specs, planned.demands)
     executor, constant_reason = choose_executor(planned, config, len(options.weights), fixed)
     seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}

@@ -47,10 +47,10 @@ def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) 
 def score_with(source: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
     """Score one model with checked options; see `score` and `score_or_error`."""
     with collection_paused():
-        return _scored(load or (lambda: load_model(source, options.named_inputs)), options)
+        return _scored(load or (lambda: load_model(source, options.named_inputs)), options, shared=load is not None)
 
 
-def _scored(load: Callable[[], LoadedModel], options: ScoreOptions) -> Score:
+def _scored(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool) -> Score:
     providers = choose_providers(options.providers)
     started = time.perf_counter()
     loaded = load()
@@ -59,7 +59,8 @@ def _scored(load: Callable[[], LoadedModel], options: ScoreOptions) -> Score:
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
-            return score_loaded(loaded, options, providers, attempt, seconds)
+            last = not shared and attempt + 1 == tries
+            return score_loaded(loaded, options, providers, attempt, seconds, last)
         except (ShapeError, RunError) as error:
             first_error = first_error or error
         except OutOfMemory:
