@@ -11,6 +11,7 @@ import onnx
 
 from epsinas_onnx.check.baseline import Baseline, Entry, key_of
 from epsinas_onnx.check.settings import ScoreSettings
+from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.fingerprint import canonical_graph
 from epsinas_onnx.graph.load import LoadedModel, load_model, load_proto
 from epsinas_onnx.graph.passes.restore_norms import Restored
@@ -55,7 +56,9 @@ class ModelUnderCheck:
     @cached_property
     def restored(self) -> Restored:
         """Which batch normalisations were folded away, whatever the settings say of restoring them."""
-        settings = dataclasses.replace(self.options, restore_batchnorm="auto")
+        if self.options.restore_batchnorm == AUTO:
+            return self.planned.restored
+        settings = dataclasses.replace(self.options, restore_batchnorm=AUTO)
         return plan(self.loaded, 1, settings.whole_graph(), infer=True).restored
 
     @cached_property

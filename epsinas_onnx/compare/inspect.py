@@ -202,7 +202,7 @@ def inspect(
     if not decisions.with_role(Role.WEIGHT):
         warnings.append("no weights were found")
     warnings += [*loaded.notes(), *planned.restored.notes(), *unjudged_notes(decisions)]
-    single = plan(loaded, 1, options.whole_graph(), infer=True)
+    single = plan(loaded, 1, options.whole_graph(), infer=True, last=True)
     counted = count_multiply_adds(single.model, single.name, single.specs, single.decisions)
     warnings += counted.notes()
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]

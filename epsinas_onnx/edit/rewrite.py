@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -75,12 +74,12 @@ def rewrite(
     )
     loaded = load_model(model, options.named_inputs)
     declared = {str(value.name): value.shape for value in (*model_inputs(loaded.model), *loaded.model.graph.outputs)}
-    graph = dataclasses.replace(options.whole_graph(), allow_custom=False)
+    graph = options.whole_graph(allow_custom=False)
     if lump:
-        proto = _lumped(plan(loaded, batch or DEFAULT_BATCH, graph, infer=True), weight)
+        proto = _lumped(plan(loaded, batch or DEFAULT_BATCH, graph, infer=True, last=True), weight)
         write_model(proto, output)
         return proto
-    planned = plan(loaded, 2, graph, infer=True).copy()
+    planned = plan(loaded, 2, graph, infer=True, last=True)
     rewritten = rewrite_weights(planned.model, planned.decisions, loaded.name, norm_stats=norm_stats, seed=seed)
     _forget_shapes(rewritten.model, declared)
     proto = bind_constant(to_proto(rewritten.model, loaded.name), np.asarray(weight, np.float32))

@@ -5,6 +5,4 @@ from __future__ import annotations
 import onnx_ir as ir
 
 NARROWED = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
-
-
 FLOATS = NARROWED | {ir.DataType.FLOAT}

@@ -77,6 +77,18 @@ def find_stored(value: ir.Value, learned: Collection[ir.Value]) -> Stored | None
     return Stored(base.root, casts[0], base.dims, base.data)
 
 
+def stored_shape(value: ir.Value | None) -> list[int] | None:
+    """Return the shape of an initializer, a Constant, or a ConstantOfShape in its place."""
+    if value is None:
+        return None
+    node = value.producer()
+    if node is not None and node.op_type == "ConstantOfShape" and node.domain == "" and node.inputs[0] is not None:
+        sizes = ir.convenience.get_const_tensor(node.inputs[0])
+        return None if sizes is None else [int(size) for size in sizes.numpy()]
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
+
+
 def _stored(value: ir.Value, node: ir.Node | None) -> Stored | None:
     if node is None:
         if not value.is_initializer():
@@ -162,15 +174,3 @@ def _entry(entry: Any) -> str:
     if isinstance(entry, (bytes, str)):
         return repr(entry.decode("utf-8", "replace") if isinstance(entry, bytes) else str(entry))
     return str(entry)
-
-
-def stored_shape(value: ir.Value | None) -> list[int] | None:
-    """Return the shape of an initializer, a Constant, or a ConstantOfShape in its place."""
-    if value is None:
-        return None
-    node = value.producer()
-    if node is not None and node.op_type == "ConstantOfShape" and node.domain == "" and node.inputs[0] is not None:
-        sizes = ir.convenience.get_const_tensor(node.inputs[0])
-        return None if sizes is None else [int(size) for size in sizes.numpy()]
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]

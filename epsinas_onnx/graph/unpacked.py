@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from epsinas_onnx.graph.operators import Part
 
-if TYPE_CHECKING:
-    pass
-
 UNPACKED = "epsinas.unpacked"
 """Marks (in a value's `meta`) a float tensor that stands for a packed one, so that it has no values to keep."""
-
-
 CALIBRATED = "epsinas.calibrated"
 """Marks (in a value's `meta`) what activations are quantised by, which is no part of a weight."""
-
-
 _STANDS_FOR = "epsinas.stands_for"
 
 

@@ -132,9 +132,9 @@ class ScoreOptions:
             native_types=self.dtype == "model", restore=self.restore_batchnorm,
         )  # fmt: skip
 
-    def whole_graph(self) -> GraphOptions:
-        """Return the same for a graph that is described or written: all its outputs, custom operators included."""
-        return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=True)
+    def whole_graph(self, *, allow_custom: bool = True) -> GraphOptions:
+        """Return the same for a graph that is described or written, with all its outputs."""
+        return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=allow_custom)
 
 
 class ScoreKeywords(TypedDict, total=False):

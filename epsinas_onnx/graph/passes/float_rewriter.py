@@ -18,8 +18,6 @@ from epsinas_onnx.graph.unpacked import UNPACKED, Unpacked, stands_for
 _INTEGERS = frozenset(
     {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
 )
-
-
 # Operators that move or compare quantised values, which they may do with the real ones just as well.
 _PASSES_ON = frozenset(
     {"MaxPool", "GlobalMaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split",

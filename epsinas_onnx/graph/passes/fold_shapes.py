@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 _LARGEST = 64
 """Entries of the largest list of sizes that is computed."""
 _MOST_AXES = 16
+"""The most axes of a tensor; a number repeated to fewer entries than this is taken for a list of sizes or axes."""
 
 
 def fold_shapes(model: ir.Model) -> bool:

@@ -13,8 +13,6 @@ from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 _LONGEST_VECTOR = 2**20
-
-
 _ROUNDS = 8
 """How often shapes are inferred anew from what sizes gave before."""
 
