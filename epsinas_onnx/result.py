@@ -39,7 +39,8 @@ class Score:
     provider: the execution provider that ran the graph; None when nothing was run.
     parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
     nodes: nodes of the graph as loaded, functions inlined, bodies included.
-    seconds: wall-clock seconds of `load`, `rewrite`, `session` and `run`.
+    seconds: wall-clock seconds of `load`, `rewrite`, `session`, `run`, and `judge`: the rest, which is mostly finding
+        the reason. They add up to what scoring took.
     output: names of the outputs that were compared. warnings: what a careful reader should know.
     versions: of this package, onnx, onnx-ir and onnxruntime.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,9 +15,11 @@ from epsinas_onnx.graph.rewrite import NormStats
 from epsinas_onnx.graph.shapes import Shapes, attempts, free_dimensions
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
+from epsinas_onnx.limits import NO_LIMITS, Limits
 from epsinas_onnx.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, ScoreOptions, score_options
 from epsinas_onnx.result import Score, Status
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.supervisor import in_order
 
 
 def score(
@@ -71,26 +74,51 @@ def score(
 
 
 def score_many(
-    models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Any
+    models: Iterable[ModelSource],
+    *,
+    jobs: int = 1,
+    isolate: bool = False,
+    timeout: float = 0.0,
+    memory: float = 0.0,
+    **options: Any,
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order; takes the keyword arguments of `score`.
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
-    kills its worker process. jobs: worker processes, each with one intra-op thread; 1 scores in this process, unless
-    `isolate` asks for a worker process all the same: some files make ONNX Runtime end the process that runs them.
+    kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored.
+
+    jobs: worker processes, each with one intra-op thread; 1 scores in this process, unless `isolate` or a limit asks
+    for a worker process all the same: some files make ONNX Runtime end the process that runs them.
+    timeout: seconds that one model may take. memory: GB that one worker process may hold. 0 for no limit.
+
     Raises UsageError for wrong arguments, before anything is scored.
     """
+    results = score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options)
+    return in_order(results)
+
+
+def score_as_done(
+    models: Iterable[ModelSource],
+    *,
+    jobs: int = 1,
+    isolate: bool = False,
+    timeout: float = 0.0,
+    memory: float = 0.0,
+    **options: Any,
+) -> Iterator[tuple[int, Score]]:
+    """Yield the position and the Score of each model as they come; see `score_many`."""
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")
+    limits = Limits(timeout, memory)
     checked = score_options(**options, jobs=jobs)
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if jobs == 1 and not isolate:
-        return (score_or_error(model, checked) for model in models)
+    if jobs == 1 and not isolate and limits == NO_LIMITS:
+        return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
     from epsinas_onnx.pool import score_in_processes
 
-    return score_in_processes(models, checked)
+    return score_in_processes(models, checked, limits)
 
 
 def score_or_error(model: ModelSource, options: ScoreOptions) -> Score:
@@ -135,10 +163,13 @@ def _scored(source: ModelSource, options: ScoreOptions) -> Score:
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
-            return Attempt(source, loaded, options, providers, attempt, seconds).result()
+            found = Attempt(source, loaded, options, providers, attempt, seconds).result()
         except (ShapeError, RunError) as error:
             first_error = first_error or error
             if attempt + 1 < tries:
                 loaded = load_model(source, options.fed)
+        else:
+            rest = time.perf_counter() - started - sum(found.seconds.values())
+            return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
     assert first_error is not None
     raise first_error

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, prepare_workers
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.limits import DEFAULT_TIMEOUT, Limits
 
 
 def strip_command(
@@ -16,15 +18,21 @@ def strip_command(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write a model without its weights: the same graph, names, shapes and roles, and the same score, bit for bit.
 
     Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue.
     """
+    prepare_workers()
     from epsinas_onnx.stripping import strip
 
     _not_itself(path, output)
-    strip(path, output=output, anonymise=anonymise)
+    isolated(
+        strip, path, limits=Limits(timeout, memory), doing="stripping", returns=False, output=output,
+        anonymise=anonymise,
+    )  # fmt: skip
     _sizes(path, output)
 
 
@@ -34,15 +42,21 @@ def fill_command(
     init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
     value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write a model with new weights, drawn by role: it runs, and is as good as untrained.
 
     Biases become 0, scales of normalisations 1, running statistics 0 and 1.
     """
+    prepare_workers()
     from epsinas_onnx.filling import fill
 
     _not_itself(path, output)
-    fill(path, init, value=value, seed=seed, output=output)
+    isolated(
+        fill, path, limits=Limits(timeout, memory), doing="filling", returns=False, init=init, value=value, seed=seed,
+        output=output,
+    )  # fmt: skip
     _sizes(path, output)
 
 
