@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckedModel, Finding
     from epsinas_onnx.graph.load import ModelSource
     from epsinas_onnx.scoring.result import Score
-    from epsinas_onnx.scoring.workers import Workers
+    from epsinas_onnx.scoring.supervisor import Workers
 
 
 class CheckWarning(UserWarning):
@@ -145,14 +145,16 @@ class _Checker:
         self.workers: Workers | None = None
 
     def check(self, path: Path) -> CheckedModel:
-        """Check a model; one that kills the worker has a finding."""
-        from epsinas_onnx.check.runner import check_one, killed, task_of
-        from epsinas_onnx.scoring.workers import Workers
+        """Check a model; one that ends the worker has a finding."""
+        from epsinas_onnx.check.runner import check_one, failed, task_of
+        from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
+        from epsinas_onnx.scoring.supervisor import Failure, Workers
 
         name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
         task = task_of(name, self.config, self.baseline)
-        self.workers = self.workers or Workers(1)
-        return self.workers.run(check_one, task, lambda cause: killed(name, cause))
+        self.workers = self.workers or Workers(1, Limits(DEFAULT_TIMEOUT))
+        found = self.workers.run(check_one, task)
+        return failed(name, found) if isinstance(found, Failure) else found
 
     def close(self) -> None:
         """End the worker."""

@@ -19,26 +19,32 @@ from epsinas_onnx.check.rules.valid import UNREADABLE
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
+from epsinas_onnx.scoring.supervisor import Failure, in_order
+from epsinas_onnx.scoring.workers import work_in_processes
 
 
 def check_many(
-    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False
+    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False, limits: Limits = NO_LIMITS
 ) -> Iterator[CheckedModel]:
-    """Check models, yielding each in order; one that cannot be read, or that kills its worker, has a finding.
+    """Check models, yielding each in order; one that cannot be read, or that ends its worker, has a finding.
 
-    models: paths; a single one is checked in this process. jobs: worker processes, each with one intra-op thread.
-    with_score: whether every model is scored, rather than only where a rule asks for the score.
+    models: paths. jobs: worker processes, each with one intra-op thread. with_score: whether every model is scored,
+    rather than only where a rule asks for the score. limits: of one model.
 
     Raises UsageError where the configuration or its baseline is wrong, before anything is checked.
     """
+    return in_order(check_as_done(models, config, jobs=jobs, with_score=with_score, limits=limits))
+
+
+def check_as_done(
+    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False, limits: Limits = NO_LIMITS
+) -> Iterator[tuple[int, CheckedModel]]:
+    """Check models, yielding each with its position as it comes; see `check_many`."""
     choose_providers(config.provider)
     baseline = None if config.baseline is None else read_baseline(config.baseline)
     tasks = [(model, task_of(model, config, baseline, with_score)) for model in models]
-    if len(tasks) == 1:
-        return (check_one(*task) for _, task in tasks)
-    from epsinas_onnx.scoring.workers import work_in_processes
-
-    return work_in_processes(check_one, tasks, jobs, killed)
+    return work_in_processes(check_one, tasks, jobs, failed, limits)
 
 
 Task: TypeAlias = tuple[str, Settings, str, Expected | None, bool]
@@ -51,10 +57,10 @@ def task_of(model: str, config: Config, baseline: Baseline | None, with_score: b
     return model, config.settings_for(model), config.provider, known, with_score
 
 
-def killed(model: str, cause: str) -> CheckedModel:
-    """Return what is found of a model that killed its worker."""
-    finding = Finding(UNREADABLE.name, UNREADABLE.severity, cause, UNREADABLE.fix)
-    return CheckedModel(model, (finding,), Facts(), 0.0)
+def failed(model: str, failure: Failure) -> CheckedModel:
+    """Return what is found of a model that ended its worker."""
+    finding = Finding(UNREADABLE.name, UNREADABLE.severity, failure.cause, UNREADABLE.fix)
+    return CheckedModel(model, (finding,), Facts(), failure.seconds)
 
 
 def check_one(

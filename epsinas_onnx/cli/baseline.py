@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epsinas_onnx.cli.check import EXIT_FOUND, BaselineOption, ConfigOption, JobsOption, check_all, read_config
-from epsinas_onnx.cli.common import EXIT_FAILED, find_models
+from epsinas_onnx.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    MemoryOption,
+    TimeoutOption,
+    find_models,
+    prepare_workers,
+)
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 from epsinas_onnx.scoring.result import same_score
 
 if TYPE_CHECKING:
@@ -32,14 +40,17 @@ def write_command(
     config: ConfigOption = None,
     jobs: JobsOption = 1,
     prune: Annotated[bool, typer.Option("--prune", help="Drop models whose files are gone.")] = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write the score and the fingerprint of each model; models that are not named stay as they are."""
+    prepare_workers()
     from epsinas_onnx.check.baseline import Baseline, missing_files, read_baseline, write_baseline, written_by
 
     chosen = read_config(config, baseline=baseline)
     path = _path(chosen)
     before = read_baseline(path) if path.exists() else Baseline()
-    entries, failed, interrupted = _entries(find_models(paths), chosen, path, jobs)
+    entries, failed, interrupted = _entries(find_models(paths), chosen, path, jobs, Limits(timeout, memory))
     entries = _kept_where_equal(before, entries, chosen.score)
     # An entry that stays keeps the settings that it was written for, where the whole baseline gets others.
     kept = {
@@ -63,15 +74,18 @@ def diff_command(
     baseline: BaselineOption = None,
     config: ConfigOption = None,
     jobs: JobsOption = 1,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Show what `baseline write` would change, a line each; exit code 1 where that is anything."""
+    prepare_workers()
     from epsinas_onnx.check.baseline import missing_files, read_baseline
 
     chosen = read_config(config, baseline=baseline)
     path = _path(chosen)
     before = read_baseline(path)
     named = find_models(paths)
-    entries, failed, interrupted = _entries(named, chosen, path, jobs)
+    entries, failed, interrupted = _entries(named, chosen, path, jobs, Limits(timeout, memory))
     lines = []
     for name, entry in entries.items():
         if name not in before.models:
@@ -97,7 +111,9 @@ def _path(config: Config) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _entries(models: list[str], config: Config, path: Path, jobs: int) -> tuple[dict[str, Entry], list[str], bool]:
+def _entries(
+    models: list[str], config: Config, path: Path, jobs: int, limits: Limits
+) -> tuple[dict[str, Entry], list[str], bool]:
     """Return the entries of the models that have one, what is wrong with the others, and whether the user broke off."""
     from epsinas_onnx.check.baseline import entry_of, key_of
 
@@ -105,7 +121,7 @@ def _entries(models: list[str], config: Config, path: Path, jobs: int) -> tuple[
         raise UsageError("no files were named; give files, folders or globs")
     entries, failed = {}, []
     scoring = dataclasses.replace(config.changed(select=["score-status"]), baseline=None)
-    checked, interrupted = check_all(models, scoring, jobs, with_score=True)
+    checked, interrupted = check_all(models, scoring, jobs, limits, with_score=True)
     for one in checked:
         entry = entry_of(one.facts, config.settings_for(one.model).score, config.score)
         if entry is None:
@@ -162,6 +178,6 @@ def _leave(failed: list[str], interrupted: bool) -> None:
         typer.echo(f"Error: {line}", err=True)
     if interrupted:
         typer.echo("Interrupted: the other models stayed as they were.", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if failed:
         raise typer.Exit(EXIT_FAILED)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import find_models
+from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report.findings import ENDINGS, Format
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.config import Config
@@ -58,6 +59,8 @@ def check_command(
     fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
     select: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
     jobs: JobsOption = 1,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show ignored findings, and models without any.")
     ] = False,
@@ -71,6 +74,7 @@ def check_command(
     if rules or explain is not None:
         _explain(explain)
         return
+    prepare_workers()
     from epsinas_onnx.check.finding import CheckReport
 
     chosen = read_config(config, baseline=baseline, fail_on=fail_on, select=select or [])
@@ -79,12 +83,12 @@ def check_command(
     if not models:
         raise UsageError("no files were named; give files, folders or globs to check")
     started = time.perf_counter()
-    checked, interrupted = check_all(models, chosen, jobs)
+    checked, interrupted = check_all(models, chosen, jobs, Limits(timeout, memory))
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
         typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
         raise typer.Exit(UsageError.exit_code)
     if done.failed:
@@ -102,18 +106,20 @@ def read_config(
 
 
 def check_all(
-    models: Sequence[str], config: Config, jobs: int, *, with_score: bool = False
+    models: Sequence[str], config: Config, jobs: int, limits: Limits, *, with_score: bool = False
 ) -> tuple[list[CheckedModel], bool]:
     """Check models with a bar; return what was checked, and whether the user interrupted it."""
-    from epsinas_onnx.check.runner import check_many
+    from epsinas_onnx.check.runner import check_as_done
 
-    checked: list[CheckedModel] = []
+    done: dict[int, CheckedModel] = {}
+    interrupted = False
     try:
-        for one in with_bar(check_many(models, config, jobs=jobs, with_score=with_score), len(models), "checking"):
-            checked.append(one)
+        results = check_as_done(models, config, jobs=jobs, with_score=with_score, limits=limits)
+        for index, one in with_bar(results, len(models), "checking", models[0]):
+            done[index] = one
     except KeyboardInterrupt:
-        return checked, True
-    return checked, False
+        interrupted = True
+    return [done[index] for index in sorted(done)], interrupted
 
 
 def _report(text: str) -> tuple[Format, Path]:

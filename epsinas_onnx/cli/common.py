@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.cli.progress import said
+from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.scoring.limits import Limits
+from epsinas_onnx.scoring.process import prepare
+from epsinas_onnx.scoring.supervisor import Failure, Workers
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
+
+T = TypeVar("T")
 
 PLAIN_WIDTH = 160
 """Columns of what goes into a file or a pipe."""
 
 EXIT_FAILED = 3
 """Some file could not be read or run."""
+
+EXIT_INTERRUPTED = 130
+"""The user pressed Ctrl-C."""
 
 RestoreOption: TypeAlias = Annotated[
     str,
@@ -28,6 +37,43 @@ RestoreOption: TypeAlias = Annotated[
         help="Undo folded BatchNorm: auto (where there is evidence), none, all, or a glob over node names.",
     ),
 ]
+
+TimeoutOption: TypeAlias = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="Stop a model that takes longer than this; 0 for no limit."),
+]
+MemoryOption: TypeAlias = Annotated[
+    float,
+    typer.Option("--memory", metavar="GB", help="Stop a model whose process holds more than this; 0 for no limit."),
+]
+
+
+def prepare_workers() -> None:
+    """Let what worker processes start from load what they need, while the command loads what it needs itself."""
+    prepare(["epsinas_onnx.scoring.workers"])
+
+
+def isolated(
+    work: Callable[..., T], *models: str, limits: Limits, doing: str, returns: bool = True, **options: Any
+) -> T:
+    """Return what `work` makes of models, called in a worker process, which some files end, and others never do.
+
+    doing: what a terminal shows. returns: whether the result is wanted, or what is written alone.
+
+    Raises what `work` raises, and ModelError where the process dies or a limit is broken.
+    """
+    from epsinas_onnx.scoring.workers import call, call_for_nothing
+
+    named = " and ".join(models)
+    try:
+        with said(f"{doing} {named}"), Workers(1, limits) as workers:
+            result: Any = workers.run(call if returns else call_for_nothing, (work, models, options))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if isinstance(result, Failure):
+        raise ModelError(f"{named}: {result.cause}")
+    return result  # type: ignore[no-any-return]
 
 
 def find_models(paths: Sequence[str]) -> list[str]:

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import PLAIN_WIDTH, RestoreOption, parse_inputs, parse_shapes, parse_weights
+from epsinas_onnx.cli.common import (
+    PLAIN_WIDTH,
+    MemoryOption,
+    RestoreOption,
+    TimeoutOption,
+    isolated,
+    parse_inputs,
+    parse_shapes,
+    parse_weights,
+    prepare_workers,
+)
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 EXIT_DIFFERENT = 1
 """With --exit-code: the graphs or the scores differ."""
@@ -38,6 +49,8 @@ def diff_command(
     shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
     restore_batchnorm: RestoreOption = "auto",
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Show what changed between two models: graph, roles, parameters, multiply-adds and score.
 
@@ -45,11 +58,13 @@ def diff_command(
     fingerprint. Multiply-adds are those of convolutions, matrix products and recurrences, for one sample. Lines with -
     are nodes that are gone, those with + are new, those with ! changed.
     """
+    prepare_workers()
     from epsinas_onnx.compare.diff import diff
     from epsinas_onnx.report.difference import to_markdown, to_text
 
-    found = diff(
-        before, after, with_score=score, weights=parse_weights(weights), inputs=parse_inputs(input or []), batch=batch,
+    found = isolated(
+        diff, before, after, limits=Limits(timeout, memory), doing="comparing", with_score=score,
+        weights=parse_weights(weights), inputs=parse_inputs(input or []), batch=batch,
         shapes=parse_shapes(shape or [], dim or []), restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
     match format:

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import PLAIN_WIDTH, find_space, parse_inputs, parse_weights
+from epsinas_onnx.cli.common import (
+    EXIT_INTERRUPTED,
+    PLAIN_WIDTH,
+    MemoryOption,
+    TimeoutOption,
+    find_space,
+    parse_inputs,
+    parse_weights,
+    prepare_workers,
+)
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
@@ -73,11 +83,15 @@ def evaluate_command(
     ] = None,
     format: Annotated[EvaluationFormat, typer.Option("--format", "-f")] = EvaluationFormat.TABLE,
     resamples: Annotated[int, typer.Option(min=0, help="Resamples of the bootstrap; 0 gives no intervals.")] = 1000,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Score every architecture of a table and say how well the scores rank them, with coverage and intervals.
 
     All figures are over the architectures that have a score, and say how many those are.
     """
+    if scores is None:
+        prepare_workers()
     from epsinas_onnx.evaluation import scoring
     from epsinas_onnx.evaluation.table import join as joined
     from epsinas_onnx.evaluation.table import read_table
@@ -104,6 +118,9 @@ def evaluate_command(
         "seed": seed,
         "jobs": jobs,
         "lump": lump,
+        "timeout": timeout,
+        "memory": memory,
+        "isolate": True,
     }
     values, interrupted = _scores(read, networks, found, scores, output, options)
     from epsinas_onnx.evaluation.outcome import evaluate
@@ -119,7 +136,7 @@ def evaluate_command(
     if interrupted:
         kept = f"; {output} keeps them, and the same command goes on" if output else ""
         typer.echo(f"Interrupted: the figures are over what was scored until then{kept}.", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
@@ -155,7 +172,7 @@ def _scores(
     computed: dict[str, Any] = {}
     interrupted = False
     try:
-        for record in with_bar(scoring.scored(different, options, output), len(different)):
+        for record in with_bar(scoring.scored(different, options, output), len(different), name=different[0].name):
             computed[record["model"]] = record
     except KeyboardInterrupt:
         interrupted = True

@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from epsinas_onnx.cli.common import PLAIN_WIDTH, RestoreOption, parse_pairs, parse_shapes
+from epsinas_onnx.cli.common import (
+    PLAIN_WIDTH,
+    MemoryOption,
+    RestoreOption,
+    TimeoutOption,
+    isolated,
+    parse_pairs,
+    parse_shapes,
+    prepare_workers,
+)
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 if TYPE_CHECKING:
     from epsinas_onnx.compare.inspect import Inspection, Lumping
@@ -34,15 +44,19 @@ def inspect_command(
     batch: Annotated[int, typer.Option(min=2, help="Samples in the minibatch.")] = 256,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
     restore_batchnorm: RestoreOption = "auto",
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Show what scoring will do with a model: roles and why, what is fed, what lumping merges, and what is odd.
 
     The first column is how --role names a use. Nothing is run, and no weight is read.
     """
+    prepare_workers()
     from epsinas_onnx.compare.inspect import inspect
 
-    found = inspect(
-        path, shapes=parse_shapes(shape or [], dim or []), roles=parse_pairs("--role", role or []), batch=batch,
+    found = isolated(
+        inspect, path, limits=Limits(timeout, memory), doing="inspecting",
+        shapes=parse_shapes(shape or [], dim or []), roles=parse_pairs("--role", role or []), batch=batch,
         restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
     if format is InspectFormat.JSON:

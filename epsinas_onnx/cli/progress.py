@@ -1,25 +1,70 @@
-"""A bar on standard error while many models are worked on."""
+"""Says on a terminal what is being done, once it takes longer than a reader would wait without a word."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
+_PATIENCE = 2.0  # seconds without a word
+_LONGEST = 48  # characters of a name, so that the line fits a terminal
 
-def with_bar(results: Iterator[T], total: int, doing: str = "scoring") -> Iterator[T]:
-    """Yield the results, with a bar on standard error where that is a terminal and there is something to wait for."""
-    console = Console(stderr=True)
-    if total < 2 or not console.is_terminal:
-        yield from results
+
+def with_bar(results: Iterator[T], total: int, doing: str = "scoring", name: str = "") -> Iterator[T]:
+    """Yield the results; where that takes a while, with a bar on standard error, or for one with its name."""
+    if total < 2:
+        with said(f"{doing} {name}"):
+            yield from results
         return
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(doing, total=total)
+    console = Console(stderr=True)
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True)
+    task = progress.add_task(doing, total=total)
+    with _later(progress):
         for result in results:
             progress.advance(task)
             yield result
+
+
+@contextmanager
+def said(doing: str) -> Iterator[None]:
+    """Say on standard error what is being done, and for how long, where it takes a while."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in doing.strip())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 + 3 :]}"
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress.add_task(text, total=None)
+    with _later(progress):
+        yield
+
+
+@contextmanager
+def _later(progress: Progress) -> Iterator[None]:
+    """Show a progress from when patience ends, on a terminal alone."""
+    if not progress.console.is_interactive:
+        yield
+        return
+    timer = threading.Timer(_PATIENCE, progress.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()

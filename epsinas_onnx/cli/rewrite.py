@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from epsinas_onnx.cli.common import RestoreOption, parse_pairs, parse_shapes
+from epsinas_onnx.cli.common import (
+    MemoryOption,
+    RestoreOption,
+    TimeoutOption,
+    isolated,
+    parse_pairs,
+    parse_shapes,
+    prepare_workers,
+)
 from epsinas_onnx.cli.score import NormStatsName
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 if TYPE_CHECKING:
     from epsinas_onnx.scoring.options import ElementType
@@ -27,17 +36,24 @@ def rewrite_command(
     lump: Annotated[bool, typer.Option("--lump", help="Merge identical channels, for one minibatch size.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Samples in the minibatch, with --lump.")] = 256,
     restore_batchnorm: RestoreOption = "auto",
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write a standard ONNX file with every weight at one constant and every bias 0; it holds no weight bytes.
 
     This is the graph that score runs, with --lump the merged one, so that it can be looked at, or run by any other
     runtime. A merged graph gives one representative of each class of equal entries.
     """
+    prepare_workers()
     from epsinas_onnx.edit.rewrite import rewrite
 
-    rewrite(
+    isolated(
+        rewrite,
         path,
-        weight,
+        limits=Limits(timeout, memory),
+        doing="rewriting",
+        returns=False,
+        weight=weight,
         output=output,
         shapes=parse_shapes(shape or [], dim or []),
         roles=parse_pairs("--role", role or []),

@@ -13,13 +13,17 @@ from rich.console import Console
 
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     PLAIN_WIDTH,
+    MemoryOption,
     RestoreOption,
+    TimeoutOption,
     find_models,
     parse_inputs,
     parse_pairs,
     parse_shapes,
     parse_weights,
+    prepare_workers,
 )
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
@@ -27,6 +31,7 @@ from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 from epsinas_onnx.scoring.result import Score, Status
 
 if TYPE_CHECKING:
@@ -66,7 +71,10 @@ def score_command(
         typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input."),
     ],
     format: Annotated[
-        Format | None, typer.Option("--format", "-f", help="table, or what the ending of --output says.")
+        Format | None,
+        typer.Option(
+            "--format", "-f", help="table, or what the ending of --output says; jsonl has a line as it comes."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the results here instead of printing them.")
@@ -113,6 +121,8 @@ def score_command(
         typer.Option("--lump/--no-lump", help="Merge identical channels (exact, and fast), or run the plain graph."),
     ] = True,
     restore_batchnorm: RestoreOption = "auto",
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
 
@@ -122,12 +132,13 @@ def score_command(
     models = find_models(paths)
     if not models:
         raise UsageError("no files were named")
-    from epsinas_onnx.scoring.api import score_many
+    prepare_workers()
+    from epsinas_onnx.scoring.api import score_as_done
 
-    results = score_many(
+    results = score_as_done(
         models,
         jobs=jobs,
-        isolate=len(models) > 1,  # a file that ends its process must not end the run
+        isolate=True,  # a file that ends its process must not end the run
         weights=parse_weights(weights),
         inputs=parse_inputs(input or []),
         batch=batch,
@@ -140,19 +151,23 @@ def score_command(
         seed=seed,
         dtype=cast("ElementType", dtype),
         restore_batchnorm=restore_batchnorm,
+        timeout=timeout,
+        memory=memory,
     )
     target = _open(output)
-    scores: list[Score] = []
+    done: dict[int, Score] = {}
     try:
-        for result in with_bar(results, len(models)):
-            scores.append(result)
+        for index, result in with_bar(results, len(models), name=models[0]):
+            done[index] = result
             if kind is Format.JSONL:
                 target.write(to_json_line(result))
                 target.flush()
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files were not tried.", err=True)
-        raise typer.Exit(130) from None
+        scores = list(done.values())
+        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:  # what was computed is never lost
+        scores = [done[index] for index in sorted(done)]
         if scores:
             _write(scores, kind, target)
         if output is not None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 
 def strip_command(
@@ -18,16 +19,22 @@ def strip_command(
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
     role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score; written into the model.")] = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write a model without its weights: the same graph, names, shapes and roles, and the same score, bit for bit.
 
     Gigabytes become kilobytes, so that an architecture can be shared, kept in git or attached to an issue. Tensors at
     operators that nobody judged are refused until a role says whether they go (weight) or stay (constant).
     """
+    prepare_workers()
     from epsinas_onnx.edit.strip import strip
 
     _not_itself(path, output)
-    strip(path, output=output, anonymise=anonymise, roles=parse_pairs("--role", role or []))
+    isolated(
+        strip, path, limits=Limits(timeout, memory), doing="stripping", returns=False, output=output,
+        anonymise=anonymise, roles=parse_pairs("--role", role or []),
+    )  # fmt: skip
     _sizes(path, output)
 
 
@@ -37,15 +44,21 @@ def fill_command(
     init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
     value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
 ) -> None:
     """Write a model with new weights, drawn by role: it runs, and is as good as untrained.
 
     Biases become 0, scales of normalisations 1, running statistics 0 and 1.
     """
+    prepare_workers()
     from epsinas_onnx.edit.fill import fill
 
     _not_itself(path, output)
-    fill(path, init, value=value, seed=seed, output=output)
+    isolated(
+        fill, path, limits=Limits(timeout, memory), doing="filling", returns=False, init=init, value=value, seed=seed,
+        output=output,
+    )  # fmt: skip
     _sizes(path, output)
 
 

@@ -115,11 +115,11 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
     """Yield the record of each network, those that `path` holds first; every other is appended to it when it is there.
 
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
-    ended in an error is tried again. options: keyword arguments of `score_many`.
+    ended in an error is tried again. options: keyword arguments of `score_many`; the others come as they are done.
 
     Raises UsageError when the file holds results of other settings, and when it cannot be written.
     """
-    from epsinas_onnx.scoring.api import score_many
+    from epsinas_onnx.scoring.api import score_as_done
 
     done = {} if path is None or not path.exists() else _resumed(path, options)
     missing = []
@@ -129,11 +129,11 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
         else:
             missing.append(network)
     if path is None:
-        yield from (score.to_dict() for score in score_many(missing, **options))
+        yield from (score.to_dict() for _, score in score_as_done(missing, **options))
         return
     try:
         with path.open("a", encoding="utf-8") as file:
-            for score in score_many(missing, **options):
+            for _, score in score_as_done(missing, **options):
                 file.write(to_json_line(score))
                 file.flush()
                 yield score.to_dict()

@@ -12,6 +12,7 @@ from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.options import (
     DEFAULT_BATCH,
     DEFAULT_WEIGHTS,
@@ -22,6 +23,7 @@ from epsinas_onnx.scoring.options import (
 )
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
+from epsinas_onnx.scoring.supervisor import in_order
 
 
 def score(
@@ -90,18 +92,26 @@ def score(
 
 
 def score_many(
-    models: Iterable[ModelSource], *, jobs: int = 1, isolate: bool = False, **options: Unpack[ScoreKeywords]
+    models: Iterable[ModelSource],
+    *,
+    jobs: int = 1,
+    isolate: bool = False,
+    timeout: float = 0.0,
+    memory: float = 0.0,
+    **options: Unpack[ScoreKeywords],
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order.
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
-    kills its worker process.
+    kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored.
 
     Args:
         models: what `score` takes, any number of them; read as they are needed.
         jobs: worker processes, each with one intra-op thread; 1 scores in this process.
         isolate: whether one job scores in a worker process all the same: some files make ONNX Runtime end the process
-            that runs them.
+            that runs them. A limit does so too.
+        timeout: seconds that one model may take, 0 for no limit.
+        memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
             `providers`, `seed`, `dtype`, `threads` and `restore_batchnorm`, each the keyword argument that `score` has.
 
@@ -117,14 +127,28 @@ def score_many(
         models/mlp.onnx noise
         models/missing.onnx error
     """
+    return in_order(score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options))
+
+
+def score_as_done(
+    models: Iterable[ModelSource],
+    *,
+    jobs: int = 1,
+    isolate: bool = False,
+    timeout: float = 0.0,
+    memory: float = 0.0,
+    **options: Unpack[ScoreKeywords],
+) -> Iterator[tuple[int, Score]]:
+    """Yield the position and the Score of each model as they come; see `score_many`."""
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")
+    limits = Limits(timeout, memory)
     checked = score_options(**options, jobs=jobs)
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if jobs == 1 and not isolate:
-        return (score_or_error(model, checked) for model in models)
+    if jobs == 1 and not isolate and limits == NO_LIMITS:
+        return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
     from epsinas_onnx.scoring.workers import score_in_processes
 
-    return score_in_processes(models, checked)
+    return score_in_processes(models, checked, limits)

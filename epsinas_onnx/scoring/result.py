@@ -43,7 +43,8 @@ class Score:
         provider: the execution provider that ran the graph; None when nothing was run.
         parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
         nodes: nodes of the graph as loaded, functions inlined, bodies included.
-        seconds: wall clock of `load`, `rewrite`, `session` and `run`; `total` alone where `status` is `error`.
+        seconds: wall clock of `load`, `rewrite`, `session`, `run`, and `judge`, the rest, which is mostly finding the
+            reason; together what scoring took. `total` alone where `status` is `error`.
         output: names of the outputs that were compared.
         warnings: what a careful reader should know, a sentence each.
         norm_stats: which statistics normalisations used: `batch`, `reset` or `stored`.

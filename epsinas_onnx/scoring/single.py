@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -60,11 +61,14 @@ def _scored(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool
     for attempt in range(tries):
         try:
             last = not shared and attempt + 1 == tries
-            return score_loaded(loaded, options, providers, attempt, seconds, last)
+            found = score_loaded(loaded, options, providers, attempt, seconds, last)
         except (ShapeError, RunError) as error:
             first_error = first_error or error
         except OutOfMemory:
             if first_error is None:
                 raise
+        else:
+            rest = time.perf_counter() - started - sum(found.seconds.values())
+            return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
     assert first_error is not None
     raise first_error

@@ -61,7 +61,7 @@ def test_a_file_that_kills_its_process_costs_one_finding(folder: Path, monkeypat
     found = {Path(one["model"]).name: one["findings"] for one in json.loads(done.out)["models"]}
     assert done.code == 1
     assert found["good.onnx"] == []
-    assert "its worker process died (SIGABRT)" in found["fixed.onnx"][0]["message"]
+    assert "its worker process died twice (SIGABRT)" in found["fixed.onnx"][0]["message"]
 
 
 def _path(folder: Path) -> str:

@@ -41,7 +41,7 @@ class Folder:
         self.names: dict[str, Any] = {"__name__": "page"}
         shutil.copytree(ROOT / "models", path / "models")
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "PYTEST_ADDOPTS")
+        hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "PYTEST_ADDOPTS", "CI", "BUILD_NUMBER")
         self.variables = {key: value for key, value in os.environ.items() if key not in hidden}
         self.variables |= {"PATH": programs, "REPOSITORY": str(ROOT)}
 

@@ -13,6 +13,7 @@ from onnx import helper
 from epsinas_onnx import ModelError, inspect, score, strip
 from epsinas_onnx.graph.operators import OPERATORS
 from tests.builders import build, command, save
+from tests.check.checking import checked, rules
 
 SAYS = "nobody has judged whether"
 
@@ -104,13 +105,19 @@ def test_score_and_check_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     told = score(proto, batch=4, roles={"new:1": "constant"})
     assert told.warnings == ()
     assert score(strip(proto, roles={"new:1": "constant"}), batch=4).raw_score == told.raw_score
-    path = save(proto, tmp_path / "model.onnx")
+    assert "unjudged-operator" in rules(checked(proto, tmp_path))
+    with pytest.raises(ModelError, match="--role 'new:1=constant'"):
+        strip(proto)
+
+
+def test_commands_say_so_and_strip_refuses_until_it_is_told(tmp_path: Path) -> None:
+    path = save(plugin(P=(4, 8)), tmp_path / "model.onnx")
     done = command("check", path, "--config", save_config(tmp_path))
     assert "unjudged-operator" in done.out
     done = command("strip", path, "-o", str(tmp_path / "light.onnx"))
     assert (done.code, done.out) == (3, "")
-    assert "--role 'new:1=constant'" in done.err
-    assert command("strip", path, "-o", str(tmp_path / "light.onnx"), "--role", "new:1=weight").code == 0
+    assert "--role 'plug:1=constant'" in done.err
+    assert command("strip", path, "-o", str(tmp_path / "light.onnx"), "--role", "plug:1=weight").code == 0
 
 
 def save_config(folder: Path) -> str:
