@@ -26,12 +26,14 @@ class Target:
     constants: how many constants go through one run. blocked: whether the provider is fast at depthwise convolutions
     over many channels and slow at one channel (the CPU provider with its blocked layout), rather than the reverse.
     bound: whether kernels are made of the constants before a session is made, rather than of an input.
+    whole_norms: whether a standardisation is one node of the domain `epsinas`, which only our own evaluator runs.
     """
 
     constants: int = 1
     blocked: bool = True
     bound: bool = True
     norm_stats: NormStats = "batch"
+    whole_norms: bool = False
 
 
 class Step:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from epsinas_onnx.lump.context import FLOAT, Context
+from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
@@ -196,12 +197,54 @@ def standardised(
         x = context.settle(x)
     epsilon = epsilon / x.factor**2
     x = x.replace(factor=1.0, tensor=context.tensor(x), known=None)
+    if context.target.whole_norms:
+        return _as_one_node(context, x, axes, epsilon, scale, shift, record)
     mean = context.settle(context.mean(x, axes))
     centred = context.elementwise("Sub", [x, mean])
     variance = context.settle(context.mean(context.mul(centred, centred), axes))
     if record:
         context.observe(mean, variance)
     return _affine(context, centred, _deviation(context, variance, epsilon), scale, shift)
+
+
+def _as_one_node(
+    context: Context,
+    x: Lumped,
+    axes: Sequence[int],
+    epsilon: float,
+    scale: Lumped | None,
+    shift: Lumped | None,
+    record: bool,
+) -> Lumped:
+    """Return the same as one node of our own: x, what each position weighs in a mean, and a scale of one class."""
+    weights = np.ones((1,) * x.rank)
+    for axis in axes:
+        part = x.axes[axis]
+        if not part.uniform:
+            weights = weights * (part.sizes / part.size).reshape((-1,) + (1,) * (x.rank - axis - 1))
+    tensor = context.canonical(x)
+    lead = x.varied  # constants in front are no axis of the user's
+    inside = scale if scale is not None and scale.is_single and scale.varied == x.varied else None
+    shape = tuple(1 if axis in axes else count for axis, count in enumerate(x.counts))
+    whole = (context.constants, *shape) if lead else shape
+    made, mean, variance = context.graph.ops(
+        "Standardise",
+        [
+            tensor,
+            None if weights.size == 1 else context.constant(np.asarray(weights, x.dtype.numpy())),
+            None if inside is None else context.tensor(context.settle(inside)),
+        ],
+        [(tensor.shape, x.dtype), (whole, x.dtype), (whole, x.dtype)],
+        "epsinas",
+        {"axes": [axis + lead for axis in axes], "epsilon": float(epsilon)},
+    )
+    if record:
+        parts = tuple(Partition.one(1) if axis in axes else part for axis, part in enumerate(x.axes))
+        context.observe(context.result(mean, parts, [x]), context.result(variance, parts, [x]))
+    y = context.result(made, x.axes, [x, inside])
+    if scale is not None and inside is None:
+        y = context.mul(y, scale)
+    return y if shift is None else context.add(y, shift)
 
 
 def _statistics_wanted(step: Step) -> bool:

@@ -1,0 +1,118 @@
+"""Runs a lumped model for one constant after the other: in float32 as it stands, or exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from epsinas_onnx.evaluate_lumped.program import Program
+from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
+from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed, given
+from epsinas_onnx.lump.graph import Node
+from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.lump.value import Lumped
+
+Arithmetic: TypeAlias = Literal["exact", "float32"]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant without a range: mantissa * 2**exponent."""
+
+    mantissa: float
+    exponent: int = 0
+
+
+class Evaluator:
+    """A lumped model that is ready to run. fetched: the values that are wanted, by name.
+
+    Raises Unsupported for a graph that cannot be run here.
+    """
+
+    def __init__(
+        self, lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic, keep: bool = False
+    ) -> None:
+        assert lowered.constants == 1 and lowered.bound
+        self.exact = arithmetic == "exact"
+        self.names = list(fetched)
+        tensors = [lowered.context.canonical(value) for value in fetched.values()]
+        self.program = Program(lowered.graph, tensors, self.exact, keep)
+
+    @property
+    def without_rule(self) -> Sequence[Node]:
+        """Return the nodes that ONNX Runtime runs on formed values."""
+        return self.program.without_rule
+
+    def plain(self, constant: float, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the values in float32, as every operator gives them."""
+        weight = np.asarray([constant], np.float32)
+        made = self.program.run(lambda make: make(weight), feeds)
+        return dict(zip(self.names, map(np.asarray, made), strict=True))
+
+    def values(
+        self,
+        constant: Constant,
+        feeds: Mapping[str, Array],
+        axes: Mapping[str, int],
+        references: Mapping[str, Array] | None = None,
+    ) -> dict[str, Value]:
+        """Return the values exactly. axes: where the samples lie in an input; the first of them is the reference.
+
+        references: the reference by input name, where it is not in `feeds`.
+        """
+        inputs: dict[str, Any] = {}
+        for name, array in feeds.items():
+            if references is not None and name in references:
+                inputs[name] = given(references[name], array)
+            elif name in axes:
+                inputs[name] = given(np.take(array, [0], axes[name]), array)
+            else:
+                inputs[name] = fixed(array)
+        mantissa, exponent = math.frexp(constant.mantissa)
+        one = np.ones(1)
+
+        def derived(make: Any) -> Value:
+            array = np.asarray(make(one), np.float64) * math.copysign(1.0, mantissa)
+            part = Scaled(array, abs(mantissa), exponent + constant.exponent) if mantissa else None
+            return Value(array.shape, part, None)
+
+        made = self.program.run(derived, inputs)
+        return dict(zip(self.names, map(as_value, made), strict=True))
+
+
+def as_value(value: Value | Pair) -> Value:
+    """Return what has a base and a deviation, of numbers of any kind."""
+    if isinstance(value, Value):
+        return value
+    return given(np.asarray(value.reference, np.float64), np.asarray(value.actual, np.float64))
+
+
+def variation(value: Value) -> Floats:
+    """Return how samples differ, up to a factor that the metric does not see, in the full shape."""
+    if value.deviation is None:
+        return np.zeros(value.shape)
+    return np.broadcast_to(value.deviation.settled().array, value.shape)
+
+
+def log2_variation(value: Value) -> float:
+    """Return the logarithm of how far apart the smallest and the largest entry of the deviation lie."""
+    part = value.deviation
+    if part is None or not part.array.size:
+        return -math.inf
+    part = part.settled()
+    apart = float(part.array.max() - part.array.min())
+    return math.log2(apart) + math.log2(part.mantissa) + part.exponent if apart > 0 else -math.inf
+
+
+FAR = (Constant(1.0, -1500), Constant(1.0, -1600))
+"""Constants near 0, between which the order is taken."""
+
+
+def order(evaluator: Evaluator, name: str, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
+    """Return d log|v| / d log c of an output's variation towards c = 0; NaN where it does not vary."""
+    near, far = (log2_variation(evaluator.values(constant, feeds, axes)[name]) for constant in FAR)
+    return (near - far) / (FAR[0].exponent - FAR[1].exponent)

@@ -1,0 +1,149 @@
+"""Turns a lowered graph into a list of closures over numbered places, once for any number of constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epsinas_onnx.evaluate_lumped import bodies
+from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
+from epsinas_onnx.evaluate_lumped.families import as_formed
+from epsinas_onnx.evaluate_lumped.single_node import single_node
+from epsinas_onnx.evaluate_lumped.table import find_entry
+from epsinas_onnx.evaluate_lumped.value import fixed
+from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, reads
+from epsinas_onnx.lump.value import Array, Tensor
+
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node. done: the places that nobody reads afterwards."""
+
+    run: Run
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    done: tuple[int, ...]
+    node: Node
+
+
+class Program:
+    """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
+
+    without_rule: nodes that ONNX Runtime runs on formed values. Raises Unsupported for what cannot be run here.
+    """
+
+    def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:
+        self.graph = graph
+        self.exact = exact
+        self.without_rule: list[Node] = []
+        self._places: dict[Tensor, int] = {}
+        self._values: list[Any] = []
+        live = graph.live_nodes(outputs)
+        self.inputs = [(tensor, self.place(tensor)) for tensor in graph.inputs]
+        needed = {tensor for node in live for tensor in reads(node)} | set(outputs)
+        stored = [(tensor, array) for tensor, array in graph.initializers.items() if tensor in needed]
+        self._stored = {self.place(tensor): self._as_stored(array) for tensor, array in stored}
+        self._derived = [(self.place(t), t, make) for t, make in graph.derived.items() if t in needed]
+        self.outputs = [self.place(tensor) for tensor in outputs]
+        self.steps = self._compiled(live, () if keep else outputs, keep)
+
+    def place(self, tensor: Tensor) -> int:
+        """Return where a tensor's value lies."""
+        return self._places.setdefault(tensor, len(self._places))
+
+    def tensors(self) -> Mapping[Tensor, int]:
+        """Return the place of every tensor."""
+        return self._places
+
+    def _as_stored(self, array: Array) -> Any:
+        return fixed(array) if self.exact else array
+
+    def _compiled(self, nodes: Sequence[Node], outputs: Sequence[Tensor], keep: bool) -> list[Step]:
+        steps = []
+        alive = {self.place(tensor) for tensor in outputs} | self._stored.keys()
+        alive |= {place for place, *_ in self._derived} | {place for _, place in self.inputs}
+        for node in reversed(nodes):
+            used = {self.place(tensor) for tensor in reads(node)}
+            done = () if keep else tuple(used - alive)
+            alive |= used
+            steps.append((node, done))
+        return [self._step(node, done) for node, done in reversed(steps)]
+
+    def _step(self, node: Node, done: tuple[int, ...]) -> Step:
+        inputs = tuple(-1 if tensor is None else self.place(tensor) for tensor in node.inputs)
+        return Step(self._run_of(node), inputs, tuple(self.place(tensor) for tensor in node.outputs), done, node)
+
+    def _run_of(self, node: Node) -> Run:
+        stored = [None if tensor is None else self.graph.initializers.get(tensor) for tensor in node.inputs]
+        held = {name: self._body(value) for name, value in node.attributes.items() if isinstance(value, Body)}
+        call = Call(node, stored, self.graph.imports, held)
+        if held:
+            return bodies.run_of(call, self.exact)
+        entry = find_entry(node.domain, node.op_type)
+        try:
+            if entry is not None:
+                return entry.rule(call) if self.exact else _listed(entry.kernel(call))
+        except Unsupported:
+            pass
+        self.without_rule.append(node)
+        return as_formed(single_node)(call) if self.exact else _listed(single_node(call))
+
+    def _body(self, body: Body) -> Callable[[Sequence[Any]], list[Any]]:
+        inputs = [self.place(tensor) for tensor in body.inputs]
+        outer = dict(self._places)
+        steps = [self._step(node, ()) for node in body.nodes]
+        for tensor in {tensor for node in body.nodes for tensor in reads(node)} | set(body.outputs):
+            if tensor in self.graph.initializers and tensor not in outer:
+                self._stored[self.place(tensor)] = self._as_stored(self.graph.initializers[tensor])
+        outputs = [self.place(tensor) for tensor in body.outputs]
+
+        def run(operands: Sequence[Any]) -> list[Any]:
+            values = self._values
+            for place, operand in zip(inputs, operands, strict=True):
+                values[place] = operand
+            _advance(steps, values)
+            return [values[place] for place in outputs]
+
+        return run
+
+    def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
+        """Return the outputs. derived: what a tensor made of the constants holds. inputs: by name."""
+        values: list[Any] = [None] * len(self._places)
+        values.append(None)  # what place -1, an operand that is left out, reads
+        for place, stored in self._stored.items():
+            values[place] = stored
+        for place, _, make in self._derived:
+            values[place] = derived(make)
+        for tensor, place in self.inputs:
+            values[place] = inputs.get(tensor.name)
+        self._values = values
+        with np.errstate(all="ignore"):
+            _advance(self.steps, values)
+        return [values[place] for place in self.outputs]
+
+    @property
+    def values(self) -> list[Any]:
+        """Return what lies at every place after the last run, where it was kept."""
+        return self._values
+
+
+def _advance(steps: Sequence[Step], values: list[Any]) -> None:
+    for step in steps:
+        made = step.run([values[place] for place in step.inputs])
+        for place, value in zip(step.outputs, made):  # noqa: B905 -- outputs that nobody reads may be left out
+            values[place] = value
+        for place in step.done:
+            values[place] = None
+
+
+def _listed(kernel: Callable[..., Any]) -> Run:
+    def run(operands: Sequence[Any]) -> Sequence[Any]:
+        made = kernel(*operands)
+        return made if isinstance(made, (tuple, list)) else (made,)
+
+    return run

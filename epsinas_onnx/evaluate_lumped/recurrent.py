@@ -1,0 +1,241 @@
+"""Recurrent layers, step by step: one function for plain arrays and for values, by what it computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from epsinas_onnx.evaluate_lumped import algebra, rules, smooth
+from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
+from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined, linear
+from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
+from epsinas_onnx.evaluate_lumped.kernels import linear as sums
+from epsinas_onnx.evaluate_lumped.scaled import Array
+from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends
+from epsinas_onnx.lump.graph import Node
+
+_DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+_ALPHA = {"Affine": 1.0, "LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "Elu": 1.0, "HardSigmoid": 0.2, "ScaledTanh": 1.0}
+
+
+class Arithmetic(Protocol):
+    """What a recurrent layer is computed with."""
+
+    def add(self, first: Any, second: Any) -> Any: ...
+    def subtract(self, first: Any, second: Any) -> Any: ...
+    def multiply(self, first: Any, second: Any) -> Any: ...
+    def matmul(self, first: Any, second: Any) -> Any: ...
+    def take(self, value: Any, index: tuple[Any, ...]) -> Any: ...
+    def transposed(self, value: Any) -> Any: ...
+    def stack(self, rows: Sequence[Any]) -> Any: ...
+    def number(self, value: float) -> Any: ...
+    def choose(self, condition: Array, first: Any, second: Any) -> Any: ...
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any: ...
+    def function(self, name: str) -> Callable[[Any], Any]: ...
+
+
+class Plain:
+    """Arrays as they are."""
+
+    add = staticmethod(np.add)
+    subtract = staticmethod(np.subtract)
+    multiply = staticmethod(np.multiply)
+    matmul = staticmethod(np.matmul)
+    choose = staticmethod(np.where)
+
+    def take(self, value: Array, index: tuple[Any, ...]) -> Array:
+        made: Array = value[index]
+        return made
+
+    def transposed(self, value: Array) -> Array:
+        return value.T
+
+    def stack(self, rows: Sequence[Array]) -> Array:
+        return np.stack(rows)
+
+    def number(self, value: float) -> float:
+        return value
+
+    def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
+        return np.zeros(shape, like.dtype)
+
+    def function(self, name: str) -> Callable[[Array], Array]:
+        made: Callable[[Array], Array] = {
+            "Sigmoid": pointwise.sigmoid, "Tanh": pointwise.plain(np.tanh), "Relu": pointwise.relu,
+            "HardSigmoid": pointwise.hard_sigmoid, "LeakyRelu": pointwise.leaky_relu, "Elu": pointwise.elu,
+            "Softplus": pointwise.softplus, "Softsign": pointwise.softsign,
+        }[name](_bare(name))  # fmt: skip
+        return made
+
+
+class Exact:
+    """Values with base and deviation."""
+
+    add = staticmethod(algebra.add)
+    subtract = staticmethod(algebra.subtract)
+    multiply = staticmethod(algebra.multiply)
+    number = staticmethod(algebra.number)
+
+    def __init__(self) -> None:
+        self._product = bilinear(sums.matmul, free=lambda axis, rank: axis < rank - 1)(_bare("MatMul"))
+        self._joined = joined(_bare("Concat"))
+
+    def matmul(self, first: Value, second: Value) -> Any:
+        return self._product([first, second])[0]
+
+    def take(self, value: Value, index: tuple[Any, ...]) -> Any:
+        return linear(lambda call: lambda array: array[index])(_bare("Slice"))([value])[0]
+
+    def transposed(self, value: Value) -> Value:
+        return algebra.mapped(value, lambda part: part.become(part.array.T, 0), value.shape[::-1])
+
+    def stack(self, rows: Sequence[Value]) -> Any:
+        lifted = [algebra.lifted(row, len(row.shape) + 1) for row in rows]
+        return self._joined(lifted)[0]
+
+    def choose(self, condition: Array, first: Value, second: Value) -> Value:
+        return algebra.select(condition, condition, first, second)
+
+    def zeros(self, shape: tuple[int, ...], like: Value) -> Value:
+        return Value(shape, None, None)
+
+    def function(self, name: str) -> Callable[[Value], Value]:
+        bare = _bare(name)
+        made: dict[str, Callable[[], Callable[[Value], Value]]] = {
+            "Sigmoid": lambda: smooth.SIGMOID, "Tanh": lambda: smooth.TANH, "Relu": lambda: algebra.relu,
+            "HardSigmoid": lambda: rules.hard_sigmoid(bare), "LeakyRelu": lambda: rules.leaky_relu(bare),
+            "Elu": lambda: rules.elu(bare), "Softplus": lambda: smooth.SOFTPLUS, "Softsign": lambda: rules.softsign,
+        }  # fmt: skip
+        return made[name]()
+
+
+def _bare(name: str) -> Call:
+    return Call(Node(name, "", (), (), {"alpha": _ALPHA[name]} if name in _ALPHA else {}, ""), (), {})
+
+
+class Layer:
+    """One recurrent layer. Raises Unsupported for functions and options that only ONNX Runtime has."""
+
+    def __init__(self, call: Call, arithmetic: Arithmetic) -> None:
+        self.kind, self.a, self.call = call.op_type, arithmetic, call
+        self.hidden = int(call.attribute("hidden_size", 0))
+        self.direction = str(call.attribute("direction", "forward"))
+        names = call.attribute("activations") or _DEFAULTS[self.kind] * 2
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+        if call.attribute("layout", 0) or call.attribute("clip") or call.attribute("input_forget", 0):
+            raise Unsupported(f"{self.kind} with a layout, a clip or coupled gates")
+        if call.attribute("activation_alpha") or call.attribute("activation_beta"):
+            raise Unsupported(f"{self.kind} with functions of its own")
+        try:
+            self.functions = [arithmetic.function(name) for name in names]
+        except KeyError as error:
+            raise Unsupported(f"{self.kind} with the function {error}") from error
+
+    def run(self, operands: Sequence[Any], lengths: Array | None) -> list[Any]:
+        """Return the outputs for X, W, R, B, initial h, initial c (None where left out)."""
+        x, weight, recurrence, bias, hidden, cell = operands
+        a = self.a
+        steps, batch = x.shape[:2]
+        count = weight.shape[0]
+        every: list[list[Any]] = []
+        last_hidden, last_cell = [], []
+        own = len(self.functions) // max(1, count)
+        for index in range(count):
+            w, r = (a.transposed(a.take(value, (index,))) for value in (weight, recurrence))
+            b = None if bias is None else a.take(bias, (index,))
+            h = a.zeros((batch, self.hidden), x) if hidden is None else a.take(hidden, (index,))
+            c = a.zeros((batch, self.hidden), x) if cell is None else a.take(cell, (index,))
+            backward = self.direction == "reverse" or index == 1
+            functions = self.functions[index * own : (index + 1) * own]
+            rows: list[Any] = [None] * steps
+            for place in reversed(range(steps)) if backward else range(steps):
+                product = a.matmul(a.take(x, (place,)), w)
+                new, kept = self._step(product, h, c, r, b, functions)
+                if lengths is not None:
+                    inside = (place < lengths)[:, None]
+                    nothing = a.zeros((batch, self.hidden), x)
+                    rows[place] = a.choose(inside, new, nothing)
+                    new, kept = a.choose(inside, new, h), a.choose(inside, kept, c)
+                else:
+                    rows[place] = new
+                h, c = new, kept
+            every.append(rows)
+            last_hidden.append(h)
+            last_cell.append(c)
+        whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
+        made = [whole, a.stack(last_hidden)]
+        return [*made, a.stack(last_cell)] if self.kind == "LSTM" else made
+
+    def _step(self, product: Any, h: Any, c: Any, r: Any, b: Any, functions: Sequence[Any]) -> tuple[Any, Any]:
+        a, n = self.a, self.hidden
+
+        def gate(value: Any, index: int) -> Any:
+            return a.take(value, (Ellipsis, slice(index * n, (index + 1) * n)))
+
+        gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[self.kind]
+        own = None if b is None else [gate(b, index) for index in range(2 * gates)]
+
+        def biased(value: Any, *indices: int) -> Any:
+            for index in indices if own is not None else ():
+                value = a.add(value, own[index])  # type: ignore[index]
+            return value
+
+        if self.kind == "GRU":
+            return self._gated(product, h, r, own, functions, gate, biased), c
+        total = a.add(product, a.matmul(h, r))
+        if self.kind == "RNN":
+            return functions[0](biased(total, 0, 1)), c
+        f, g, out = functions
+        i, o, forget, new = (biased(gate(total, k), k, k + 4) for k in range(4))
+        c = a.add(a.multiply(f(forget), c), a.multiply(f(i), g(new)))
+        return a.multiply(f(o), out(c)), c
+
+    def _gated(self, product: Any, h: Any, r: Any, own: Any, functions: Any, gate: Any, biased: Any) -> Any:
+        a, n = self.a, self.hidden
+        f, g = functions
+        late = bool(self.call.attribute("linear_before_reset", 0))
+        passed = a.matmul(h, a.take(r, (slice(None), slice(0, 2 * n))))
+        z = f(biased(a.add(gate(product, 0), gate(passed, 0)), 0, 3))
+        reset = f(biased(a.add(gate(product, 1), gate(passed, 1)), 1, 4))
+        last = a.take(r, (slice(None), slice(2 * n, 3 * n)))
+        if late:
+            inner = a.multiply(reset, biased(a.matmul(h, last), 5))
+            new = g(a.add(biased(gate(product, 2), 2), inner))
+        else:
+            new = g(biased(a.add(gate(product, 2), a.matmul(a.multiply(reset, h), last)), 2, 5))
+        return a.add(a.multiply(a.subtract(a.number(1.0), z), new), a.multiply(z, h))
+
+
+def _slots(operands: Sequence[Any]) -> tuple[list[Any], Any]:
+    x, w, r, b, lengths, h, c, *rest = [*operands, *(None,) * 8][:8]
+    return [x, w, r, b, h, c], lengths
+
+
+def recurrent_kernel(call: Call) -> layout.Kernel:
+    """The layer on plain arrays."""
+    layer = Layer(call, Plain())
+    if call.has(7):
+        raise Unsupported("LSTM with peepholes")
+
+    def kernel(*operands: Any) -> tuple[Any, ...]:
+        values, lengths = _slots(operands)
+        return tuple(layer.run(values, lengths)[: len(call.node.outputs)])
+
+    return kernel
+
+
+def recurrent_rule(call: Call) -> Run:
+    """The layer on values."""
+    layer = Layer(call, Exact())
+    if call.has(7):
+        raise Unsupported("LSTM with peepholes")
+
+    def run(operands: Operands) -> Sequence[Operand | None]:
+        values, lengths = _slots(operands)
+        if depends(lengths):
+            raise Unsupported("sequence lengths that differ between samples")
+        return layer.run(values, formed(lengths))[: len(call.node.outputs)]
+
+    return run
