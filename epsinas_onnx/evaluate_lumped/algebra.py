@@ -203,7 +203,8 @@ def _chosen(condition: Floats, first: Part, second: Part) -> Part:
         assert own is not None
         empty = np.zeros((1,) * own.array.ndim)
         pair = (own.array, empty) if first is not None else (empty, own.array)
-        return own.become(np.where(condition, *pair), 0)
+        made: Floats = np.where(condition, pair[0], pair[1])
+        return own.become(made, 0)
     first, second = first.settled(), second.settled()
     own = first if first.log2 >= second.log2 else second
     return own.become(np.where(condition, first.in_units_of(own), second.in_units_of(own)))

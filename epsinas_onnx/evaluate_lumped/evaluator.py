@@ -36,7 +36,8 @@ class Evaluator:
     def __init__(
         self, lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic, keep: bool = False
     ) -> None:
-        assert lowered.constants == 1 and lowered.bound
+        assert lowered.constants == 1
+        assert lowered.bound
         self.exact = arithmetic == "exact"
         self.names = list(fetched)
         tensors = [lowered.context.canonical(value) for value in fetched.values()]
@@ -88,7 +89,9 @@ def as_value(value: Value | Pair) -> Value:
     """Return what has a base and a deviation, of numbers of any kind."""
     if isinstance(value, Value):
         return value
-    return given(np.asarray(value.reference, np.float64), np.asarray(value.actual, np.float64))
+    made = given(np.asarray(value.reference, np.float64), np.asarray(value.actual, np.float64))
+    assert isinstance(made, Value)
+    return made
 
 
 def variation(value: Value) -> Floats:

@@ -49,8 +49,11 @@ def opened(part: Scaled, shape: Shape, free: Free) -> Array:
         return array
     rank = len(shape)
     return np.broadcast_to(
-        array, tuple(have if free(axis, rank) else want for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)))
-    )  # fmt: skip
+        array,
+        tuple(
+            have if free(axis, rank) else want for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True))
+        ),
+    )
 
 
 def formed(value: Operand | None, reference: bool = False) -> Array | None:
@@ -102,7 +105,7 @@ def linear(make: Maker, free: Free = none_free) -> Rule:
 
 
 def _through(kernel: Kernel, data: Value, free: Free) -> list[Operand | None]:
-    parts = [part for part in (data.base, data.deviation, data.total)]
+    parts = (data.base, data.deviation, data.total)
     made: list[tuple[Scaled, ...] | None] = []
     for part in parts:
         if part is None:
@@ -147,7 +150,7 @@ def _chosen_apart(kernel: Kernel, data: Value, operands: Operands) -> list[Opera
 
 
 def bilinear(make: Maker, bias: int | None = None, free: Free = none_free) -> Rule:
-    """Linear in each of two operands; bias: the slot of what is added, if any. free: of the first, by a fixed second."""
+    """Linear in each of two operands. bias: the slot of what is added. free: of the first, by a fixed second."""
 
     def rule(call: Call) -> Run:
         kernel = make(call)
@@ -228,7 +231,7 @@ def several(function: Callable[[Value, Value], Value], make: Maker) -> Rule:
 
 
 def reshaped(make: Maker) -> Rule:
-    """Return the rule of what changes the shape alone: axes that one index stands for stay so where that is possible."""
+    """Return the rule of what changes the shape alone: axes that one index stands for stay so where they can."""
 
     def rule(call: Call) -> Run:
         kernel = make(call)

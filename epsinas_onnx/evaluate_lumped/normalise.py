@@ -113,7 +113,9 @@ def instance_normalise(call: Call) -> Run:
 
     def run(operands: Operands) -> Sequence[Operand | None]:
         x, scale, shift = operands
-        assert isinstance(x, Value) and isinstance(scale, Value) and isinstance(shift, Value)
+        assert isinstance(x, Value)
+        assert isinstance(scale, Value)
+        assert isinstance(shift, Value)
         column = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
         made = standardised(x, tuple(range(2, len(x.shape))), epsilon)
         made = algebra.multiply(made, algebra.mapped(scale, lambda p: p.become(p.array.reshape(column), 0), column))
@@ -123,7 +125,7 @@ def instance_normalise(call: Call) -> Run:
 
 
 def softmax(call: Call) -> Run:
-    """e^x over its sum: with p that of the base and g = e^d - 1, the deviation is p (g - sum of p g) / (1 + sum of p g)."""
+    """e^x over its sum: with p that of the base, g = e^d - 1 and m the sum of p g, it moves by p (g - m) / (1 + m)."""
     wide = call.opset < 13
     axis = int(call.attribute("axis", 1 if wide else -1))
 

@@ -23,17 +23,38 @@ _ALPHA = {"Affine": 1.0, "LeakyRelu": 0.01, "ThresholdedRelu": 1.0, "Elu": 1.0, 
 class Arithmetic(Protocol):
     """What a recurrent layer is computed with."""
 
-    def add(self, first: Any, second: Any) -> Any: ...
-    def subtract(self, first: Any, second: Any) -> Any: ...
-    def multiply(self, first: Any, second: Any) -> Any: ...
-    def matmul(self, first: Any, second: Any) -> Any: ...
-    def take(self, value: Any, index: tuple[Any, ...]) -> Any: ...
-    def transposed(self, value: Any) -> Any: ...
-    def stack(self, rows: Sequence[Any]) -> Any: ...
-    def number(self, value: float) -> Any: ...
-    def choose(self, condition: Array, first: Any, second: Any) -> Any: ...
-    def zeros(self, shape: tuple[int, ...], like: Any) -> Any: ...
-    def function(self, name: str) -> Callable[[Any], Any]: ...
+    def add(self, first: Any, second: Any) -> Any:
+        """Return the sum."""
+
+    def subtract(self, first: Any, second: Any) -> Any:
+        """Return the difference."""
+
+    def multiply(self, first: Any, second: Any) -> Any:
+        """Return the product."""
+
+    def matmul(self, first: Any, second: Any) -> Any:
+        """Return the matrix product."""
+
+    def take(self, value: Any, index: tuple[Any, ...]) -> Any:
+        """Return an index or a slice."""
+
+    def transposed(self, value: Any) -> Any:
+        """Return a matrix with its axes exchanged."""
+
+    def stack(self, rows: Sequence[Any]) -> Any:
+        """Return one behind the other along a new first axis."""
+
+    def number(self, value: float) -> Any:
+        """Return a number."""
+
+    def choose(self, condition: Array, first: Any, second: Any) -> Any:
+        """Return the first where a condition holds, else the second."""
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """Return zeros of the kind of another."""
+
+    def function(self, name: str) -> Callable[[Any], Any]:
+        """Return a function by name; raises KeyError for one that is not known."""
 
 
 class Plain:
@@ -46,22 +67,28 @@ class Plain:
     choose = staticmethod(np.where)
 
     def take(self, value: Array, index: tuple[Any, ...]) -> Array:
+        """Return an index or a slice."""
         made: Array = value[index]
         return made
 
     def transposed(self, value: Array) -> Array:
+        """Return a matrix with its axes exchanged."""
         return value.T
 
     def stack(self, rows: Sequence[Array]) -> Array:
+        """Return one behind the other along a new first axis."""
         return np.stack(rows)
 
     def number(self, value: float) -> float:
+        """Return a number."""
         return value
 
     def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Return zeros of the kind of another."""
         return np.zeros(shape, like.dtype)
 
     def function(self, name: str) -> Callable[[Array], Array]:
+        """Return a function by name; raises KeyError for one that is not known."""
         made: Callable[[Array], Array] = {
             "Sigmoid": pointwise.sigmoid, "Tanh": pointwise.plain(np.tanh), "Relu": pointwise.relu,
             "HardSigmoid": pointwise.hard_sigmoid, "LeakyRelu": pointwise.leaky_relu, "Elu": pointwise.elu,
@@ -83,25 +110,32 @@ class Exact:
         self._joined = joined(_bare("Concat"))
 
     def matmul(self, first: Value, second: Value) -> Any:
+        """Return the matrix product."""
         return self._product([first, second])[0]
 
     def take(self, value: Value, index: tuple[Any, ...]) -> Any:
+        """Return an index or a slice."""
         return linear(lambda call: lambda array: array[index])(_bare("Slice"))([value])[0]
 
     def transposed(self, value: Value) -> Value:
+        """Return a matrix with its axes exchanged."""
         return algebra.mapped(value, lambda part: part.become(part.array.T, 0), value.shape[::-1])
 
     def stack(self, rows: Sequence[Value]) -> Any:
+        """Return one behind the other along a new first axis."""
         lifted = [algebra.lifted(row, len(row.shape) + 1) for row in rows]
         return self._joined(lifted)[0]
 
     def choose(self, condition: Array, first: Value, second: Value) -> Value:
+        """Return the first where a condition holds, else the second."""
         return algebra.select(condition, condition, first, second)
 
     def zeros(self, shape: tuple[int, ...], like: Value) -> Value:
+        """Return zeros of the kind of another."""
         return Value(shape, None, None)
 
     def function(self, name: str) -> Callable[[Value], Value]:
+        """Return a function by name; raises KeyError for one that is not known."""
         bare = _bare(name)
         made: dict[str, Callable[[], Callable[[Value], Value]]] = {
             "Sigmoid": lambda: smooth.SIGMOID, "Tanh": lambda: smooth.TANH, "Relu": lambda: algebra.relu,
@@ -209,7 +243,7 @@ class Layer:
 
 
 def _slots(operands: Sequence[Any]) -> tuple[list[Any], Any]:
-    x, w, r, b, lengths, h, c, *rest = [*operands, *(None,) * 8][:8]
+    x, w, r, b, lengths, h, c, _ = [*operands, *(None,) * 8][:8]
     return [x, w, r, b, h, c], lengths
 
 

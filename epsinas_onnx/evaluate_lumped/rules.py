@@ -73,12 +73,14 @@ def clip(call: Call) -> Run:
             low, high = bounds
             value = algebra.larger(value, low) if isinstance(low, Value) else value
             return [algebra.smaller(value, high) if isinstance(high, Value) else value]
-        low, high = (
+        lowest, highest = (
             own if bound is None else float(np.asarray(formed(bound)).reshape(-1)[0])
             for bound, own in zip(bounds, old, strict=True)
         )
         return [
-            algebra.bounded(value, -math.inf if low is None else float(low), math.inf if high is None else float(high))
+            algebra.bounded(
+                value, -math.inf if lowest is None else float(lowest), math.inf if highest is None else float(highest)
+            )
         ]
 
     return run

@@ -107,10 +107,10 @@ def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
     else:
         first, second = first.settled(), second.settled()
         swap = second.log2 > first.log2
-        if max(first.log2, second.log2) == -math.inf:
-            swap = False
     larger, smaller = (second, first) if swap else (first, second)
     if smaller.exponent == larger.exponent and smaller.mantissa == larger.mantissa:
+        array = smaller.array
+    elif apart not in range(-_NEAR, _NEAR + 1) and smaller.peak == 0:
         array = smaller.array
     else:
         array = smaller.array * _power(smaller.mantissa / larger.mantissa, smaller.exponent - larger.exponent)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from epsinas_onnx.evaluate_lumped import algebra, scaled
-from epsinas_onnx.evaluate_lumped.scaled import Floats, Scaled
+from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Value
 
 Function: TypeAlias = Callable[[Floats], Floats]
@@ -19,7 +19,7 @@ Difference: TypeAlias = Callable[[Floats, Floats, Floats], Floats]
 
 _LINEAR = -60.0
 """Deviations below 2 to this power move a function of moderate numbers along its tangent, to the last bit."""
-_CLOSE = 0.5
+_CLOSE = 0.1
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
@@ -62,7 +62,7 @@ class Smooth:
         return Value(value.shape, made, Scaled(change))
 
     def _difference(self, base: Floats, step: Floats, total: Floats) -> Floats:
-        change = self.function(total) - self.function(base)
+        change: Floats = self.function(total) - self.function(base)
         if not base.any() and not self.function(np.zeros(())).any():
             return change
         close = np.abs(step) < _CLOSE
@@ -85,11 +85,13 @@ def _sigmoid_difference(base: Floats, step: Floats, total: Floats) -> Floats:
     # (e^t - e^b) / ((1 + e^t) (1 + e^b)), from whichever side keeps e^|t - b| - 1 in range
     up = -np.expm1(-np.abs(step))
     left = np.where(step > 0, special.expit(total) * special.expit(-base), special.expit(base) * special.expit(-total))
-    return np.sign(step) * up * left
+    made: Floats = np.sign(step) * up * left
+    return made
 
 
 def _tanh_difference(base: Floats, step: Floats, total: Floats) -> Floats:
-    return 2.0 * _sigmoid_difference(2.0 * base, 2.0 * step, 2.0 * total)
+    made: Floats = 2.0 * _sigmoid_difference(2.0 * base, 2.0 * step, 2.0 * total)
+    return made
 
 
 def _softplus(x: Floats) -> Floats:
@@ -110,7 +112,7 @@ def _erf_difference(base: Floats, step: Floats, total: Floats) -> Floats:
     middle = base + 0.5 * step
     close = (np.abs(step) < 0.25) & (base != 0)
     if not close.any():
-        return change
+        return change  # type: ignore[no-any-return]
     integral = np.zeros(np.broadcast_shapes(base.shape, step.shape))
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
         integral += 0.5 * weight * np.exp(-np.square(middle + 0.5 * node * step))
@@ -240,7 +242,7 @@ def _quotient(first: Scaled, second: Scaled) -> Scaled:
     return made.become(np.nan_to_num(made.array, nan=0.0, posinf=np.inf, neginf=-np.inf), 0)
 
 
-def _either(condition: Floats, first: Scaled, second: Scaled) -> Scaled:
+def _either(condition: Array, first: Scaled, second: Scaled) -> Scaled:
     first, second = first.settled(), second.settled()
     own = first if first.log2 >= second.log2 else second
     return own.become(np.where(condition, first.in_units_of(own), second.in_units_of(own)))

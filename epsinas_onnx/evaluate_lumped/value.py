@@ -89,7 +89,7 @@ def given(reference: Array, actual: Array) -> Operand:
     """Return a value from two arrays of its shape, the first of which may hold one sample for all."""
     if actual.dtype.kind != "f":
         whole = np.broadcast_to(reference, actual.shape)
-        return Pair(whole, actual)
+        return Pair(actual if np.array_equal(whole, actual) else whole, actual)
     base = np.asarray(reference, np.float64)
     deviation = np.subtract(actual, base, dtype=np.float64)
     return Value(

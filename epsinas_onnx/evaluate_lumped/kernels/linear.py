@@ -41,6 +41,11 @@ def einsum(call: Call) -> Kernel:
     return lambda *operands: np.einsum(equation, *operands, optimize=len(operands) > 1)
 
 
+def _last(*index: Any) -> Any:
+    """Return an index into the last axes."""
+    return (..., *index)
+
+
 class Window:
     """Where the windows of a convolution or a pooling lie.
 
@@ -86,7 +91,7 @@ class Window:
             (*x.shape[: -len(widths)], *(a + n + b for (a, b), n in zip(widths, self.space, strict=True))),
             level, x.dtype,
         )  # fmt: skip
-        made[(..., *(slice(a, a + n) for (a, _), n in zip(widths, self.space, strict=True)))] = x
+        made[_last(*(slice(a, a + n) for (a, _), n in zip(widths, self.space, strict=True)))] = x
         return made
 
     def at(self, x: Array, offset: Sequence[int]) -> Array:
@@ -95,7 +100,8 @@ class Window:
         for axis, place in enumerate(offset):
             start, stride = place * self.dilations[axis], self.strides[axis]
             places.append(slice(start, start + (self.out[axis] - 1) * stride + 1, stride))
-        return x[(..., *places)]
+        made: Array = x[_last(*places)]
+        return made
 
     def offsets(self) -> list[tuple[int, ...]]:
         """Return every offset of a window."""
@@ -148,10 +154,12 @@ class Window:
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
     if place == x.ndim - 1:
-        return np.dot(x, matrix.T)
+        product: Array = np.dot(x, matrix.T)
+        return product
     shape = x.shape
     flat = x.reshape(math.prod(shape[:place]), shape[place], -1)
-    return np.matmul(matrix, flat).reshape(*shape[:place], len(matrix), *shape[place + 1 :])
+    made: Array = np.matmul(matrix, flat).reshape(*shape[:place], len(matrix), *shape[place + 1 :])
+    return made
 
 
 def conv(call: Call) -> Kernel:
@@ -171,7 +179,11 @@ def conv(call: Call) -> Kernel:
         if len(w) == groups and w.shape[1] == 1:
             wide = window.padded(x, 0.0)
             column = w.reshape(1, groups, *w.shape[2:], *(1,) * (x.ndim - 2))
-            return sum(window.at(wide, o) * column[(slice(None), slice(None), *o)] for o in window.offsets())  # type: ignore[return-value]
+            whole: Any = 0.0
+            for offset in window.offsets():
+                lead: Any = (slice(None), slice(None), *offset)
+                whole = whole + window.at(wide, offset) * column[lead]
+            return whole  # type: ignore[no-any-return]
         return _grouped(x, w, window, groups)
 
     return kernel
@@ -206,13 +218,14 @@ def conv_transpose(call: Call) -> Kernel:
         cut = x.reshape(batch, groups, w.shape[0] // groups, -1)
         made = np.zeros((batch, outputs, *(max(f, a + o) for f, a, o in zip(full, front, out, strict=True))), x.dtype)
         for offset in itertools.product(*(range(size) for size in w.shape[2:])):
-            part = np.matmul(rows[(..., *offset)].swapaxes(1, 2)[None], cut).reshape(batch, outputs, *x.shape[2:])
+            part = np.matmul(rows[_last(*offset)].swapaxes(1, 2)[None], cut).reshape(batch, outputs, *x.shape[2:])
             places = tuple(
                 slice(o * d, o * d + (n - 1) * s + 1, s)
                 for o, d, n, s in zip(offset, dilations, x.shape[2:], strides, strict=True)
             )
-            made[(..., *places)] += part
-        return made[(..., *(slice(a, a + o) for a, o in zip(front, out, strict=True)))]
+            made[_last(*places)] += part
+        cut_off: Array = made[_last(*(slice(a, a + o) for a, o in zip(front, out, strict=True)))]
+        return cut_off
 
     return kernel
 
@@ -245,7 +258,8 @@ def average_pool(call: Call) -> Kernel:
             window = Window(call, size, x.shape[2:], up)
             found = windows[x.shape[2:]] = window, _held(window, counted).astype(x.dtype)
         window, held = found
-        return window.sums(x) / held
+        made: Array = window.sums(x) / held
+        return made
 
     return kernel
 
@@ -261,7 +275,7 @@ def _held(window: Window, counted: bool) -> Array:
     made = lengths[0]
     for one in lengths[1:]:
         made = made[..., None] * one
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 def max_windows(call: Call) -> tuple[Any, Any]:

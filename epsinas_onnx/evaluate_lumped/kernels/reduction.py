@@ -46,7 +46,7 @@ def level_mean(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     first = x[tuple(slice(0, 1) if axis is None or place in _places(axis, x.ndim) else slice(None)
                     for place in range(x.ndim))]  # fmt: skip
     made = (x - first).mean(axis=axis, keepdims=True) + first
-    return made if keepdims else np.squeeze(made, axis if axis is None else _places(axis, x.ndim))
+    return made if keepdims else np.squeeze(made, axis if axis is None else _places(axis, x.ndim))  # type: ignore[no-any-return]
 
 
 def _places(axis: Any, rank: int) -> tuple[int, ...]:
@@ -175,14 +175,14 @@ def averaged(axes: tuple[int, ...], weights: Array | None, rank: int) -> Callabl
 
         def average(x: Array) -> Array:
             made = np.dot(x.reshape(*x.shape[:lead], -1), flat).reshape(*x.shape[:lead], *(1,) * (rank - lead))
-            return made.mean(axis=rest, keepdims=True) if rest else made
+            return made.mean(axis=rest, keepdims=True) if rest else made  # type: ignore[no-any-return]
 
         return average
     weighed = tuple(axis for axis in axes if sizes[axis] != 1)
 
     def average_apart(x: Array) -> Array:
         made = (x * weights).sum(axis=weighed, keepdims=True)
-        return made.mean(axis=rest, keepdims=True) if rest else made
+        return made.mean(axis=rest, keepdims=True) if rest else made  # type: ignore[no-any-return]
 
     return average_apart
 
