@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.evaluate_lumped.scaled import Array
-from epsinas_onnx.lump.graph import Body, Node
+from epsinas_onnx.lump.graph import Node
 
 
 class Unsupported(Exception):
@@ -56,11 +56,8 @@ class Call:
         """Return an attribute as a plain Python value or an array."""
         value = self.node.attributes.get(name, default)
         if isinstance(value, ir.Attr):
-            value = value.value
-        if isinstance(value, ir.TensorProtocol):
-            return value.numpy()
-        if isinstance(value, Body):
-            return value
+            tensor = value.type == ir.AttributeType.TENSOR
+            value = value.value.numpy() if tensor else value.value
         return list(value) if isinstance(value, (list, tuple)) else value
 
     def integers(self, name: str, slot: int | None = None) -> list[int] | None:

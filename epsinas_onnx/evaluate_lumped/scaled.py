@@ -108,9 +108,8 @@ def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
         first, second = first.settled(), second.settled()
         swap = second.log2 > first.log2
     larger, smaller = (second, first) if swap else (first, second)
-    if smaller.exponent == larger.exponent and smaller.mantissa == larger.mantissa:
-        array = smaller.array
-    elif apart not in range(-_NEAR, _NEAR + 1) and smaller.peak == 0:
+    same = smaller.exponent == larger.exponent and smaller.mantissa == larger.mantissa
+    if same or (abs(apart) > _NEAR and smaller.peak == 0):
         array = smaller.array
     else:
         array = smaller.array * _power(smaller.mantissa / larger.mantissa, smaller.exponent - larger.exponent)

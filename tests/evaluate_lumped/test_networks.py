@@ -1,0 +1,88 @@
+"""Whole networks: exact is the plain graph in float64, float32 is ONNX Runtime, and no exponent is too small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import epsinas_onnx
+from epsinas_onnx.evaluate_lumped.evaluator import Constant, order, variation
+from epsinas_onnx.scoring.metric import normalised_dispersion, varies
+from tests.evaluate_lumped.whole import Prepared, plain_double, prepared
+from tests.lump.networks import SIZE, random_network
+
+Array = npt.NDArray[Any]
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("nb201*.onnx"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**20), constant=st.sampled_from([0.05, 0.4]))
+def test_exact_is_the_plain_graph_in_float64(seed: int, constant: float) -> None:
+    made = prepared(random_network(seed), 5)
+    feeds = {"input": np.random.default_rng(seed).standard_normal((5, 3, SIZE, SIZE), np.float32)}
+    got = made.exactly(constant, feeds)
+    wanted = plain_double(made.planned, constant, feeds)
+    array = made.split(got.formed())
+    size = np.abs(wanted).max()
+    np.testing.assert_allclose(
+        np.repeat(array, wanted.size // array.size) if array.size != wanted.size else array,
+        wanted, rtol=1e-7, atol=1e-9 * size,
+    )  # fmt: skip
+
+
+def grey(batch: int) -> Array:
+    return np.broadcast_to((np.arange(batch) / batch).astype(np.float32).reshape(-1, 1, 1, 1), (batch, 3, 32, 32))
+
+
+def score(made: Prepared, feeds: dict[str, Array]) -> float:
+    first, second = (made.split(variation(made.exactly(constant, feeds))) for constant in (1e-7, 1.0))
+    return normalised_dispersion(first, second)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_float32_is_what_onnx_runtime_gives(path: Path) -> None:
+    made, feeds = prepared(path, 16), {"input": grey(16)}
+    known = epsinas_onnx.score(path, batch=16)
+    if made.lowered.cut_off is not None:
+        assert known.status is epsinas_onnx.Status.CONSTANT
+        return
+    evaluator = made.evaluator("float32")
+    (name,) = made.lowered.outputs
+    outputs = [made.split(evaluator.plain(constant, feeds)[name]) for constant in (1e-7, 1.0)]
+    if known.status is epsinas_onnx.Status.UNDERFLOW:
+        assert not all(map(varies, outputs))
+        return
+    assert normalised_dispersion(*outputs) == pytest.approx(known.raw_score, rel=2e-3, abs=1e-6)
+    if known.score is not None:
+        assert score(made, feeds) == pytest.approx(known.score, rel=2e-3)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_orders_of_nasbench201(path: Path) -> None:
+    """One layer a cell without a skip adds 2 for each of 15 cells to the stem, a block between stages and the head."""
+    made = prepared(path, 4)
+    if made.lowered.cut_off is not None:
+        return
+    evaluator = made.evaluator("exact")
+    found = order(evaluator, evaluator.names[0], {"input": grey(4)}, made.axes)
+    assert found in (6.0, 36.0, 66.0)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_tiny_input_changes_nothing_but_the_normalisation_in_front(path: Path) -> None:
+    """The first BatchNormalization's epsilon is all that has a size of its own: beside it the input becomes linear."""
+    made = prepared(path, 8)
+    if made.lowered.cut_off is not None:
+        return
+    # float32 ends at 2^-149, so that the inputs are given in float64
+    first, second = (
+        variation(made.exactly(Constant(1.0, -40), {"input": np.ldexp(grey(8).astype(np.float64), shift)}))
+        for shift in (-300, -600)
+    )
+    np.testing.assert_allclose(first / np.abs(first).max(), second / np.abs(second).max(), rtol=1e-12)
