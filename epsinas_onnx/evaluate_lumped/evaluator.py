@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.program import Program
-from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
+from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled, add
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed, given
 from epsinas_onnx.lump.graph import Node
 from epsinas_onnx.lump.lower import LumpedModel
@@ -94,28 +94,51 @@ def as_value(value: Value | Pair) -> Value:
     return made
 
 
-def variation(value: Value) -> Floats:
-    """Return how samples differ, up to a factor that the metric does not see, in the full shape."""
-    if value.deviation is None:
-        return np.zeros(value.shape)
-    return np.broadcast_to(value.deviation.settled().array, value.shape)
+def variation(values: Sequence[Value], split: Callable[[int, Array], Array] | None = None) -> Scaled:
+    """Return how far all entries of some outputs, flattened together, are from the first entry of the first base.
+
+    The metric, which takes the smallest entry away and divides by the range, gives the same for these as for the
+    outputs, whatever their scale; what entries have in common is left out, so that it costs no digits.
+    split: called with an index and an array, returns the entries as often as they count.
+    """
+    bases, deviations = [], []
+    for index, value in enumerate(values):
+        flat = []
+        for part in (value.base, value.deviation):
+            array = np.zeros(value.shape) if part is None else np.broadcast_to(part.array, value.shape)
+            array = array if split is None else split(index, array)
+            flat.append(Scaled(np.zeros(array.size)) if part is None else part.become(array.reshape(-1)))
+        bases.append(flat[0])
+        deviations.append(flat[1])
+    base, deviation = _in_a_row(bases), _in_a_row(deviations)
+    apart = base.array - base.array[:1]
+    return deviation if not apart.any() else add(base.become(apart), deviation)
 
 
-def log2_variation(value: Value) -> float:
-    """Return the logarithm of how far apart the smallest and the largest entry of the deviation lie."""
-    part = value.deviation
-    if part is None or not part.array.size:
+def _in_a_row(parts: Sequence[Scaled]) -> Scaled:
+    if len(parts) == 1:
+        return parts[0]
+    parts = [part.settled() for part in parts]
+    largest = max(parts, key=lambda part: part.log2)
+    return largest.become(np.concatenate([part.in_units_of(largest) for part in parts]))
+
+
+def log2_range(entries: Scaled) -> float:
+    """Return the logarithm of how far apart the smallest and the largest entry lie, -inf where all are equal."""
+    if not entries.array.size:
         return -math.inf
-    part = part.settled()
-    apart = float(part.array.max() - part.array.min())
-    return math.log2(apart) + math.log2(part.mantissa) + part.exponent if apart > 0 else -math.inf
+    entries = entries.settled()
+    apart = float(entries.array.max() - entries.array.min())
+    return math.log2(apart) + math.log2(entries.mantissa) + entries.exponent if apart > 0 else -math.inf
 
 
 FAR = (Constant(1.0, -1500), Constant(1.0, -1600))
 """Constants near 0, between which the order is taken."""
 
 
-def order(evaluator: Evaluator, name: str, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
-    """Return d log|v| / d log c of an output's variation towards c = 0; NaN where it does not vary."""
-    near, far = (log2_variation(evaluator.values(constant, feeds, axes)[name]) for constant in FAR)
+def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
+    """Return d log|v| / d log c of how far apart the entries of all outputs lie, towards c = 0; NaN where they do not."""
+    near, far = (
+        log2_range(variation(list(evaluator.values(constant, feeds, axes).values()))) for constant in FAR
+    )  # fmt: skip
     return (near - far) / (FAR[0].exponent - FAR[1].exponent)

@@ -156,7 +156,7 @@ class Layer:
         self.kind, self.a, self.call = call.op_type, arithmetic, call
         self.hidden = int(call.attribute("hidden_size", 0))
         self.direction = str(call.attribute("direction", "forward"))
-        names = call.attribute("activations") or _DEFAULTS[self.kind] * 2
+        names = call.attribute("activations") or _DEFAULTS[self.kind] * (2 if self.direction == "bidirectional" else 1)
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
         if call.attribute("layout", 0) or call.attribute("clip") or call.attribute("input_forget", 0):
             raise Unsupported(f"{self.kind} with a layout, a clip or coupled gates")

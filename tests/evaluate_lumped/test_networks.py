@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epsinas_onnx
-from epsinas_onnx.evaluate_lumped.evaluator import Constant, order, variation
+from epsinas_onnx.evaluate_lumped.evaluator import Constant, order
 from epsinas_onnx.scoring.metric import normalised_dispersion, varies
 from tests.evaluate_lumped.whole import Prepared, plain_double, prepared
 from tests.lump.networks import SIZE, random_network
@@ -30,9 +30,10 @@ def test_exact_is_the_plain_graph_in_float64(seed: int, constant: float) -> None
     wanted = plain_double(made.planned, constant, feeds)
     array = made.split(got.formed())
     size = np.abs(wanted).max()
+    # onnx has the sixth of HardSwish in float32, and lumping the reciprocals of sizes
     np.testing.assert_allclose(
         np.repeat(array, wanted.size // array.size) if array.size != wanted.size else array,
-        wanted, rtol=1e-7, atol=1e-9 * size,
+        wanted, rtol=3e-6, atol=1e-7 * size,
     )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def grey(batch: int) -> Array:
 
 
 def score(made: Prepared, feeds: dict[str, Array]) -> float:
-    first, second = (made.split(variation(made.exactly(constant, feeds))) for constant in (1e-7, 1.0))
+    first, second = (made.entries(made.exactly(constant, feeds)).array for constant in (1e-7, 1.0))
     return normalised_dispersion(first, second)
 
 
@@ -65,13 +66,13 @@ def test_float32_is_what_onnx_runtime_gives(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_orders_of_nasbench201(path: Path) -> None:
-    """One layer a cell without a skip adds 2 for each of 15 cells to the stem, a block between stages and the head."""
+    """Each convolution on the shortest path through a cell adds 2 for each of 15 cells; the rest adds 6."""
     made = prepared(path, 4)
     if made.lowered.cut_off is not None:
         return
     evaluator = made.evaluator("exact")
-    found = order(evaluator, evaluator.names[0], {"input": grey(4)}, made.axes)
-    assert found in (6.0, 36.0, 66.0)
+    found = order(evaluator, {"input": grey(4)}, made.axes)
+    assert found in (6.0, 36.0, 66.0, 96.0)
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -82,7 +83,7 @@ def test_a_tiny_input_changes_nothing_but_the_normalisation_in_front(path: Path)
         return
     # float32 ends at 2^-149, so that the inputs are given in float64
     first, second = (
-        variation(made.exactly(Constant(1.0, -40), {"input": np.ldexp(grey(8).astype(np.float64), shift)}))
+        made.entries(made.exactly(Constant(1.0, -40), {"input": np.ldexp(grey(8).astype(np.float64), shift)})).array
         for shift in (-300, -600)
     )
     np.testing.assert_allclose(first / np.abs(first).max(), second / np.abs(second).max(), rtol=1e-12)

@@ -88,6 +88,9 @@ CASES = [
     *(Case(name, (X,), smooth=False) for name in ("Floor", "Ceil", "Round", "Sign", "ThresholdedRelu", "Shrink")),
     *(Case(name, (X, (4, 5)), smooth=False) for name in ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal")),
     Case("ArgMax", (X,), {"axis": 1}, smooth=False), Case("Mod", (X, (4, 5)), {"fmod": 1}, low=0.5, smooth=False),
+    Case("LSTM", ((4, 3, 2), (1, 20, 2), (1, 20, 5)), {"hidden_size": 5}, 3),
+    Case("GRU", ((4, 3, 2), (1, 15, 2), (1, 15, 5), (1, 30)), {"hidden_size": 5, "direction": "reverse",
+         "linear_before_reset": 1}, 2),
     *(Case(name, ((4, 3, 2), (2, gates * 5, 2), (2, gates * 5, 5), (2, 2 * gates * 5)), {"hidden_size": 5,
       "direction": "bidirectional"}, outputs) for name, gates, outputs in (("RNN", 1, 2), ("GRU", 3, 2), ("LSTM", 4, 3))),
 ]  # fmt: skip

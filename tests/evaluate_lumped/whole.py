@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator
+from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, variation
+from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.graph.load import ModelSource, load_model
 from epsinas_onnx.lump.lower import LumpedModel, lump
@@ -42,6 +43,10 @@ class Prepared(NamedTuple):
         own = constant if isinstance(constant, Constant) else Constant(constant)
         (value,) = self.evaluator("exact").values(own, feeds, self.axes).values()
         return value
+
+    def entries(self, value: Value) -> Scaled:
+        """Return the entries of the only output as the metric takes them, up to what they have in common."""
+        return variation([value], lambda _, array: self.split(array))
 
     def split(self, array: Array) -> Array:
         """Return the only output as the metric takes it, flattened."""
