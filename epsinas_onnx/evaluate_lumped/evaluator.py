@@ -137,7 +137,7 @@ FAR = (Constant(1.0, -1500), Constant(1.0, -1600))
 
 
 def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
-    """Return d log|v| / d log c of how far apart the entries of all outputs lie, towards c = 0; NaN where they do not."""
+    """Return d log|v| / d log c of how far apart the outputs' entries lie, towards c = 0; NaN where they are equal."""
     near, far = (
         log2_range(variation(list(evaluator.values(constant, feeds, axes).values()))) for constant in FAR
     )  # fmt: skip

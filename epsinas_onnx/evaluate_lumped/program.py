@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped import bodies
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import as_formed
@@ -112,7 +113,10 @@ class Program:
         return run
 
     def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
-        """Return the outputs. derived: what a tensor made of the constants holds. inputs: by name."""
+        """Return the outputs; raises RunError where operands do not fit.
+
+        derived: what a tensor made of the constants holds. inputs: by name.
+        """
         values: list[Any] = [None] * len(self._places)
         values.append(None)  # what place -1, an operand that is left out, reads
         for place, stored in self._stored.items():
@@ -134,7 +138,10 @@ class Program:
 
 def _advance(steps: Sequence[Step], values: list[Any]) -> None:
     for step in steps:
-        made = step.run([values[place] for place in step.inputs])
+        try:
+            made = step.run([values[place] for place in step.inputs])
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            raise RunError(f"node {step.node.source!r} ({step.node.op_type}) cannot be evaluated: {error}") from error
         for place, value in zip(step.outputs, made):  # noqa: B905 -- outputs that nobody reads may be left out
             values[place] = value
         for place in step.done:

@@ -62,23 +62,23 @@ def applied(kind: str, x: Matrix, before: Matrix, constant: Any) -> Matrix:
 def text(kind: str, index: int, before: str) -> str:
     """Return the nodes of one layer as text."""
     x, y = f"h{index}", f"h{index + 1}"
-    return (
-        {
-            "Dense": f"{y} = MatMul({x}, W{index})",
-            "Norm": f"{y} = BatchNormalization({x}, S{index}, B{index}, M{index}, V{index})",
-            "Skip": f"{y} = Add({x}, {before})",
-            "Gate": f"{y} = Mul({x}, {before})",
-            "Square": f"{y} = Mul({x}, {x})",
-            "Swish": f"s{index} = Sigmoid({x}) {y} = Mul({x}, s{index})",
-            "Clip": f"lo = Constant<value = float {{-1.0}}>() hi = Constant<value = float {{6.0}}>() {y} = Clip({x}, lo, hi)",
-            "Gelu": f"r{index} = Constant<value = float {{1.4142135623730951}}>() d{index} = Div({x}, r{index}) "
-            f"e{index} = Erf(d{index}) o{index} = Constant<value = float {{1.0}}>() p{index} = Add(e{index}, o{index}) "
-            f"q{index} = Mul({x}, p{index}) half{index} = Constant<value = float {{0.5}}>() {y} = Mul(q{index}, half{index})",
-        }.get(kind, f"{y} = {kind}({x})")
-        .replace("lo ", f"lo{index} ")
-        .replace("hi ", f"hi{index} ")
-        .replace("lo, hi", f"lo{index}, hi{index}")
-    )
+
+    def number(name: str, value: float) -> str:
+        return f"{name}{index} = Constant<value = float {{{value}}}>()"
+
+    nodes = {
+        "Dense": f"{y} = MatMul({x}, W{index})",
+        "Norm": f"{y} = BatchNormalization({x}, S{index}, B{index}, M{index}, V{index})",
+        "Skip": f"{y} = Add({x}, {before})",
+        "Gate": f"{y} = Mul({x}, {before})",
+        "Square": f"{y} = Mul({x}, {x})",
+        "Swish": f"s{index} = Sigmoid({x}) {y} = Mul({x}, s{index})",
+        "Clip": f"{number('lo', -1.0)} {number('hi', 6.0)} {y} = Clip({x}, lo{index}, hi{index})",
+        "Gelu": f"{number('r', 1.4142135623730951)} d{index} = Div({x}, r{index}) e{index} = Erf(d{index}) "
+        f"{number('o', 1.0)} p{index} = Add(e{index}, o{index}) q{index} = Mul({x}, p{index}) "
+        f"{number('v', 0.5)} {y} = Mul(q{index}, v{index})",
+    }
+    return nodes.get(kind, f"{y} = {kind}({x})")
 
 
 def network(kinds: list[str]) -> onnx.ModelProto:
@@ -103,9 +103,8 @@ def in_digits(kinds: list[str], x: Array, constant: float) -> tuple[Array, float
         last = layers[-1]
         moved = [[v - first for v, first in zip(row, last[0], strict=True)] for row in last]
         top = max(abs(v) for row in moved for v in row)
-        return np.asarray([[float(v / top) if top else 0.0 for v in row] for row in moved]), float(
-            mpmath.log(top, 10)
-        ) if top else -np.inf
+        shares = np.asarray([[float(v / top) if top else 0.0 for v in row] for row in moved])
+        return shares, float(mpmath.log(top, 10)) if top else -np.inf
 
 
 def drawn(seed: int, length: int) -> list[str]:

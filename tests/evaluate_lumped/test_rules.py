@@ -1,7 +1,9 @@
-"""Rule by rule: base and deviation together are the plain operator's value, and the deviation alone is its derivative."""
+"""Rule by rule: base and deviation together are the plain value, and a tiny deviation moves along the tangent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ class Case(NamedTuple):
 
     op_type: str
     operands: tuple[Any, ...]
-    attributes: dict[str, Any] = {}
+    attributes: Mapping[str, Any] = MappingProxyType({})
     outputs: int = 1
     low: float = -2.0
     high: float = 2.0
@@ -39,9 +41,10 @@ def ints(*numbers: int) -> Array:
 X = (3, 4, 5)
 IMAGE = (3, 2, 6, 5)
 CASES = [
-    *(Case(name, (X,)) for name in ("Relu", "HardSwish", "Abs", "Neg", "Sigmoid", "Tanh", "Erf",
-      "Exp", "Softplus", "Softsign", "Elu", "Celu", "Selu", "Mish", "Gelu", "Sin", "Cos", "Atan", "Sinh",
-      "Cosh", "Asinh", "Identity", "Softmax", "LogSoftmax")),
+    *(Case(name, (X,)) for name in ("Relu", "HardSwish", "Abs", "Neg", "Sigmoid", "Tanh", "Erf", "Exp",
+      "Softplus", "Softsign", "Elu", "Celu", "Selu",
+      "Mish", "Gelu",
+      "Sin", "Cos", "Atan", "Sinh", "Cosh", "Asinh", "Identity", "Softmax", "LogSoftmax")),
     *(Case(name, (X,), low=0.3) for name in ("Log", "Sqrt", "Reciprocal")),
     *(Case(name, (X,), low=-0.9, high=0.9) for name in ("Asin", "Acos", "Atanh", "Tan")),
     Case("LeakyRelu", (X,), {"alpha": 0.25}), Case("HardSigmoid", (X,), {"alpha": 0.25, "beta": 0.5}),
@@ -54,7 +57,8 @@ CASES = [
     *(Case(name, (X, (4, 5))) for name in ("Add", "Sub", "Mul", "Max", "Min")),
     Case("Div", (X, (4, 5)), low=0.4),
     Case("Sum", (X, X, X)), Case("Mean", (X, X)),
-    Case("Pow", (X, np.asarray(3.0))), Case("Pow", (X, np.asarray(1.5)), low=0.3), Case("Pow", (X, np.asarray(0.3)), low=0.3),
+    Case("Pow", (X, np.asarray(3.0))), Case("Pow", (X, np.asarray(1.5)), low=0.3),
+    Case("Pow", (X, np.asarray(0.3)), low=0.3),
     Case("MatMul", ((3, 4, 5), (5, 2))), Case("MatMul", ((3, 4, 5), (3, 5, 4))), Case("MatMul", ((4, 5), (3, 5, 1))),
     Case("Gemm", ((4, 5), (3, 5), (3,)), {"transB": 1, "alpha": 0.5, "beta": 2.0}),
     Case("Einsum", ((3, 4, 5), (3, 5, 2)), {"equation": "bij,bjk->bki"}),
@@ -62,9 +66,11 @@ CASES = [
     Case("Conv", (IMAGE, (4, 1, 3, 2)), {"group": 2, "strides": [2, 1], "dilations": [1, 2]}),
     Case("Conv", (IMAGE, (2, 1, 3, 3)), {"group": 2, "pads": [1, 0, 2, 1]}),
     Case("Conv", ((3, 2, 7), (3, 2, 3)), {"pads": [1, 1]}),
-    Case("ConvTranspose", (IMAGE, (2, 3, 3, 3), (3,)), {"strides": [2, 2], "pads": [1, 0, 1, 1], "output_padding": [1, 0]}),
+    Case("ConvTranspose", (IMAGE, (2, 3, 3, 3), (3,)), {"strides": [2, 2], "pads": [1, 0, 1, 1],
+         "output_padding": [1, 0]}),
     Case("AveragePool", (IMAGE,), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
-    Case("AveragePool", (IMAGE,), {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0], "count_include_pad": 1}),
+    Case("AveragePool", (IMAGE,), {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0],
+         "count_include_pad": 1}),
     Case("MaxPool", (IMAGE,), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     Case("GlobalAveragePool", (IMAGE,)),
     *(Case(name, (X, ints(1))) for name in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2",
@@ -73,7 +79,8 @@ CASES = [
     Case("ReduceMax", (X, ints(0, 2)), {"keepdims": 0}), Case("ReduceLogSum", (X, ints(1)), low=0.2),
     Case("CumSum", (X, np.asarray(1))), Case("CumSum", (X, np.asarray(-1)), {"exclusive": 1, "reverse": 1}),
     Case("Reshape", (X, ints(4, 3, -1))), Case("Reshape", (X, ints(0, 20))), Case("Flatten", (X,), {"axis": 2}),
-    Case("Transpose", (X,), {"perm": [2, 0, 1]}), Case("Squeeze", ((3, 1, 5), ints(1))), Case("Unsqueeze", (X, ints(0, -1))),
+    Case("Transpose", (X,), {"perm": [2, 0, 1]}), Case("Squeeze", ((3, 1, 5), ints(1))),
+    Case("Unsqueeze", (X, ints(0, -1))),
     Case("Slice", (X, ints(1, -1), ints(3, -6), ints(0, 2), ints(1, -2))),
     Case("Gather", (X, ints(2, 0, -1)), {"axis": 1}), Case("GatherND", (X, np.asarray([[0, 1], [2, -1]]))),
     Case("GatherElements", (X, np.zeros((3, 4, 2), np.int64)), {"axis": 2}),
@@ -92,7 +99,8 @@ CASES = [
     Case("GRU", ((4, 3, 2), (1, 15, 2), (1, 15, 5), (1, 30)), {"hidden_size": 5, "direction": "reverse",
          "linear_before_reset": 1}, 2),
     *(Case(name, ((4, 3, 2), (2, gates * 5, 2), (2, gates * 5, 5), (2, 2 * gates * 5)), {"hidden_size": 5,
-      "direction": "bidirectional"}, outputs) for name, gates, outputs in (("RNN", 1, 2), ("GRU", 3, 2), ("LSTM", 4, 3))),
+      "direction": "bidirectional"}, outputs)
+      for name, gates, outputs in (("RNN", 1, 2), ("GRU", 3, 2), ("LSTM", 4, 3))),
 ]  # fmt: skip
 IDS = [f"{index}-{case.op_type}" for index, case in enumerate(CASES)]
 UNTESTED = {
@@ -101,7 +109,7 @@ UNTESTED = {
 }  # fmt: skip
 
 
-def drawn(case: Case, seed: int, high: float | None = None) -> list[Any]:
+def drawn(case: Case, seed: int) -> list[Any]:
     rng = np.random.default_rng(seed)
     return [
         rng.uniform(case.low, case.high, operand) if isinstance(operand, tuple) else operand
@@ -118,7 +126,7 @@ def test_every_operator_has_a_case() -> None:
 @given(seed=st.integers(0, 2**16), still=st.integers(0, 3), zero=st.booleans())
 def test_base_and_deviation_are_the_value(case: Case, seed: int, still: int, zero: bool) -> None:
     there, here = drawn(case, seed), drawn(case, seed + 1)
-    call = call_of(case.op_type, here, case.outputs, case.attributes)
+    call = call_of(case.op_type, here, case.outputs, dict(case.attributes))
     operands = []
     for index, (base, array) in enumerate(zip(there, here, strict=True)):
         if not isinstance(case.operands[index], tuple) or (index == still and index):
@@ -146,9 +154,10 @@ def test_base_and_deviation_are_the_value(case: Case, seed: int, still: int, zer
 @pytest.mark.parametrize("exponent", [-70, -5000])
 def test_a_tiny_deviation_moves_along_the_tangent(case: Case, exponent: int) -> None:
     """The difference quotient of the reference evaluator is the derivative to seven digits or so."""
-    bases, moves = drawn(case, 5), [None if o is None else np.random.default_rng(7).uniform(-1, 1, o) if isinstance(o, tuple)
-                                    else o for o in case.operands]  # fmt: skip
-    call = call_of(case.op_type, bases, case.outputs, case.attributes)
+    rng = np.random.default_rng(7)
+    moves = [rng.uniform(-1, 1, o) if isinstance(o, tuple) else o for o in case.operands]
+    bases = drawn(case, 5)
+    call = call_of(case.op_type, bases, case.outputs, dict(case.attributes))
     step = 1e-6
     operands: list[Any] = []
     ends: tuple[list[Any], list[Any]] = ([], [])
@@ -173,7 +182,7 @@ def test_a_tiny_deviation_moves_along_the_tangent(case: Case, exponent: int) -> 
 def test_a_gate_is_homogeneous_where_the_base_is_0(name: str) -> None:
     case = next(case for case in CASES if case.op_type == name)
     arrays = drawn(case, 3)
-    call = call_of(name, arrays, 1, case.attributes)
+    call = call_of(name, arrays, 1, dict(case.attributes))
     zero = [split(a, a) if a.dtype.kind == "i" else value(np.zeros(a.shape), a, -5000) for a in arrays]
     (made,) = exactly(call, zero)
     (wanted,) = reference(call, arrays)

@@ -58,11 +58,16 @@ def _matrix(call: Call, size: int, given: Array, index: int, by_size: bool) -> A
         return None
     image = Tensor("image", shape, _FLOAT)
     wanted = Tensor("wanted", (4,), _INT64 if by_size else _FLOAT)
-    slots: tuple[Tensor | None, ...] = (image, None, None, wanted) if by_size else (image, None, wanted)
+    nothing = Tensor("nothing", (0,), _FLOAT)
+    slots = (image, nothing, nothing, wanted) if by_size else (image, nothing, wanted)
     attributes = {name: value for name, value in call.node.attributes.items() if name != "axes"}
     node = Node(call.op_type, "", slots if late else (image, wanted), (Tensor("made", None, _FLOAT),), attributes, "")
-    operands = [None if slot is None else plan if slot is wanted else np.eye(size, dtype=np.float32)[None, None]
-                for slot in node.inputs]  # fmt: skip
+    holds: dict[Tensor, Array] = {
+        image: np.eye(size, dtype=np.float32)[None, None],
+        nothing: np.zeros(0, np.float32),
+        wanted: plan,
+    }
+    operands = [holds[slot] for slot in node.inputs if slot is not None]
     (made,) = SingleNode(Call(node, (), call.imports))(*operands)
     matrix: Array = made[0, 0].T.astype(np.float64)
     return matrix
