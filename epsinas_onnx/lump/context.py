@@ -212,7 +212,7 @@ class Context(Values):
             uneven = [axis for axis in run if not value.axes[axis].uniform]
             if not uneven:
                 continue
-            run = range(uneven[0], uneven[-1] + 1)
+            run = list(range(uneven[0], uneven[-1] + 1))
             weights = np.ones(1, np.int64)
             for axis in run:
                 weights = np.multiply.outer(weights, value.axes[axis].sizes).reshape(-1)

@@ -70,7 +70,14 @@ def _scaled_box(context: Context, x: Lumped, weight: Lumped, counts: Array, chan
         y = box.filter(context, context.mix(x, 1, counts, channels))
         return _times(context, y, weight)
     plain = counts.shape == (1, 1) or (np.count_nonzero(counts, axis=1) == 1).all()
-    if plain and box.is_filter and not merged_positions(x) and context.target.blocked and context.target.bound and weight.weighted:
+    if (
+        plain
+        and box.is_filter
+        and not merged_positions(x)
+        and context.target.blocked
+        and context.target.bound
+        and weight.weighted
+    ):
         # Groups of one class: the multiplication is the kernel's, and the sum over channels a number or a choice.
         y = box.filter(context, x, context.settle(weight))
         return context.mix(y, 1, counts, channels)
@@ -135,6 +142,7 @@ class _Box:
 
     def _window(self, axis: int) -> Window:
         return Window(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis], self.space[axis])
+
     def _whole(self, context: Context, x: Lumped, weight: Lumped | None) -> Lumped:
         parts = (*x.axes[:2], *(Partition.discrete(size) for size in self.space))
         if not self.is_filter:
@@ -247,7 +255,5 @@ def _spread_out(context: Context, step: Step, x: Lumped, kernel: Dims, space: Di
         made = context.op("ConvTranspose", [maps, ones], (*maps.dims[:2], *out), **attributes)
         parts = (x.axes[2 + axis] if axis in merged else Partition.discrete(space[axis]) for axis in range(rank))
         y = context.result(made, (*x.axes[:2], *parts), [x], x.factor)
-    windows = {
-        axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis]) for axis in merged
-    }
+    windows = {axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis]) for axis in merged}
     return context.mix_along(y, {2 + axis: sums(spread(x.axes[2 + axis], w)) for axis, w in windows.items()})

@@ -76,7 +76,7 @@ def windows(context: Context, step: Step, x: Lumped, space: tuple[int, ...]) -> 
     if step.node.op_type == "MaxPool":
         return _largest(context, step, x, space, found)
     power = float(step.integer("p", 2)) if step.node.op_type == "LpPool" else 1.0
-    y = _operator(context, step, x, space, {axis: 1 for axis in found})
+    y = _operator(context, step, x, space, dict.fromkeys(found, 1))
     if step.node.op_type == "LpPool" and found:
         y = context.elementwise("Pow", [context.elementwise("Abs", [y]), context.scalar(power, y.dtype)])
     rows = {axis: seen(x.axes[2 + axis], window) for axis, window in found.items()}
@@ -125,9 +125,7 @@ def _windows(step: Step, x: Lumped, kernel: tuple[int, ...], space: tuple[int, .
     return found
 
 
-def _operator(
-    context: Context, step: Step, x: Lumped, space: tuple[int, ...], steps: Mapping[int, int]
-) -> Lumped:
+def _operator(context: Context, step: Step, x: Lumped, space: tuple[int, ...], steps: Mapping[int, int]) -> Lumped:
     """Return the user's operator along all axes but some, along which it takes so many entries at a time."""
     rank = len(space)
     if len(steps) == rank and all(size == 1 for size in steps.values()):
@@ -146,15 +144,11 @@ def _operator(
     maps = context.as_maps(x)
     out = tuple(x.counts[2 + axis] // steps[axis] if axis in steps else space[axis] for axis in range(rank))
     made = context.op(step.node.op_type, [maps], (*maps.dims[:2], *out), **attributes)
-    parts = (
-        x.axes[2 + axis] if steps.get(axis) == 1 else Partition.discrete(out[axis]) for axis in range(rank)
-    )
+    parts = (x.axes[2 + axis] if steps.get(axis) == 1 else Partition.discrete(out[axis]) for axis in range(rank))
     return context.result(made, (*x.axes[:2], *parts), [x], x.factor)
 
 
-def _largest(
-    context: Context, step: Step, x: Lumped, space: tuple[int, ...], found: Mapping[int, Window]
-) -> Lumped:
+def _largest(context: Context, step: Step, x: Lumped, space: tuple[int, ...], found: Mapping[int, Window]) -> Lumped:
     """Return the largest of every window: the classes that it holds, one behind the other, are what is looked at."""
     held = {axis: distinct(seen(x.axes[2 + axis], window) > 0) for axis, window in found.items()}
     steps = {}
