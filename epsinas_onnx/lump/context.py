@@ -15,6 +15,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Step, Target
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Parts, Tensor
 from epsinas_onnx.lump.values import Values
+from epsinas_onnx.lump.windows import Along
 
 __all__ = ["BOOL", "FLOAT", "INT64", "Bodies", "Context"]
 
@@ -227,27 +228,42 @@ class Context(Values):
         parts = (*value.axes[: run[0]], Partition.discrete(count), *value.axes[run[-1] + 1 :])
         return value.replace(parts=parts, tensor=self.tensor(value), known=None)
 
-    def mix_along(self, value: Lumped, maps: Mapping[int, tuple[Array, Partition]]) -> Lumped:
+    def worth(self, value: Lumped, maps: Mapping[int, Along]) -> dict[int, Along]:
+        """Return what axes are multiplied by, without the classes that save less than they cost.
+
+        What they cost are nodes: a normalisation that weighs classes by their sizes takes ten, where one will do over
+        classes of equal sizes, and a window takes three. One class along all axes costs nothing.
+        """
+        others = math.prod(count for axis, count in enumerate(value.counts) if axis not in maps)
+        parts = [along.part for along in maps.values()]
+        whole, classes = math.prod(part.size for part in parts), math.prod(part.count for part in parts)
+        cost = self.target.node_cost * (3 if all(part.uniform for part in parts) else 10)
+        if all(part.is_one for part in parts) or others * (whole - classes) >= cost:
+            return dict(maps)
+        return {axis: along.apart for axis, along in maps.items()}
+
+    def mix_along(self, value: Lumped, maps: Mapping[int, Along]) -> Lumped:
         """Return the value with some axes multiplied by a matrix each, as `mix` does with one.
 
         Small matrices of neighbouring axes become one, which is a single large product, where the first axis of two
         takes one small product for each map.
         """
+        maps = self.worth(value, maps)
         axes = sorted(maps)
         if not axes:
             return value
-        shapes = [maps[axis][0].shape for axis in axes]
+        shapes = [maps[axis].matrix.shape for axis in axes]
         rows, columns = (math.prod(shape[i] for shape in shapes) for i in (0, 1))
         near = axes[-1] - axes[0] + 1 == len(axes)
         if len(axes) == 1 or not near or rows * columns > _SMALL_PRODUCT:
             for axis in reversed(axes):
-                value = self.mix(value, axis, *maps[axis])
+                value = self.mix(value, axis, maps[axis].matrix, maps[axis].part)
             return value
-        matrix = maps[axes[0]][0]
-        for axis in axes[1:]:
-            matrix = np.kron(matrix, maps[axis][0])
+        matrix: Array = np.ones((1, 1))
+        for axis in axes:
+            matrix = np.kron(matrix, maps[axis].matrix)
         y = self.mix(self._flat(value, axes), axes[0], matrix, Partition.discrete(rows))
-        parts = tuple(maps[axis][1] if axis in maps else part for axis, part in enumerate(value.axes))
+        parts = tuple(maps[axis].part if axis in maps else part for axis, part in enumerate(value.axes))
         return y.replace(parts=parts, tensor=self.tensor(y), known=None)
 
     def mix(self, value: Lumped, axis: int, matrix: Array, part: Partition) -> Lumped:

@@ -9,7 +9,7 @@ import numpy as np
 
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.value import Array
-from epsinas_onnx.lump.windows import distinct
+from epsinas_onnx.lump.windows import Along
 
 _ALIKE = 6
 """Decimals to which weights are compared: mirror images differ by the rounding of their coordinates."""
@@ -29,8 +29,8 @@ class Interpolation:
 
 
 @lru_cache(maxsize=512)
-def interpolated(part: Partition, count: int, scale: float, how: Interpolation) -> tuple[Array, Partition] | None:
-    """Return the matrix `[classes after, part.count]` for `count` entries, and their partition; None for other ways."""
+def interpolated(part: Partition, count: int, scale: float, how: Interpolation) -> Along | None:
+    """Return the weights of the classes in `count` entries; None for coordinates of another kind."""
     places = _places(part.size, count, np.float32(scale), how.coordinates)
     if places is None:
         return None
@@ -50,8 +50,7 @@ def interpolated(part: Partition, count: int, scale: float, how: Interpolation) 
     at = np.clip(taps, 0, part.size - 1).astype(np.int64)
     rows = np.zeros((count, part.count))
     np.add.at(rows, (np.arange(count)[:, None], part.labels[at]), weights)
-    after, _ = distinct(np.round(rows, _ALIKE) + 0.0)
-    return rows[after.representatives], after
+    return Along.of(rows, _ALIKE)
 
 
 def _places(size: int, count: int, scale: np.float32, coordinates: str) -> Array | None:

@@ -102,7 +102,7 @@ class Partition:
             return self
         if self.is_one or other.is_discrete:
             return other
-        return Partition.of(self.labels * other.count + other.labels)
+        return _joined(self, other)
 
     def classes_in(self, finer: Partition) -> Integers:
         """Return for each class of a finer partition the class of this one that holds it, int64 `[finer.count]`."""
@@ -181,6 +181,11 @@ def of_slices(array: npt.NDArray[np.generic], axis: int) -> Partition:
     rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
     seen: dict[bytes, int] = {}
     return Partition.of([seen.setdefault(row.tobytes(), len(seen)) for row in rows])
+
+
+@lru_cache(maxsize=4096)
+def _joined(first: Partition, second: Partition) -> Partition:
+    return Partition.of(first.labels * second.count + second.labels)
 
 
 @lru_cache(maxsize=4096)

@@ -26,12 +26,14 @@ class Target:
     constants: how many constants go through one run. blocked: whether the provider is fast at depthwise convolutions
     over many channels and slow at one channel (the CPU provider with its blocked layout), rather than the reverse.
     bound: whether kernels are made of the constants before a session is made, rather than of an input.
+    node_cost: how many entries cost as much as a node does: lowering it, its session and its call.
     """
 
     constants: int = 1
     blocked: bool = True
     bound: bool = True
     norm_stats: NormStats = "batch"
+    node_cost: int = 2**17
 
 
 class Step:

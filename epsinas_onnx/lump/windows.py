@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from epsinas_onnx.lump.partition import Integers, Partition, of_slices
+from epsinas_onnx.lump.partition import Partition, of_slices
 from epsinas_onnx.lump.value import Array, Dims
 
 _WORTH = 0.75
@@ -33,8 +33,32 @@ class Window:
         return self.length == 1 and self.stride == 1 and self.front == 0
 
 
+@dataclass(frozen=True, eq=False)
+class Along:
+    """What an axis is multiplied by. rows: `[indices after, classes before]`. part: which of the rows are equal."""
+
+    rows: Array
+    part: Partition
+
+    @classmethod
+    def of(cls, rows: Array, decimals: int | None = None) -> Along:
+        """Return a matrix whose equal rows, up to so many decimals, are one class; most of them apart are all apart."""
+        part = of_slices(rows if decimals is None else np.round(rows, decimals) + 0.0, 0)
+        return cls(rows, part if part.count <= _WORTH * part.size else Partition.discrete(part.size))
+
+    @cached_property
+    def matrix(self) -> Array:
+        """Return one row a class."""
+        return self.rows[self.part.representatives]
+
+    @property
+    def apart(self) -> Along:
+        """Return the same without classes."""
+        return Along(self.rows, Partition.discrete(self.part.size))
+
+
 @lru_cache(maxsize=4096)
-def seen(part: Partition, window: Window) -> Integers:
+def seen(part: Partition, window: Window) -> Along:
     """Return how often each class occurs in the windows, int64 `[window.count, part.count]`; padding is no class."""
     rows = np.zeros((window.count, part.count), np.int64)
     starts = np.arange(window.count) * window.stride - window.front
@@ -42,11 +66,17 @@ def seen(part: Partition, window: Window) -> Integers:
         at = starts + tap * window.dilation
         inside = (at >= 0) & (at < part.size)
         rows[np.flatnonzero(inside), part.labels[at[inside]]] += 1
-    return rows
+    return Along.of(rows)
 
 
 @lru_cache(maxsize=4096)
-def spread(part: Partition, window: Window) -> Integers:
+def held(part: Partition, window: Window) -> Along:
+    """Return which classes occur in the windows, bool `[window.count, part.count]`."""
+    return Along.of(seen(part, window).rows > 0)
+
+
+@lru_cache(maxsize=4096)
+def spread(part: Partition, window: Window) -> Along:
     """Return how often each class reaches the outputs of a transposed convolution, int64 `[window.count, part.count]`.
 
     Entry i reaches the outputs `i * stride - front + tap * dilation`.
@@ -57,15 +87,7 @@ def spread(part: Partition, window: Window) -> Integers:
         at = starts + tap * window.dilation
         inside = (at >= 0) & (at < window.count)
         rows[at[inside], part.labels[inside]] += 1
-    return rows
-
-
-def distinct(rows: Array) -> tuple[Partition, Array]:
-    """Return the classes of equal rows, and a row for each of them; nearly as many classes as rows are all apart."""
-    part = of_slices(rows, 0)
-    if part.count > _WORTH * part.size:
-        part = Partition.discrete(part.size)
-    return part, rows[part.representatives]
+    return Along.of(rows)
 
 
 def pads_of(mode: str, pads: Dims | None, kernel: Dims, space: Dims, strides: Dims, dilations: Dims) -> Dims:

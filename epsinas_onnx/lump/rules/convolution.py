@@ -12,7 +12,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
-from epsinas_onnx.lump.windows import Window, distinct, except_at, pads_of, seen, spread
+from epsinas_onnx.lump.windows import Window, except_at, pads_of, seen, spread
 
 
 @rule("Conv")
@@ -137,7 +137,7 @@ class _Box:
         y = y.replace(parts=(*x.axes[:2], *space))
         windows = {axis: self._window(axis) for axis in merged}
         return context.mix_along(
-            y, {2 + axis: sums(seen(x.axes[2 + axis], w)) for axis, w in windows.items() if not w.moves_nothing}
+            y, {2 + axis: seen(x.axes[2 + axis], w) for axis, w in windows.items() if not w.moves_nothing}
         )
 
     def _window(self, axis: int) -> Window:
@@ -197,12 +197,6 @@ def merged_positions(x: Lumped) -> list[int]:
     return [axis for axis, part in enumerate(x.axes[2:]) if not part.is_discrete]
 
 
-def sums(rows: Array) -> tuple[Array, Partition]:
-    """Return what sums over windows are along an axis: a matrix, and the partition that it leads to."""
-    part, matrix = distinct(rows)
-    return matrix, part
-
-
 @rule("ConvTranspose")
 def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The transpose of a convolution: every input spreads w times itself over the kernel's positions.
@@ -256,4 +250,4 @@ def _spread_out(context: Context, step: Step, x: Lumped, kernel: Dims, space: Di
         parts = (x.axes[2 + axis] if axis in merged else Partition.discrete(space[axis]) for axis in range(rank))
         y = context.result(made, (*x.axes[:2], *parts), [x], x.factor)
     windows = {axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis]) for axis in merged}
-    return context.mix_along(y, {2 + axis: sums(spread(x.axes[2 + axis], w)) for axis, w in windows.items()})
+    return context.mix_along(y, {2 + axis: spread(x.axes[2 + axis], w) for axis, w in windows.items()})

@@ -10,10 +10,10 @@ import numpy as np
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
-from epsinas_onnx.lump.rules.convolution import merged_positions, sums
+from epsinas_onnx.lump.rules.convolution import merged_positions
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Lumped
-from epsinas_onnx.lump.windows import Window, distinct, except_at, pads_of, seen
+from epsinas_onnx.lump.windows import Window, except_at, held, pads_of, seen
 
 
 @rule("AveragePool", "MaxPool", scaled=True)
@@ -80,28 +80,33 @@ def windows(context: Context, step: Step, x: Lumped, space: tuple[int, ...]) -> 
     if step.node.op_type == "LpPool" and found:
         y = context.elementwise("Pow", [context.elementwise("Abs", [y]), context.scalar(power, y.dtype)])
     rows = {axis: seen(x.axes[2 + axis], window) for axis, window in found.items()}
+    y = context.mix_along(y, {2 + axis: along for axis, along in rows.items()})
     if step.node.op_type == "AveragePool":
-        for axis, window in found.items():
-            whole = window.length if step.integer("count_include_pad", 0) else rows[axis].sum(axis=1)
-            rows[axis] = np.column_stack([rows[axis], np.broadcast_to(whole, window.count)])
-    maps = {axis: sums(row) for axis, row in rows.items()}
-    if step.node.op_type != "AveragePool":
-        y = context.mix_along(y, {2 + axis: pair for axis, pair in maps.items()})
-        return context.elementwise("Pow", [y, context.scalar(1 / power, y.dtype)]) if found else y
-    y = context.mix_along(y, {2 + axis: (matrix[:, :-1], part) for axis, (matrix, part) in maps.items()})
-    for axis, (matrix, part) in maps.items():
-        y = _divided(context, y, 2 + axis, matrix[:, -1], part)
-    return y
+        whole = bool(step.integer("count_include_pad", 0))
+        counts = [
+            np.full(found[axis].count, found[axis].length) if whole else along.rows.sum(axis=1)
+            for axis, along in rows.items()
+        ]
+        return _divided(context, y, [2 + axis for axis in rows], counts)
+    return context.elementwise("Pow", [y, context.scalar(1 / power, y.dtype)]) if found else y
 
 
-def _divided(context: Context, y: Lumped, axis: int, counts: Array, part: Partition) -> Lumped:
+def _divided(context: Context, y: Lumped, axes: list[int], counts: list[Array]) -> Lumped:
     """Return sums over how many entries went into each; one number for all is a factor."""
-    if (counts == counts[0]).all():
-        return y.replace(factor=y.factor / int(counts[0]))
-    parts = tuple(part if index == axis else Partition.one(1) for index in range(y.rank))
-    shape = tuple(one.count for one in parts)
-    divisor = Lumped(parts, y.dtype, context.constant(counts.astype(y.dtype.numpy()).reshape(shape)))
-    return context.elementwise("Div", [y.replace(factor=1.0), divisor]).replace(factor=y.factor)
+    divisor, parts = np.ones((1,) * y.rank), [Partition.one(1)] * y.rank
+    factor = y.factor
+    for axis, numbers in zip(axes, counts, strict=True):
+        if (numbers == numbers[0]).all():
+            factor /= int(numbers[0])
+        else:
+            parts[axis] = y.axes[axis]
+            shape = [1] * y.rank
+            shape[axis] = -1
+            divisor = divisor * numbers[y.axes[axis].representatives].reshape(shape)
+    if divisor.size > 1:
+        number = Lumped(tuple(parts), y.dtype, context.constant(divisor.astype(y.dtype.numpy())))
+        y = context.elementwise("Div", [y.replace(factor=1.0), number])
+    return y.replace(factor=factor)
 
 
 def _windows(step: Step, x: Lumped, kernel: tuple[int, ...], space: tuple[int, ...]) -> dict[int, Window] | None:
@@ -117,10 +122,10 @@ def _windows(step: Step, x: Lumped, kernel: tuple[int, ...], space: tuple[int, .
     }
     for axis, window in found.items():
         end = (window.count - 1) * window.stride + (window.length - 1) * window.dilation + 1
-        if step.node.op_type == "AveragePool" and step.integer("count_include_pad", 0):
-            if end > x.shape[2 + axis] + pads[axis] + pads[axis + rank]:
-                return None  # versions of the operator count differently what lies behind the pads
-        if not seen(x.axes[2 + axis], window).any(axis=1).all():
+        counted = step.node.op_type == "AveragePool" and step.integer("count_include_pad", 0)
+        if counted and end > x.shape[2 + axis] + pads[axis] + pads[axis + rank]:
+            return None  # versions of the operator count differently what lies behind the pads
+        if not seen(x.axes[2 + axis], window).rows.any(axis=1).all():
             return None  # a window of padding alone
     return found
 
@@ -150,9 +155,10 @@ def _operator(context: Context, step: Step, x: Lumped, space: tuple[int, ...], s
 
 def _largest(context: Context, step: Step, x: Lumped, space: tuple[int, ...], found: Mapping[int, Window]) -> Lumped:
     """Return the largest of every window: the classes that it holds, one behind the other, are what is looked at."""
-    held = {axis: distinct(seen(x.axes[2 + axis], window) > 0) for axis, window in found.items()}
+    maps = context.worth(x, {2 + axis: held(x.axes[2 + axis], window) for axis, window in found.items()})
     steps = {}
-    for axis, (_, rows) in held.items():
+    for axis in found:
+        rows = maps[2 + axis].matrix
         steps[axis] = int(rows.sum(axis=1).max())
         # A window with fewer classes than others holds its first one again.
         order = np.argsort(~rows, axis=1, kind="stable")[:, : steps[axis]]
@@ -162,7 +168,7 @@ def _largest(context: Context, step: Step, x: Lumped, space: tuple[int, ...], fo
         parts = (*x.axes[: 2 + axis], Partition.discrete(classes.size), *x.axes[3 + axis :])
         x = context.result(tensor, parts, [x], x.factor)
     y = _operator(context, step, x, space, steps)
-    wanted = (held[axis][0] if axis in held else y.axes[2 + axis] for axis in range(len(space)))
+    wanted = (maps[axis].part if axis in maps else y.axes[axis] for axis in range(2, y.rank))
     return y.replace(parts=(*y.axes[:2], *wanted))
 
 

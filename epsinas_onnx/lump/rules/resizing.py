@@ -14,6 +14,7 @@ from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules.layout import chosen, known_ints, permuted, relabelled
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped
+from epsinas_onnx.lump.windows import Along
 
 
 @rule("Pad")
@@ -150,7 +151,7 @@ def resize(context: Context, step: Step, operands: Operands) -> Lumped | None:
         fine = tuple(part if keep else Partition.discrete(part.size) for part, keep in zip(x.axes, kept, strict=True))
         y = _interpolate(context, step, context.refine(x, fine), shape, arrays, np.where(kept, 1, scales))
     y = context.mix_along(y, maps)
-    return relabelled(context, y, tuple(maps[a][1] if a in maps else part for a, part in enumerate(parts)))
+    return relabelled(context, y, tuple(y.axes[a] if a in maps else part for a, part in enumerate(parts)))
 
 
 def _interpolate(
@@ -176,7 +177,7 @@ def _interpolate(
 
 def _matrices(
     context: Context, step: Step, x: Lumped, shape: Dims, scales: Array, kept: Sequence[bool]
-) -> dict[int, tuple[Array, Partition]]:
+) -> dict[int, Along]:
     """Return what the axes are multiplied by whose positions fall into classes, where the weights are known."""
     mode = step.text("mode", "nearest")
     if step.integer("antialias", 0) or mode not in ("nearest", "linear", "cubic"):
