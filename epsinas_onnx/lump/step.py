@@ -33,7 +33,7 @@ class Target:
     blocked: bool = True
     bound: bool = True
     norm_stats: NormStats = "batch"
-    node_cost: int = 2**17
+    node_cost: int = 2**13
 
 
 class Step:

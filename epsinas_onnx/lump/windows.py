@@ -27,10 +27,9 @@ class Window:
     front: int
     count: int
 
-    @property
-    def moves_nothing(self) -> bool:
-        """Whether it leaves every position to itself."""
-        return self.length == 1 and self.stride == 1 and self.front == 0
+    def leaves(self, part: Partition) -> bool:
+        """Whether it leaves every position of an axis to itself."""
+        return self.length == 1 and self.stride == 1 and self.front == 0 and self.count == part.size
 
 
 @dataclass(frozen=True, eq=False)

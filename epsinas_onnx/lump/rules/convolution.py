@@ -136,9 +136,8 @@ class _Box:
         space = (x.axes[2 + axis] if axis in merged else y.axes[2 + axis] for axis in range(rank))
         y = y.replace(parts=(*x.axes[:2], *space))
         windows = {axis: self._window(axis) for axis in merged}
-        return context.mix_along(
-            y, {2 + axis: seen(x.axes[2 + axis], w) for axis, w in windows.items() if not w.moves_nothing}
-        )
+        maps = {2 + axis: seen(x.axes[2 + axis], window) for axis, window in windows.items()}
+        return context.mix_along(y, {a: maps[a] for a in maps if not windows[a - 2].leaves(x.axes[a])})
 
     def _window(self, axis: int) -> Window:
         return Window(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis], self.space[axis])
