@@ -137,7 +137,7 @@ def test_classes_that_save_nothing_are_given_up() -> None:
 # Whole networks
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**20), kind=st.sampled_from(["grey", "rows", "columns", "mirrored", "any"]))
 def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, kind: str) -> None:
     model = random_network(seed)
@@ -155,9 +155,11 @@ def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, 
         assume(proven is None)  # of an exact 0 the plain graph's normalisations make rounding
         ours, theirs = (outputs(model, images, weights, lump) for lump in (True, False))
         assume(sum(amplification(one) for one in theirs) < SATURATED)
-        for some, others in zip(ours, theirs, strict=True):
-            scale = max(1.0, float(np.abs(others).max()))
-            np.testing.assert_allclose(np.sort(some), np.sort(others), rtol=2e-3, atol=2e-3 * scale)
+        nudges = [np.float32(1) + np.float32(1e-6) * rng.standard_normal((6, 1, 1, 1), np.float32) for _ in range(3)]
+        moved = [outputs(model, images * nudge, weights, False) for nudge in nudges]
+        for index, (some, others) in enumerate(zip(ours, theirs, strict=True)):
+            rounding = max(float(np.abs(np.sort(one[index]) - np.sort(others)).max()) for one in moved)
+            np.testing.assert_allclose(np.sort(some), np.sort(others), rtol=1e-3, atol=1e-5 + 30 * rounding)
     finally:
         patch.undo()
 
