@@ -33,7 +33,7 @@ class Target:
     blocked: bool = True
     bound: bool = True
     norm_stats: NormStats = "batch"
-    node_cost: int = int(__import__('os').environ.get('NODE_COST', 2**14))
+    node_cost: int = 2**15
 
 
 class Step:
