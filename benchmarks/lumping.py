@@ -39,6 +39,7 @@ def main() -> None:
         "nasbench201": nasbench201_section,
         "nasbench101": nasbench101_section,
         "resnet50": resnet50_section,
+        "positions": positions_section,
         "llama": llama_section,
     }
     parser = argparse.ArgumentParser(description=__doc__)
@@ -277,6 +278,40 @@ def resnet50_section(threads: int) -> None:
         f"memory above an interpreter that has only started: plain {above[False] / 2**20:.0f} MiB, lumped "
         f"{above[True] / 2**20:.0f} MiB: 1/{above[False] / above[True]:.1f}\n"
     )
+
+
+# Positions
+
+
+def positions_section(threads: int) -> None:
+    """Time image networks at two resolutions with positions merged, and with all of them apart, taking turns."""
+    print("positions merged, CPU time, batch 256, grey ramp, both constants; medians of 3")
+    print(f"{'network':24} {'apart ms':>9} {'merged ms':>10} {'ratio':>6} {'lower':>7} {'session':>8} {'run':>6}")
+    for make in (classics.resnet50, classics.mobilenet_v2):
+        for size in (224, 448):
+            data = ir.to_proto(make(size=size)).SerializeToString()
+            pairs = [(_cpu(data, threads, merged=False), _cpu(data, threads, merged=True)) for _ in range(4)][1:]
+            apart, merged = (statistics.median(1e3 * row[0] for row in column) for column in zip(*pairs, strict=True))
+            seconds = pairs[-1][1][1].seconds
+            lower, session, run = (1e3 * seconds[key] for key in ("rewrite", "session", "run"))
+            name = f"{make.__name__} {size}x{size}"
+            print(f"{name:24} {apart:9.0f} {merged:10.0f} {apart / merged:6.1f} {lower:7.1f} {session:8.1f} {run:6.1f}")
+    print()
+
+
+def _cpu(data: bytes, threads: int, merged: bool) -> tuple[float, epsinas_onnx.Score]:
+    """Return the CPU seconds of a score and the score, with positions merged or told apart."""
+    from epsinas_onnx.scoring.feeds import Feeds
+
+    keep = Feeds.parts
+    if not merged:
+        Feeds.parts = lambda self, specs: {}  # type: ignore[method-assign]
+    started = time.process_time()
+    try:
+        result = epsinas_onnx.score(data, batch=BATCH, threads=threads)
+    finally:
+        Feeds.parts = keep  # type: ignore[method-assign]
+    return time.process_time() - started, result
 
 
 # A decoder of 7 billion parameters

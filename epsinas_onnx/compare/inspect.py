@@ -13,13 +13,19 @@ from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.inputs.generate import fed_kind
+from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_adds
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
+from epsinas_onnx.lump.value import Parts
 from epsinas_onnx.lump.walk import Unlumpable
+from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.options import score_options
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.warnings import custom_operators, unjudged_notes
+
+_LOOKED_AT = 8
+"""Samples in which equal positions are looked for: what is drawn at random does not agree in all of them."""
 
 
 @dataclass(frozen=True)
@@ -208,13 +214,14 @@ def inspect(
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), planned.outputs, uses,
-        tuple(warnings), None if custom else _lumping(planned), counted.known,
+        tuple(warnings), None if custom else _lumping(planned, inputs), counted.known,
     )  # fmt: skip
 
 
-def _lumping(planned: ModelPlan) -> Lumping | None:
+def _lumping(planned: ModelPlan, inputs: str) -> Lumping | None:
     try:
-        lowered = lump(planned.model, planned.decisions, planned.specs, planned.name, Target())
+        parts = _fed_parts(planned, inputs)
+        lowered = lump(planned.model, planned.decisions, planned.specs, planned.name, Target(), parts=parts)
     except (Unlumpable, ModelError):  # scoring will use the plain graph, or say what is wrong with this one
         return None
     values = []
@@ -227,3 +234,12 @@ def _lumping(planned: ModelPlan) -> Lumping | None:
     cut_off = None if lowered.cut_off is None else lowered.cut_off.why
     before, after = minibatch_multiply_adds(planned.model, lowered), lowered.multiply_adds()
     return Lumping(tuple(values), (before.total, after.total), without, cut_off)
+
+
+def _fed_parts(planned: ModelPlan, inputs: str) -> dict[str, Parts]:
+    """Return which positions of a minibatch would be equal, found in a few samples of it."""
+    minibatch = Minibatch(inputs, 0, planned.name)
+    specs = [spec if spec.batch_axis is None else spec.with_batch(_LOOKED_AT) for spec in planned.specs]
+    axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
+    fixed = minibatch.fixed(specs, planned.demands)
+    return Feeds.of(minibatch.feeds(specs, planned.demands), axes, fixed).parts(planned.specs)

@@ -142,27 +142,37 @@ def folded(entries: Array, demand: Demand) -> Array:
 
 
 def grey_ramp(shape: tuple[int, ...], batch_axis: int, dtype: npt.DTypeLike = np.float32) -> Array:
-    """Return plain grey images: sample i of B is filled with i / B; uint8 images with round(255 i / B)."""
+    """Return plain grey images: sample i of B is filled with i / B; uint8 images with round(255 i / B).
+
+    It is a view that cannot be written to, of one number a sample.
+    """
     batch = shape[batch_axis]
     levels = np.arange(batch) / batch
     if np.dtype(dtype) == np.uint8:
         levels = np.round(255 * levels)
     axes = [1] * len(shape)
     axes[batch_axis] = batch
-    return np.ascontiguousarray(np.broadcast_to(levels.reshape(axes), shape).astype(dtype))
+    return np.broadcast_to(levels.reshape(axes).astype(dtype), shape)
+
+
+def unstretched(array: Array) -> Array:
+    """Return the array with size 1 along the axes that it was broadcast along, where it holds the same entries."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
 
 
 def perturb(array: Array, seed: int = 0, change: float | None = None) -> Array:
     """Return a float array whose entries moved up or down at random, or the array itself where it holds no floats.
 
-    change: by which share of themselves they move; None for one unit in the last place.
+    change: by which share of themselves they move; None for one unit in the last place. Entries that are one in memory
+    move together.
     """
     if array.dtype.kind != "f":
         return array
+    whole, array = array.shape, unstretched(array)
     up = np.random.default_rng(seed).random(array.shape) < 0.5
     if change is not None:
         moved = array * np.where(up, 1 + change, 1 - change)
     else:
         towards = np.where(up, np.inf, -np.inf).astype(array.dtype)
         moved = np.nextafter(array, towards)
-    return np.asarray(moved, dtype=array.dtype)  # NumPy makes a number of an array without axes
+    return np.broadcast_to(np.asarray(moved, dtype=array.dtype), whole)

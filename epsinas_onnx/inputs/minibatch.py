@@ -118,7 +118,7 @@ def few_samples(
     demands: what the operators ask where there are so many samples; indices of samples are folded into it.
     """
     chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
-    few = {name: np.take(v, chosen, axis=axes[name]) if name in axes else v for name, v in feeds.items()}
+    few = {name: v[(slice(None),) * axes[name] + (chosen,)] if name in axes else v for name, v in feeds.items()}
     return {name: folded(v, demands[name]) if v.dtype.kind in "iu" else v for name, v in few.items()}
 
 

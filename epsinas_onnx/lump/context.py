@@ -15,8 +15,13 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Step, Target
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Parts, Tensor
 from epsinas_onnx.lump.values import Values
+from epsinas_onnx.lump.windows import Along
 
 __all__ = ["BOOL", "FLOAT", "INT64", "Bodies", "Context"]
+
+
+_SMALL_PRODUCT = 10_000
+"""Entries of a matrix over two axes at once up to which it takes less time than one over each."""
 
 
 class Bodies(Protocol):
@@ -169,14 +174,13 @@ class Context(Values):
         """Return the sum over axes, which keep size 1: classes count as often as they have indices."""
         factor = value.factor
         parts = list(value.axes)
-        uneven = [axis for axis in axes if not parts[axis].uniform]
+        value = self._weighed(value.replace(factor=1.0), axes)
+        factor *= value.factor
         for axis in axes:
-            if axis not in uneven and parts[axis].size:
-                factor *= int(parts[axis].sizes[0])
+            if value.axes[axis].size:
+                factor *= int(value.axes[axis].sizes[0])
         value = value.replace(factor=1.0)
-        for axis in uneven:
-            value = self.mix(value, axis, value.axes[axis].sizes[None, :], Partition.one(1))
-        even = [axis for axis in axes if axis not in uneven and value.axes[axis].count != 1]
+        even = [axis for axis in axes if value.axes[axis].count != 1]
         result = tuple(Partition.one(1) if axis in axes else part for axis, part in enumerate(parts))
         if not even:
             return value.replace(parts=result, factor=factor, known=None, tensor=self.tensor(value))
@@ -184,21 +188,83 @@ class Context(Values):
         return self.result(tensor, result, [value], factor)
 
     def mean(self, value: Lumped, axes: Sequence[int]) -> Lumped:
-        """Return the mean over axes, which keep size 1: classes weigh as much as they have indices."""
-        if all(value.axes[axis].uniform for axis in axes):
-            result = tuple(Partition.one(1) if axis in axes else part for axis, part in enumerate(value.axes))
-            tensor = self.tensor(value)
-            if any(value.axes[axis].count != 1 for axis in axes):
-                tensor = self.reduce("ReduceMean", self.canonical(value.replace(factor=1.0)),
-                                     [axis + value.varied for axis in axes])  # fmt: skip
-            return value.replace(parts=result, tensor=tensor, known=None)
-        for axis in axes:
-            part = value.axes[axis]
-            if part.uniform:
-                value = self.mean(value, [axis])
-            else:
-                value = self.mix(value, axis, part.sizes[None, :] / part.size, Partition.one(1))
+        """Return the mean over axes, which keep size 1: classes weigh as much as they have indices.
+
+        The number of indices divides last, as behind a sum over all of them.
+        """
+        count = math.prod(value.axes[axis].size for axis in axes)
+        summed = self._weighed(value, axes)
+        result = tuple(Partition.one(1) if axis in axes else part for axis, part in enumerate(value.axes))
+        rest = math.prod(summed.axes[axis].size for axis in axes)
+        factor = summed.factor * (rest / count if count else 1.0)
+        tensor = self.tensor(summed)
+        longer = [axis for axis in axes if summed.axes[axis].count != 1]
+        if longer:
+            tensor = self.reduce("ReduceMean", self.canonical(summed.replace(factor=1.0)),
+                                 [axis + summed.varied for axis in longer])  # fmt: skip
+        return summed.replace(parts=result, tensor=tensor, known=None, factor=factor)
+
+    def _weighed(self, value: Lumped, axes: Sequence[int]) -> Lumped:
+        """Return the value summed up, class by class, over those axes whose classes have different sizes.
+
+        Neighbouring axes go into one product, with all of them from the first such axis to the last.
+        """
+        for run in _runs(sorted(axes)):
+            uneven = [axis for axis in run if not value.axes[axis].uniform]
+            if not uneven:
+                continue
+            run = list(range(uneven[0], uneven[-1] + 1))
+            weights = np.ones(1, np.int64)
+            for axis in run:
+                weights = np.multiply.outer(weights, value.axes[axis].sizes).reshape(-1)
+            y = self.mix(self._flat(value, run), run[0], weights[None, :], Partition.one(1))
+            ones = (Partition.one(1),) * len(run)
+            value = y.replace(parts=(*value.axes[: run[0]], *ones, *value.axes[run[-1] + 1 :]))
         return value
+
+    def _flat(self, value: Lumped, run: Sequence[int]) -> Lumped:
+        """Return a value with neighbouring axes merged into one, whose indices are their combinations of classes."""
+        count = math.prod(value.counts[axis] for axis in run)
+        parts = (*value.axes[: run[0]], Partition.discrete(count), *value.axes[run[-1] + 1 :])
+        return value.replace(parts=parts, tensor=self.tensor(value), known=None)
+
+    def worth(self, value: Lumped, maps: Mapping[int, Along]) -> dict[int, Along]:
+        """Return what axes are multiplied by, without the classes that save less than they cost.
+
+        What they cost are nodes: a normalisation that weighs classes by their sizes takes ten, where one will do over
+        classes of equal sizes, and a window takes three. One class along all axes costs nothing.
+        """
+        others = math.prod(count for axis, count in enumerate(value.counts) if axis not in maps)
+        parts = [along.part for along in maps.values()]
+        whole, classes = math.prod(part.size for part in parts), math.prod(part.count for part in parts)
+        cost = self.target.node_cost * (3 if all(part.uniform for part in parts) else 10)
+        if all(part.is_one for part in parts) or others * (whole - classes) >= cost:
+            return dict(maps)
+        return {axis: along.apart for axis, along in maps.items()}
+
+    def mix_along(self, value: Lumped, maps: Mapping[int, Along]) -> Lumped:
+        """Return the value with some axes multiplied by a matrix each, as `mix` does with one.
+
+        Small matrices of neighbouring axes become one, which is a single large product, where the first axis of two
+        takes one small product for each map.
+        """
+        maps = self.worth(value, maps)
+        axes = sorted(maps)
+        if not axes:
+            return value
+        shapes = [maps[axis].matrix.shape for axis in axes]
+        rows, columns = (math.prod(shape[i] for shape in shapes) for i in (0, 1))
+        near = axes[-1] - axes[0] + 1 == len(axes)
+        if len(axes) == 1 or not near or rows * columns > _SMALL_PRODUCT:
+            for axis in reversed(axes):
+                value = self.mix(value, axis, maps[axis].matrix, maps[axis].part)
+            return value
+        matrix: Array = np.ones((1, 1))
+        for axis in axes:
+            matrix = np.kron(matrix, maps[axis].matrix)
+        y = self.mix(self._flat(value, axes), axes[0], matrix, Partition.discrete(rows))
+        parts = tuple(maps[axis].part if axis in maps else part for axis, part in enumerate(value.axes))
+        return y.replace(parts=parts, tensor=self.tensor(y), known=None)
 
     def mix(self, value: Lumped, axis: int, matrix: Array, part: Partition) -> Lumped:
         """Return the value with an axis multiplied by `matrix` `[part.count, count]`, which gives it a new partition.
@@ -230,3 +296,14 @@ class Context(Values):
             flat = self.reshape(tensor, (before, columns, after))
             product = self.op("MatMul", [self.constant(stored), flat], (before, rows, after))
         return self.result(self.reshape(product, out), parts, [value], value.factor)
+
+
+def _runs(axes: Sequence[int]) -> list[list[int]]:
+    """Return ascending axes in runs of neighbours."""
+    runs: list[list[int]] = []
+    for axis in axes:
+        if runs and runs[-1][-1] == axis - 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return runs

@@ -18,9 +18,9 @@ from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.cost import multiply_adds, peak_bytes
 from epsinas_onnx.lump.graph import LoweredGraph
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import Integers, Partition
 from epsinas_onnx.lump.step import SeparateRuns, Target
-from epsinas_onnx.lump.value import Cause, Lumped
+from epsinas_onnx.lump.value import Cause, Lumped, Parts
 from epsinas_onnx.lump.walk import Unlumpable, Walker
 from epsinas_onnx.lump.write import write_model
 from epsinas_onnx.multiply_adds.total import MultiplyAdds
@@ -45,6 +45,7 @@ class LumpedModel:
     constants: how many go through one run. values: what became of the user's values. outputs: by name, the
     values that are compared. cut_off: why these cannot depend on the input, None where they can.
     observed: mean and variance of batch normalisations that could be enlarging rounding alone.
+    inputs: partitions of the axes of inputs that are fed by representatives.
     without_rule: nodes that run as they are, on expanded operands. inner: what became of values inside of bodies; their
     tensors cannot be seen from outside.
     """
@@ -58,6 +59,7 @@ class LumpedModel:
     cut_off: CutOff | None
     without_rule: tuple[ir.Node, ...]
     inner: Mapping[ir.Value, Lumped]
+    inputs: Mapping[str, Parts]
 
     @property
     def observed(self) -> list[tuple[Lumped, Lumped]]:
@@ -99,6 +101,10 @@ class LumpedModel:
         tensors = {name: self.context.canonical(value) for name, value in fetched.items()}
         return write_model(self.graph, tensors, weight)
 
+    def fed(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what the graph takes of a minibatch: of each input one representative a class."""
+        return {name: _representatives(array, self.inputs.get(name, ())) for name, array in feeds.items()}
+
     def split(self, value: Lumped, array: Array) -> list[Array]:
         """Return for each constant the representatives in `array`, each as often as its class counts.
 
@@ -118,27 +124,30 @@ def lump(
     seed: int = 0,
     inferred: bool = True,
     fixed: Mapping[str, Array] | None = None,
+    parts: Mapping[str, Parts] | None = None,
 ) -> LumpedModel:
     """Lower `model`, whose shapes are concrete and whose roles are decided; it is not modified.
 
     inferred: whether inference has found what shapes it can. fixed: inputs whose numbers may be taken for granted, by
-    name, so that a branch which they decide is not lowered both ways. Where the constants cannot share one run, the
+    name, so that a branch which they decide is not lowered both ways. parts: partitions of the other inputs' axes, by
+    name; where there are none, any entries may be fed. Where the constants cannot share one run, the
     result is for one constant at a time.
 
     Raises ShapesMissing where shapes are needed that were not inferred, Unlumpable where the graph cannot be lowered,
     ShapeError when a weight has no known shape, ModelError when a stored tensor that stays constant cannot be read.
     """
     try:
-        return _lowered(model, decisions, specs, name, target, seed, inferred, fixed or {})
+        return _lowered(model, decisions, specs, name, target, seed, inferred, fixed or {}, parts or {})
     except SeparateRuns:
         alone = dataclasses.replace(target, constants=1, bound=False)
-        return _lowered(model, decisions, specs, name, alone, seed, inferred, fixed or {})
+        return _lowered(model, decisions, specs, name, alone, seed, inferred, fixed or {}, parts or {})
 
 
 def _lowered(
     model: ir.Model, decisions: RoleDecisions, specs: Sequence[InputSpec], name: str, target: Target, seed: int,
     inferred: bool,
     fixed: Mapping[str, Array],
+    given: Mapping[str, Parts],
 ) -> LumpedModel:  # fmt: skip
     graph = LoweredGraph(model.opset_imports)
     context = Context(graph, target)
@@ -149,12 +158,13 @@ def _lowered(
         dtype = value.dtype or ir.DataType.FLOAT
         if dtype == ir.DataType.STRING:
             raise Unlumpable("strings have no classes")
-        tensor = graph.input(str(value.name), shape, dtype)
-        parts = tuple(Partition.discrete(size) for size in shape)
+        known = fixed.get(str(value.name))
+        parts = given.get(str(value.name)) if known is None else None
+        if parts is None:
+            parts = tuple(map(Partition.discrete, shape))
+        tensor = graph.input(str(value.name), tuple(part.count for part in parts), dtype)
         walker.values[value] = (
-            context.known(fixed[tensor.name], dtype)
-            if tensor.name in fixed
-            else Lumped(parts, dtype, tensor, depends=True)
+            Lumped(parts, dtype, tensor, depends=True) if known is None else context.known(known, dtype)
         )
     wanted = list(model.graph.outputs)
     walker.walk(model.graph, wanted)
@@ -169,6 +179,7 @@ def _lowered(
         _cut_off(found.values()),
         tuple(dict.fromkeys(walker.without_rule)),
         walker.inner,
+        {key: parts for key, parts in given.items() if key not in fixed},
     )
 
 
@@ -187,6 +198,14 @@ def _cut_off(outputs: Iterable[Lumped]) -> CutOff | None:
             f"every path from the input ends in a multiplication by 0, one of them in node {cause.node.name!r}", None
         )
     return CutOff(f"node {cause.node.name!r} ({cause.node.op_type}) {cause.why}", cause.node)
+
+
+def _representatives(array: Array, parts: Parts) -> Array:
+    for axis, part in enumerate(parts):
+        if not part.is_discrete:
+            first: slice | Integers = slice(0, 1) if part.is_one else part.representatives
+            array = array[(slice(None),) * axis + (first,)]
+    return array
 
 
 def _repeated(value: Lumped, array: Array) -> Array:

@@ -102,7 +102,7 @@ class Partition:
             return self
         if self.is_one or other.is_discrete:
             return other
-        return Partition.of(self.labels * other.count + other.labels)
+        return _joined(self, other)
 
     def classes_in(self, finer: Partition) -> Integers:
         """Return for each class of a finer partition the class of this one that holds it, int64 `[finer.count]`."""
@@ -126,7 +126,7 @@ class Partition:
         if self.is_discrete:
             return tuple(_discrete(size) for size in sizes), None
         grid = self.labels.reshape(tuple(sizes))
-        parts = tuple(_slices(grid, axis) for axis in range(len(sizes)))
+        parts = tuple(of_slices(grid, axis) for axis in range(len(sizes)))
         if math.prod(part.count for part in parts) == self.count:
             return parts, None
         return parts, grid[np.ix_(*(part.representatives for part in parts))]
@@ -171,15 +171,21 @@ def product(parts: Sequence[Partition]) -> Partition:
 
 def of_array(array: npt.NDArray[np.generic]) -> tuple[Partition, ...]:
     """Return for each axis of an array the partition of its indices into those with bitwise equal slices."""
-    return tuple(_slices(array, axis) for axis in range(array.ndim))
+    return tuple(of_slices(array, axis) for axis in range(array.ndim))
 
 
-def _slices(array: npt.NDArray[np.generic], axis: int) -> Partition:
+def of_slices(array: npt.NDArray[np.generic], axis: int) -> Partition:
+    """Return the partition of the indices of one axis into those with bitwise equal slices."""
     if array.shape[axis] <= 1 or array.size == 0:
         return _one(array.shape[axis])
     rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
     seen: dict[bytes, int] = {}
     return Partition.of([seen.setdefault(row.tobytes(), len(seen)) for row in rows])
+
+
+@lru_cache(maxsize=4096)
+def _joined(first: Partition, second: Partition) -> Partition:
+    return Partition.of(first.labels * second.count + second.labels)
 
 
 @lru_cache(maxsize=4096)

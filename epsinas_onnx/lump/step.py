@@ -27,6 +27,7 @@ class Target:
     over many channels and slow at one channel (the CPU provider with its blocked layout), rather than the reverse.
     bound: whether kernels are made of the constants before a session is made, rather than of an input.
     whole_norms: whether a standardisation is one node of the domain `epsinas`, which only our own evaluator runs.
+    node_cost: how many entries cost as much as a node does: lowering it, its session and its call.
     """
 
     constants: int = 1
@@ -34,6 +35,7 @@ class Target:
     bound: bool = True
     norm_stats: NormStats = "batch"
     whole_norms: bool = False
+    node_cost: int = 2**15
 
 
 class Step:

@@ -75,7 +75,7 @@ class Engine:
         Raises RunError when ONNX Runtime refuses the graph or fails in it.
         """
         session = self._prepare(weight)
-        feeds = dict(feeds)
+        feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
         if not self._binds:
             feeds[WEIGHT_INPUT] = weight
         started = time.perf_counter()
@@ -175,7 +175,7 @@ def _run_each(
     rows = []
     for index in range(min(samples)):
         single = {
-            name: np.take(array, [index], axis=batch_axes[name]) if name in batch_axes else array
+            name: array[(slice(None),) * batch_axes[name] + (slice(index, index + 1),)] if name in batch_axes else array
             for name, array in feeds.items()
         }
         rows.append([np.array(array) for array in session.run(list(outputs), single)])

@@ -17,6 +17,7 @@ from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.scoring.executors import ExecutionConfig, single_executor
+from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.metric import varies
 from epsinas_onnx.scoring.options import GraphOptions
 from epsinas_onnx.scoring.plan import plan
@@ -101,7 +102,8 @@ def _loosening_holds(loaded: LoadedModel, minibatch: Minibatch, options: GraphOp
         # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
         feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
         axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}
-        together, single = (single_executor(planned, config) for planned in (both, alone))
+        given = Feeds.of(feeds, axes, {})
+        together, single = (single_executor(planned, config, given) for planned in (both, alone))
         for constant in _CHECK_CONSTANTS:
             ours = together.run([constant], feeds, None)[0].output
             theirs = single.run([constant], feeds, axes)[0].output

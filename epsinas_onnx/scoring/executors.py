@@ -18,6 +18,7 @@ from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.runtime.session import CHEAPEST, Engine, bind_constant, to_proto
 from epsinas_onnx.scoring.diagnosis import Tracer, advice, expose, unreachable
+from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
 
 Array = npt.NDArray[Any]
@@ -75,13 +76,13 @@ class Executor(Protocol):
 
 
 def choose_executor(
-    planned: ModelPlan, config: ExecutionConfig, constants: int, fixed: Mapping[str, Array]
+    planned: ModelPlan, config: ExecutionConfig, constants: int, feeds: Feeds
 ) -> tuple[Executor | None, str | None]:
     """Return what runs a plan, or None with the reason why its output cannot depend on the input.
 
     What the partitions prove holds for the plain graph too, so they are asked even where it is the one to run.
     """
-    lowered = _prove(planned, config, constants, fixed)
+    lowered = _prove(planned, config, constants, feeds)
     if lowered is not None and lowered.cut_off is not None:
         return None, f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
     if lowered is not None and config.lump:
@@ -90,18 +91,16 @@ def choose_executor(
     return (plain, None) if plain.constant_reason is None else (None, plain.constant_reason)
 
 
-def single_executor(planned: ModelPlan, config: ExecutionConfig) -> Executor:
+def single_executor(planned: ModelPlan, config: ExecutionConfig, feeds: Feeds) -> Executor:
     """Return what runs a plan for one constant at a time."""
-    lowered = _prove(planned, config, 1) if config.lump else None
+    lowered = _prove(planned, config, 1, feeds) if config.lump else None
     return PlainExecutor(planned, config) if lowered is None else LumpedExecutor(lowered, planned, config)
 
 
-def _prove(
-    planned: ModelPlan, config: ExecutionConfig, constants: int, fixed: Mapping[str, Array] | None = None
-) -> LumpedModel | None:
+def _prove(planned: ModelPlan, config: ExecutionConfig, constants: int, feeds: Feeds) -> LumpedModel | None:
     """Lower a plan, which tells what the partitions prove; None where it cannot be lowered."""
     try:
-        return lower(planned, config, constants, fixed=fixed)
+        return lower(planned, config, constants, feeds=feeds)
     except Unlumpable:
         return None
 
@@ -111,17 +110,19 @@ def lower(
     config: ExecutionConfig,
     constants: int,
     bound: bool = True,
-    fixed: Mapping[str, Array] | None = None,
+    feeds: Feeds | None = None,
 ) -> LumpedModel:
-    """Return the lumped graph of a planned model for so many constants a run; fixed: inputs that are taken as given."""
+    """Return the lumped graph of a planned model for so many constants a run; feeds: what it is lowered for, if any."""
     options = planned.options
+    fixed, parts = (None, None) if feeds is None else (feeds.fixed, feeds.parts(planned.specs))
     target = Target(constants, config.on_cpu, bound and config.on_cpu, options.norm_stats)
     for known in (planned.inferred, True):
         try:
             planned = planned.with_shapes() if known else planned
             return lump(
-                planned.model, planned.decisions, planned.specs, planned.name, target, options.seed, known, fixed
-            )
+                planned.model, planned.decisions, planned.specs, planned.name, target, options.seed, known, fixed,
+                parts,
+            )  # fmt: skip
         except ShapesMissing:
             continue
     raise AssertionError("inference ran, and shapes that it does not find are no reason to ask for it")
@@ -153,6 +154,7 @@ class LumpedExecutor:
     ) -> list[ForwardResult]:
         """Return what each constant gives."""
         size = self._lowered.constants
+        feeds = self._lowered.fed(feeds)
         results = []
         for start in range(0, len(constants), size):
             group = np.asarray(constants[start : start + size], np.float32)
@@ -221,10 +223,8 @@ class TracedExecutor:
     The lumped graph where there is one: its classes hold all values that the whole tensors do.
     """
 
-    def __init__(
-        self, planned: ModelPlan, config: ExecutionConfig, lumped: bool, fixed: Mapping[str, Array] | None = None
-    ) -> None:
-        self._lowered = lower(planned, config, 1, bound=False, fixed=fixed) if lumped else None
+    def __init__(self, planned: ModelPlan, config: ExecutionConfig, lumped: bool, given: Feeds) -> None:
+        self._lowered = lower(planned, config, 1, bound=False, feeds=given) if lumped else None
         if self._lowered is None:
             model = plain_graph(planned).model
             exposed = expose(model, planned.outputs)
@@ -250,6 +250,7 @@ class TracedExecutor:
     ) -> dict[str, Array]:
         """Return values of the user's graph by name, whole or as representatives of classes."""
         shape = () if self._lowered is None else (1,)
+        feeds = feeds if self._lowered is None else self._lowered.fed(feeds)
         return self._engine.run(np.full(shape, constant, np.float32), feeds, names, axes)
 
     def output(self, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Array:

@@ -15,9 +15,10 @@ from epsinas_onnx.runtime.providers import Provider, provider_name
 from epsinas_onnx.scoring.batching import Batching, decide_batching
 from epsinas_onnx.scoring.diagnosis import longest_path
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, ForwardResult, PlainExecutor, choose_executor
+from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.plan import ModelPlan, plan
-from epsinas_onnx.scoring.reruns import Feeds, Reruns
+from epsinas_onnx.scoring.reruns import Reruns
 from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.scoring.verdict import Evidence, Verdict, judge
 from epsinas_onnx.scoring.warnings import no_weights, sample_norms, warnings_for
@@ -49,12 +50,11 @@ def score_loaded(
     last = last and not batching.options.loosen  # what is traced of a loosened graph is planned anew
     planned = plan(loaded, batching.planned, batching.options, last=last)
     fixed = minibatch.fixed(planned.specs, planned.demands)
-    executor, constant_reason = choose_executor(planned, config, len(options.weights), fixed)
-    seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
-
     specs = [spec.with_batch(batching.samples) for spec in planned.specs]
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
-    feeds = Feeds({} if executor is None else minibatch.feeds(specs, planned.demands), axes, fixed)
+    feeds = Feeds.of(minibatch.feeds(specs, planned.demands), axes, fixed)
+    executor, constant_reason = choose_executor(planned, config, len(options.weights), feeds)
+    seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
     results = [ForwardResult.nothing()] * len(options.weights)
     if executor is not None:
         executor, results = _run(executor, planned, config, options.weights, feeds, batching)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,22 +16,11 @@ from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import SignalLoss, advice
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
+from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.verdict import CHANGE
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Feeds:
-    """A minibatch as it is run.
-
-    arrays: every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered for.
-    """
-
-    arrays: Mapping[str, Array]
-    axes: Mapping[str, int]
-    fixed: Mapping[str, Array]
 
 
 class Reruns:
@@ -127,7 +115,7 @@ class Reruns:
             else:
                 few = self._plan.with_batch(samples)
             lumped = self._executor is not None and self._executor.lumped
-            traced = TracedExecutor(few, self._config, lumped, self._feeds.fixed)
+            traced = TracedExecutor(few, self._config, lumped, self._feeds)
             feeds = self._feeds
             chosen = few_samples(feeds.arrays, feeds.axes, batching.samples, batching.traced, few.demands)
             self._traced = traced, chosen

@@ -95,7 +95,7 @@ def network(kinds: list[str]) -> onnx.ModelProto:
 
 
 def in_digits(kinds: list[str], x: Array, constant: float) -> tuple[Array, float]:
-    """Return the output's differences from the first sample, over the largest of them, and the decimal logarithm of that."""
+    """Return the output's differences from the first sample, over the largest, and the logarithm of that."""
     with mpmath.workdps(DIGITS):
         layers: list[Matrix] = [[[mpmath.mpf(float(v)) for v in row] for row in x]]
         for index, kind in enumerate(kinds):

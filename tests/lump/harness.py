@@ -154,7 +154,7 @@ def lower(
     model = _model(node, given, opset, domains)
     graph = LoweredGraph(model.opset_imports)
     decisions = RoleDecisions(() if target is None else tuple(_statistics(model.graph)), ())
-    target = target or Target(constants, blocked)
+    target = target or Target(constants, blocked, node_cost=0)
     constants = target.constants
     context = Context(graph, target)
     walker = Walker(context, decisions, "test", 0)

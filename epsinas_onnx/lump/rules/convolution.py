@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +12,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
+from epsinas_onnx.lump.windows import Window, except_at, pads_of, seen, spread
 
 
 @rule("Conv")
@@ -21,7 +21,8 @@ def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
 
     With one w for the whole kernel, channels of x that are equal give equal terms, so a group's sum is one over
     classes, weighted by how many of each it holds; and output channels are equal where their groups hold equal
-    classes equally often. What is left of the kernel is a box filter of ones.
+    classes equally often. What is left of the kernel is a box filter of ones. Along an axis whose positions fall into
+    classes it is a small matrix: how often each class occurs in each window that differs from the others.
 
     Order of the multiplications: plain rounds each product w * x and sums up afterwards, so that a product below
     float32's smallest number is lost even where the sum of all products would not be. Here w therefore meets x before
@@ -35,7 +36,6 @@ def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     groups = step.integer("group", 1)
     if x.shape[1] != groups * whole[1]:
         return None
-    x = _with_free_space(context, x)
     counts, channels = channel_counts(x.axes[1], groups, whole[0])
     box = _box(
         whole[2:], x.shape[2:], step.text("auto_pad", "NOTSET"), step.integers("pads"), step.integers("strides"),
@@ -65,19 +65,19 @@ def channel_counts(part: Partition, groups: int, outputs: int) -> tuple[Array, P
     return rows[np.sort(first)], Partition.of(labels)
 
 
-def _with_free_space(context: Context, x: Lumped) -> Lumped:
-    """Return x with every position of an image a class of its own: padding would tell equal ones apart."""
-    if all(part.is_discrete for part in x.axes[2:]):
-        return x
-    return context.refine(x, (*x.axes[:2], *(Partition.discrete(size) for size in x.shape[2:])))
-
-
 def _scaled_box(context: Context, x: Lumped, weight: Lumped, counts: Array, channels: Partition, box: _Box) -> Lumped:
     if not x.weighted:  # untouched by any weight: sum first, and once for all constants
         y = box.filter(context, context.mix(x, 1, counts, channels))
         return _times(context, y, weight)
     plain = counts.shape == (1, 1) or (np.count_nonzero(counts, axis=1) == 1).all()
-    if plain and box.is_filter and context.target.blocked and context.target.bound and weight.weighted:
+    if (
+        plain
+        and box.is_filter
+        and not merged_positions(x)
+        and context.target.blocked
+        and context.target.bound
+        and weight.weighted
+    ):
         # Groups of one class: the multiplication is the kernel's, and the sum over channels a number or a choice.
         y = box.filter(context, x, context.settle(weight))
         return context.mix(y, 1, counts, channels)
@@ -110,7 +110,7 @@ class _Box:
         self.kernel = kernel
         self.strides = strides or (1,) * rank
         self.dilations = dilations or (1,) * rank
-        self.pads = _pads(mode, pads, kernel, space, self.strides, self.dilations)
+        self.pads = pads_of(mode, pads, kernel, space, self.strides, self.dilations)
         self.space = tuple(
             (size + self.pads[axis] + self.pads[axis + rank] - dilation * (length - 1) - 1) // stride + 1
             for axis, (size, length, stride, dilation) in enumerate(
@@ -123,17 +123,33 @@ class _Box:
 
     def filter(self, context: Context, x: Lumped, weight: Lumped | None = None) -> Lumped:
         """Return the sums over the kernel's positions, of x times a weight where one is given; the factor stays."""
+        merged = merged_positions(x)
+        if not merged:
+            return self._whole(context, x, weight)
+        rank = len(self.kernel)
+        pads = except_at(self.pads, [*merged, *(axis + rank for axis in merged)], 0)
+        rest = _box(
+            except_at(self.kernel, merged, 1), x.counts[2:], "NOTSET", pads, except_at(self.strides, merged, 1),
+            self.dilations,
+        )  # fmt: skip
+        y = rest._whole(context, x, weight)
+        space = (x.axes[2 + axis] if axis in merged else y.axes[2 + axis] for axis in range(rank))
+        y = y.replace(parts=(*x.axes[:2], *space))
+        windows = {axis: self._window(axis) for axis in merged}
+        maps = {2 + axis: seen(x.axes[2 + axis], window) for axis, window in windows.items()}
+        return context.mix_along(y, {a: maps[a] for a in maps if not windows[a - 2].leaves(x.axes[a])})
+
+    def _window(self, axis: int) -> Window:
+        return Window(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis], self.space[axis])
+
+    def _whole(self, context: Context, x: Lumped, weight: Lumped | None) -> Lumped:
         parts = (*x.axes[:2], *(Partition.discrete(size) for size in self.space))
         if not self.is_filter:
             return self._stride(context, x, parts)
-        operands = [x, weight]
-        if context.target.blocked:
-            maps = context.as_channels(x)
-            made = self._over_channels(context, maps, self._kernel(context, maps.dims[1], x.dtype, weight))
-        else:
-            maps = context.as_batch(x)
-            made = self._over_channels(context, maps, self._kernel(context, 1, x.dtype, weight))
-        return context.result(made, parts, operands, x.factor)
+        channels = context.target.blocked
+        maps = context.as_maps(x)
+        kernel = self._kernel(context, maps.dims[1] if channels else 1, x.dtype, weight)
+        return context.result(self._over_channels(context, maps, kernel), parts, [x, weight], x.factor)
 
     def _kernel(self, context: Context, maps: int, dtype: ir.DataType, weight: Lumped | None) -> Tensor:
         shape = (maps, 1, *self.kernel)
@@ -175,20 +191,9 @@ class _Box:
 _box = lru_cache(maxsize=1024)(_Box)
 
 
-def _pads(mode: str, pads: Dims | None, kernel: Dims, space: Dims, strides: Dims, dilations: Dims) -> Dims:
-    """Return the pads of all axes, first those in front, then those behind (ONNX Conv, attribute auto_pad)."""
-    rank = len(kernel)
-    if mode == "VALID":
-        return (0,) * (2 * rank)
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        front, behind = [], []
-        for size, length, stride, dilation in zip(space, kernel, strides, dilations, strict=True):
-            needed = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (length - 1) + 1 - size)
-            small, large = needed // 2, needed - needed // 2
-            front.append(small if mode == "SAME_UPPER" else large)
-            behind.append(large if mode == "SAME_UPPER" else small)
-        return (*front, *behind)
-    return pads or (0,) * (2 * rank)
+def merged_positions(x: Lumped) -> list[int]:
+    """Return the axes of an image, counted behind the channels, of which some indices are equal."""
+    return [axis for axis, part in enumerate(x.axes[2:]) if not part.is_discrete]
 
 
 @rule("ConvTranspose")
@@ -205,17 +210,43 @@ def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lum
     shape = step.out_shape()
     if shape is None:
         return None
-    x = _with_free_space(context, x)
     counts, channels = channel_counts(x.axes[1], groups, weight.shape[1] * groups)
     if x.weighted:
-        y = context.mix(_times(context, x, weight), 1, counts, channels)
+        x = context.mix(_times(context, x, weight), 1, counts, channels)
     else:
-        y = context.mix(x, 1, counts, channels)
-    maps = context.as_batch(y)
-    kernel = context.constant(np.ones((1, 1, *weight.shape[2:]), y.dtype.numpy()))
-    names = ("auto_pad", "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides")
-    made = context.op("ConvTranspose", [maps, kernel], (*maps.dims[:2], *shape[2:]), **step.attributes(*names))
-    y = context.result(made, (*y.axes[:2], *(Partition.discrete(size) for size in shape[2:])), [y], y.factor)
-    if not x.weighted:
+        x = context.mix(x, 1, counts, channels)
+    y = _spread_out(context, step, x, weight.shape[2:], shape[2:])
+    if not y.weighted:
         y = _times(context, y, weight)
     return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))
+
+
+def _spread_out(context: Context, step: Step, x: Lumped, kernel: Dims, space: Dims) -> Lumped:
+    """Return each entry of x added up over the positions that it reaches: a ConvTranspose of ones, or matrices."""
+    rank = len(kernel)
+    strides, dilations = step.integers("strides") or (1,) * rank, step.integers("dilations") or (1,) * rank
+    pads = step.integers("pads") or (0,) * 2 * rank
+    merged = merged_positions(x)
+    if step.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or step.integers("output_shape") is not None:
+        # How such pads are shared out has changed between versions of the operator.
+        x, merged = context.refine(x, (*x.axes[:2], *map(Partition.discrete, x.shape[2:]))), []
+    maps = context.as_batch(x)
+    free = [axis for axis in range(rank) if axis not in merged]
+    y = x
+    if free:
+        names = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
+        attributes = step.attributes(*names)
+        if merged:
+            attributes = {
+                "dilations": list(dilations),
+                "output_padding": list(except_at(step.integers("output_padding") or (0,) * rank, merged, 0)),
+                "pads": list(except_at(pads, [*merged, *(axis + rank for axis in merged)], 0)),
+                "strides": list(except_at(strides, merged, 1)),
+            }
+        out = tuple(x.counts[2 + axis] if axis in merged else space[axis] for axis in range(rank))
+        ones = context.constant(np.ones((1, 1, *except_at(kernel, merged, 1)), x.dtype.numpy()))
+        made = context.op("ConvTranspose", [maps, ones], (*maps.dims[:2], *out), **attributes)
+        parts = (x.axes[2 + axis] if axis in merged else Partition.discrete(space[axis]) for axis in range(rank))
+        y = context.result(made, (*x.axes[:2], *parts), [x], x.factor)
+    windows = {axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis]) for axis in merged}
+    return context.mix_along(y, {2 + axis: spread(x.axes[2 + axis], w) for axis, w in windows.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
-from epsinas_onnx.lump.value import Cause, Lumped
+from epsinas_onnx.lump.value import Cause, Lumped, Tensor
 
 _IDENTICAL = "normalises identical values, which leaves 0"
 
@@ -32,10 +33,12 @@ def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome
     epsilon = step.number("epsilon", 1e-5)
     stored = mean is not None and variance is not None and not training
     fits = context.target.blocked and x.dtype == FLOAT and x.factor > 0 and not x.is_single
+    fits = fits and x.axes[0].uniform and x.axes[1].is_one and scale.is_single and shift.zero
     if not stored and context.target.norm_stats != "reset" and fits:
-        uniform = x.axes[0].uniform and all(part.uniform for part in x.axes[2:])
-        if uniform and x.axes[1].is_one and scale.is_single and shift.zero:
+        if all(part.uniform for part in x.axes[2:]):
             return _as_one_instance(context, x, scale, epsilon)
+        if scale.varied == x.varied:
+            return _weighed(context, x, scale, epsilon)
     scale, shift = context.per_channel(scale, x.rank), context.per_channel(shift, x.rank)
     if mean is not None and variance is not None and not training:
         centred = context.elementwise("Sub", [context.settle(x), context.per_channel(mean, x.rank)])
@@ -67,6 +70,43 @@ def _as_one_instance(context: Context, x: Lumped, scale: Lumped, epsilon: float)
         context.observe(mean.replace(factor=1.0), context.mean(context.mul(centred, centred), [0, *range(2, x.rank)]))
     y = context.result(made, x.axes, [x, scale if inside else None])
     return y if inside else context.mul(y, context.per_channel(scale, x.rank))
+
+
+def _weighed(context: Context, x: Lumped, scale: Lumped, epsilon: float) -> Lumped:
+    """The same with positions that weigh as much as their class has indices.
+
+    The sums are not divided by the number N of entries: with S of the squares, the deviation is sqrt(S + N epsilon)
+    over sqrt(N), and that root goes into the scale.
+    """
+    tensor, kind = context.tensor(x), x.dtype.numpy()
+    copies, samples = context.constants if x.varied else 1, x.axes[0].count
+    flat = context.reshape(tensor, (copies, samples, tensor.elements // (copies * samples)))
+    weights = np.ones(1)
+    for part in x.axes[2:]:
+        weights = np.multiply.outer(weights, part.sizes).reshape(-1)
+    count = samples * float(weights.sum())
+    column = context.constant(weights.astype(kind)[:, None])
+
+    def summed(values: Tensor) -> Tensor:
+        each = context.op("MatMul", [values, column], (copies, samples, 1))
+        return context.reduce("ReduceSum", each, [1])
+
+    one = (copies, 1, 1)
+    mean = context.op("Mul", [summed(flat), context.number(1 / count, x.dtype)], one)
+    centred = context.op("Sub", [flat, mean], flat.shape)
+    squares = summed(context.op("Mul", [centred, centred], flat.shape))
+    if context.doubtful:
+        parts = tuple(part if axis == 1 else Partition.one(1) for axis, part in enumerate(x.axes))
+        found = (context.result(sums, parts, [x]) for sums in (
+            mean, context.op("Mul", [squares, context.number(1 / count, x.dtype)], one)
+        ))  # fmt: skip
+        context.observe(*found)
+    shifted = context.op("Add", [squares, context.number(count * epsilon / x.factor**2, x.dtype)], one)
+    slope = context.settle(scale.replace(factor=scale.factor * math.sqrt(count)))
+    steepness = context.op(
+        "Div", [context.reshape(context.tensor(slope), one), context.op("Sqrt", [shifted], one)], one
+    )  # fmt: skip
+    return context.result(context.op("Mul", [centred, steepness], flat.shape), x.axes, [x, scale])
 
 
 @rule("InstanceNormalization", scaled=True)

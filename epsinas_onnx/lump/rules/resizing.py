@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.interpolation import Interpolation, interpolated
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules.layout import chosen, known_ints, permuted, relabelled
 from epsinas_onnx.lump.step import Step
-from epsinas_onnx.lump.value import Lumped
+from epsinas_onnx.lump.value import Array, Dims, Lumped
+from epsinas_onnx.lump.windows import Along
 
 
 @rule("Pad")
@@ -105,7 +109,8 @@ def resize(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Interpolate along axes: an axis of one class stays one, and so do the classes of axes of scale 1.
 
     ONNX interpolates one axis after the other, with weights that sum to 1 (it repeats the last entry past an end).
-    The operator runs on a stack of maps of representatives, with scale 1 along the axes that keep their classes.
+    The operator runs on a stack of maps of representatives, with scale 1 along the axes that keep their classes, and
+    along those whose classes become others: these are multiplied by a matrix of the weights.
     """
     x = operands[0]
     shape = step.out_shape()
@@ -138,17 +143,59 @@ def resize(context: Context, step: Step, operands: Operands) -> Lumped | None:
     )
     if all(kept):
         return relabelled(context, x, parts)
-    fine = tuple(part if keep else Partition.discrete(part.size) for part, keep in zip(x.axes, kept, strict=True))
-    maps = context.as_batch(context.refine(x, fine))
-    out = (*maps.dims[:2], *(part.count for part in parts[2:]))
-    if sized:
-        arrays[2] = np.asarray(out, np.int64)
+    maps = _matrices(context, step, x, shape, scales, kept)
+    kept = [keep or axis in maps for axis, keep in enumerate(kept)]
+    if all(kept):
+        y = x
     else:
-        factors = np.where(kept, 1, scales).astype(np.float32)
-        if arrays:
-            arrays[place] = factors
-        else:
-            attributes["scales"] = factors.tolist()
+        fine = tuple(part if keep else Partition.discrete(part.size) for part, keep in zip(x.axes, kept, strict=True))
+        y = _interpolate(context, step, context.refine(x, fine), shape, arrays, np.where(kept, 1, scales))
+    y = context.mix_along(y, maps)
+    return relabelled(context, y, tuple(y.axes[a] if a in maps else part for a, part in enumerate(parts)))
+
+
+def _interpolate(
+    context: Context, step: Step, x: Lumped, shape: Dims, arrays: list[Array | None], scales: Array
+) -> Lumped:
+    """Return what the operator makes of a stack of maps, with scales of 1 along the axes that keep their classes."""
+    attributes = step.attributes()
+    place = 0 if len(arrays) == 1 else 1
+    maps = context.as_batch(x)
+    parts = tuple(part if scale == 1 else Partition.discrete(size) for part, scale, size in zip(
+        x.axes, scales, shape, strict=True))  # fmt: skip
+    out = (*maps.dims[:2], *(part.count for part in parts[2:]))
+    if len(arrays) > 2 and arrays[2] is not None and arrays[2].size:
+        arrays[2] = np.asarray(out, np.int64)
+    elif arrays:
+        arrays[place] = scales.astype(np.float32)
+    else:
+        attributes["scales"] = scales.astype(np.float32).tolist()
     rest = [None if array is None else context.constant(array) for array in arrays]
     made = context.op(step.node.op_type, [maps, *rest], out, **attributes)
-    return context.result(made, parts, [x])
+    return context.result(made, parts, [x], x.factor)
+
+
+def _matrices(
+    context: Context, step: Step, x: Lumped, shape: Dims, scales: Array, kept: Sequence[bool]
+) -> dict[int, Along]:
+    """Return what the axes are multiplied by whose positions fall into classes, where the weights are known."""
+    mode = step.text("mode", "nearest")
+    if step.integer("antialias", 0) or mode not in ("nearest", "linear", "cubic"):
+        return {}
+    if step.node.op_type == "Upsample":
+        how = Interpolation(mode, "asymmetric", "floor", -0.75, False)
+    elif context.opset < 11:
+        return {}
+    else:
+        how = Interpolation(
+            mode, step.text("coordinate_transformation_mode", "half_pixel"),
+            step.text("nearest_mode", "round_prefer_floor"), step.number("cubic_coeff_a", -0.75),
+            bool(step.integer("exclude_outside", 0)),
+        )  # fmt: skip
+    found = {}
+    for axis, keep in enumerate(kept):
+        if not keep and not x.axes[axis].is_discrete:
+            made = interpolated(x.axes[axis], shape[axis], float(scales[axis]), how)
+            if made is not None:
+                found[axis] = made
+    return found

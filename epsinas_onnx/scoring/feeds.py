@@ -1,0 +1,71 @@
+"""The minibatch as it is run: its arrays, where its samples lie, and which of their positions hold equal values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
+from epsinas_onnx.inputs.generate import unstretched
+from epsinas_onnx.lump.partition import Partition, of_slices
+from epsinas_onnx.lump.value import Parts
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """A minibatch as it is run.
+
+    arrays: every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered for.
+    equal: partitions of the axes of all others, samples apart, that hold for every sample.
+    """
+
+    arrays: Mapping[str, Array]
+    axes: Mapping[str, int]
+    fixed: Mapping[str, Array]
+    equal: Mapping[str, Parts]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array], axes: Mapping[str, int], fixed: Mapping[str, Array]) -> Feeds:
+        """Return a minibatch, in which equal positions are looked for."""
+        equal = {name: equal_positions(v, axes.get(name)) for name, v in arrays.items() if name not in fixed}
+        return cls(arrays, axes, fixed, equal)
+
+    def parts(self, specs: Sequence[InputSpec]) -> dict[str, Parts]:
+        """Return the partitions of inputs that may hold another number of samples."""
+        found = {}
+        for spec in specs:
+            if spec.name in self.equal:
+                parts = list(self.equal[spec.name])
+                axis = self.axes.get(spec.name)
+                if axis is not None:
+                    parts[axis] = Partition.discrete(spec.shape[axis])
+                found[spec.name] = tuple(parts)
+        return found
+
+
+def equal_positions(array: Array, samples: int | None) -> Parts:
+    """Return for each axis which of its indices hold bitwise equal slices; the axis of samples is all apart.
+
+    An axis along which the array was stretched is one class, and not looked at. Of the others only those are compared
+    on that the samples before left with equal slices, so that an array without any costs a look at one sample.
+    """
+    if array.size == 0:
+        return tuple(map(Partition.discrete, array.shape))
+    once = unstretched(array)
+    parts = [Partition.one(size) for size in array.shape]
+    if samples is not None:
+        parts[samples] = Partition.discrete(array.shape[samples])
+    pending = [axis for axis, size in enumerate(once.shape) if size > 1 and axis != samples]
+    start, step = 0, 1
+    while pending and start < (1 if samples is None else once.shape[samples]):
+        piece = once if samples is None else once[(slice(None),) * samples + (slice(start, start + step),)]
+        for axis in pending:
+            parts[axis] = parts[axis].join(of_slices(piece, axis))
+        pending = [axis for axis in pending if not parts[axis].is_discrete]
+        start, step = start + step, 2 * step
+    return tuple(parts)
