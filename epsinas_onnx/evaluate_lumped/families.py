@@ -156,6 +156,7 @@ def bilinear(make: Maker, bias: int | None = None, free: Free = none_free) -> Ru
         kernel = make(call)
         alpha = float(call.attribute("alpha", 1.0)) if call.op_type == "Gemm" else 1.0
         beta = float(call.attribute("beta", 1.0)) if call.op_type == "Gemm" else 1.0
+        shapes: dict[tuple[Shape, Shape], Shape] = {}
 
         def run(operands: Operands) -> Sequence[Operand | None]:
             first, second = operands[0], operands[1]
@@ -170,12 +171,10 @@ def bilinear(make: Maker, bias: int | None = None, free: Free = none_free) -> Ru
                 return Scaled(array, mantissa, one.exponent + other.exponent + exponent, max(one.age, other.age) + 2)
 
             made = algebra.product(times, first, second, ())
-            found = [p.array.shape for p in (made.base, made.deviation) if p is not None]
-            made.shape = (
-                np.broadcast_shapes(*found)
-                if found and keep is none_free
-                else kernel(np.zeros(first.shape), np.zeros(second.shape)).shape
-            )
+            key = first.shape, second.shape
+            if key not in shapes:
+                shapes[key] = kernel(np.zeros(first.shape), np.zeros(second.shape)).shape
+            made.shape = shapes[key]
             made = made if alpha == 1.0 else algebra.multiply(made, algebra.number(alpha))
             addend = operands[bias] if bias is not None and len(operands) > bias else None
             if isinstance(addend, Value):

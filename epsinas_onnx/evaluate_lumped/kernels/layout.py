@@ -16,6 +16,19 @@ Kernel: TypeAlias = Callable[..., Any]
 Operand: TypeAlias = Array | None
 
 
+def first_innermost(x: Array) -> bool:
+    """Whether the first axis lies innermost in memory, as that of the samples of an image does."""
+    return x.ndim > 1 and x.shape[0] > 1 and x.strides[0] == x.itemsize
+
+
+def turned(x: Array) -> Array:
+    """Return an image with its samples innermost in memory, as everything that is made of it then lies too.
+
+    Windows and sums then go over long runs of samples, where the rows of a lumped image are a few entries.
+    """
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+
+
 def listed(call: Call, name: str, slot: int) -> Callable[[Sequence[Operand]], list[int] | None]:
     """Return what reads a list of integers: an attribute in old operator sets, an operand in new ones."""
     given = call.attribute(name)
@@ -127,7 +140,13 @@ def concat(call: Call) -> Kernel:
 def gather(call: Call) -> Kernel:
     """Entries at indices along an axis."""
     axis = int(call.attribute("axis", 0))
-    return lambda x, indices: np.take(x, indices, axis)
+
+    def kernel(x: Array, indices: Array) -> Array:
+        if not first_innermost(x) or indices.ndim != 1 or axis % x.ndim == 0:
+            return np.take(x, indices, axis)
+        return np.moveaxis(np.take(np.moveaxis(x, 0, -1), indices, axis % x.ndim - 1), -1, 0)
+
+    return kernel
 
 
 def gather_elements(call: Call) -> Kernel:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_innermost, turned
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SEPARATED = 4
@@ -21,6 +21,8 @@ def matmul(call: Call) -> Kernel:
     """Matrix product; a matrix on the right takes all rows of the left one at once."""
     right = call.shape(1)
     left = call.shape(0)
+    if right is not None and left is not None and len(right) == len(left) == 2:
+        return lambda x, y: np.dot(y.T, x.T).T if first_innermost(x) else np.dot(x, y)
     if right is not None and left is not None and len(right) == 2 and len(left) > 2:
         width = right[0]
         return lambda x, y: np.dot(x.reshape(-1, width), y).reshape(*x.shape[:-1], y.shape[1])
@@ -110,6 +112,8 @@ class Window:
     def sums(self, x: Array) -> Array:
         """Return the sum over every window: along one axis, then the next."""
         rank = len(self.kernel)
+        if not first_innermost(x) and x.shape[0] > x.shape[-1] > 1:
+            x = turned(x)
         for axis in range(rank):
             place = x.ndim - rank + axis
             x = self._along(x, axis, place)
@@ -122,23 +126,16 @@ class Window:
             return x
         if length > _SEPARATED:
             return multiplied(x, self.matrix(axis, x.dtype), place)
-        made: Array | None = None
-        moved = x.swapaxes(place, 0) if place != x.ndim - 1 else x
-        last = place == x.ndim - 1
-        shape = (*x.shape[:place], count, *x.shape[place + 1 :])
-        made = np.zeros(shape, x.dtype)
-        target = made if last else made.swapaxes(place, 0)
+        made = _laid_out_like(x, (*x.shape[:place], count, *x.shape[place + 1 :]))
+        lead = (slice(None),) * place
         for index in range(length):
             first = index * dilation - front
             low = max(0, -(first // stride))
             high = min(count, (size - 1 - first) // stride + 1)
             if low >= high:
                 continue
-            source = slice(first + low * stride, first + (high - 1) * stride + 1, stride)
-            if last:
-                target[..., low:high] += moved[..., source]
-            else:
-                target[low:high] += moved[source]
+            target = made[(*lead, slice(low, high))]
+            target += x[(*lead, slice(first + low * stride, first + (high - 1) * stride + 1, stride))]
         return made
 
     def matrix(self, axis: int, dtype: Any) -> Array:
@@ -151,8 +148,18 @@ class Window:
         return made
 
 
+def _laid_out_like(x: Array, shape: tuple[int, ...]) -> Array:
+    """Return zeros whose first axis lies innermost in memory where that of x does."""
+    if first_innermost(x):
+        return np.moveaxis(np.zeros((*shape[1:], shape[0]), x.dtype), -1, 0)
+    return np.zeros(shape, x.dtype)
+
+
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
+    if first_innermost(x) and place > 0:
+        turned = multiplied(np.moveaxis(x, 0, -1), matrix, place - 1)
+        return np.moveaxis(turned, -1, 0)
     if place == x.ndim - 1:
         product: Array = np.dot(x, matrix.T)
         return product
