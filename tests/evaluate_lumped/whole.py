@@ -77,6 +77,7 @@ def plain_double(planned: ModelPlan, constant: float, feeds: Mapping[str, Array]
         if tensor.data_type == onnx.TensorProto.FLOAT:
             array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    _spell_out_hard_swish(proto.graph)
     for node in proto.graph.node:
         for attribute in node.attribute:
             if attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.FLOAT:
@@ -90,3 +91,23 @@ def plain_double(planned: ModelPlan, constant: float, feeds: Mapping[str, Array]
     with np.errstate(all="ignore"):
         (made, *_) = ReferenceEvaluator(proto).run(list(graph.outputs), wide)
     return np.asarray(made).reshape(-1)
+
+
+def _spell_out_hard_swish(graph: onnx.GraphProto) -> None:
+    """Write HardSwish as a product, because onnx has its sixth in float32."""
+    nodes = list(graph.node)
+    del graph.node[:]
+    for name, value in (("sixth", 1 / 6), ("half", 0.5), ("none", 0.0), ("one", 1.0)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, np.float64), f"swish/{name}"))
+    for node in nodes:
+        if node.op_type != "HardSwish":
+            graph.node.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        for op_type, inputs, output in (
+            ("Mul", [x, "swish/sixth"], f"{y}/share"),
+            ("Add", [f"{y}/share", "swish/half"], f"{y}/moved"),
+            ("Clip", [f"{y}/moved", "swish/none", "swish/one"], f"{y}/gate"),
+            ("Mul", [x, f"{y}/gate"], y),
+        ):
+            graph.node.append(onnx.helper.make_node(op_type, inputs, [output]))

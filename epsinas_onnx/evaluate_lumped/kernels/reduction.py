@@ -149,7 +149,7 @@ def standardise(call: Call) -> Kernel:
     axes, epsilon = tuple(call.attribute("axes")), float(call.attribute("epsilon"))
 
     def kernel(x: Array, weights: Any = None, scale: Any = None) -> tuple[Array, Array, Array]:
-        average = averaged(axes, weights, x.ndim)
+        average = averaged(axes, None if weights is None else weights.astype(x.dtype, copy=False), x.ndim)
         mean = average(x)
         centred = x - mean
         variance = average(centred * centred)

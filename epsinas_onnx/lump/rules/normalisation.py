@@ -271,7 +271,7 @@ def _as_one_node(
         "Standardise",
         [
             tensor,
-            None if weights.size == 1 else context.constant(np.asarray(weights, x.dtype.numpy())),
+            None if weights.size == 1 else context.constant(weights),
             None if inside is None else context.tensor(context.settle(inside)),
         ],
         [(tensor.shape, x.dtype), (whole, x.dtype), (whole, x.dtype)],
