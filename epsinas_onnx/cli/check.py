@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers
+from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report.findings import ENDINGS, Format
@@ -87,7 +87,7 @@ def check_command(
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
-        typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
+        say(f"Interrupted: {len(models) - len(checked)} files were not checked.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
         raise typer.Exit(UsageError.exit_code)
@@ -152,7 +152,7 @@ def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(report, kind, known, verbose=verbose), encoding="utf-8")
         except OSError as error:
-            typer.echo(f"Error: cannot write {path}: {error.strerror or error}", err=True)
+            say(f"Error: cannot write {path}: {error.strerror or error}")
             written = False
     return written
 

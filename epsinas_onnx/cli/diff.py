@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from enum import StrEnum
@@ -10,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
-    PLAIN_WIDTH,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -69,11 +68,11 @@ def diff_command(
     )  # fmt: skip
     match format:
         case DiffFormat.JSON:
-            typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+            typer.echo(to_json(found.to_dict()), nl=False)
         case DiffFormat.MARKDOWN:
             typer.echo(to_markdown(found), nl=False)
         case DiffFormat.TEXT:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             typer.echo(to_text(found, width), nl=False)
     if exit_code and not found.same:
         raise typer.Exit(EXIT_DIFFERENT)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     TimeoutOption,
     find_space,
+    output_console,
     parse_inputs,
     parse_weights,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
@@ -132,10 +131,10 @@ def evaluate_command(
     _show(outcome, top, format)
     for target in plot or []:
         outcome.plot(target)
-        typer.echo(f"plot in {target}", err=True)
+        say(f"plot in {target}")
     if interrupted:
         kept = f"; {output} keeps them, and the same command goes on" if output else ""
-        typer.echo(f"Interrupted: the figures are over what was scored until then{kept}.", err=True)
+        say(f"Interrupted: the figures are over what was scored until then{kept}.")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -144,11 +143,11 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
 
     match format:
         case EvaluationFormat.JSON:
-            typer.echo(json.dumps(reports.to_record(outcome, top), indent=2, allow_nan=False))
+            typer.echo(to_json(reports.to_record(outcome, top)), nl=False)
         case EvaluationFormat.MARKDOWN:
             typer.echo(reports.to_markdown(outcome, top))
         case EvaluationFormat.TABLE:
-            reports.print_outcome(outcome, top, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
+            reports.print_outcome(outcome, top, output_console())
 
 
 def _scores(

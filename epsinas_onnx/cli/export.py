@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import find_space, parse_pairs
+from epsinas_onnx.cli.common import find_space, parse_pairs, say
 from epsinas_onnx.cli.frameworks import export_network
 from epsinas_onnx.errors import UsageError
 
@@ -89,7 +89,7 @@ def export_command(
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
-    typer.echo(f"{written} file{'' if written == 1 else 's'} in {output}", err=True)
+    say(f"{written} file{'' if written == 1 else 's'} in {output}")
 
 
 def _listed(space: SearchSpace) -> Iterator[str]:

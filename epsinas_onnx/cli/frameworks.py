@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx.cli.common import parse_pairs, say
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,8 +47,8 @@ def export_network(
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
     for warning in said:
         if issubclass(warning.category, ExportWarning):
-            typer.echo(f"note: {warning.message}", err=True)
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
+            say(f"note: {warning.message}")
+    say(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def _input(text: str) -> Input:

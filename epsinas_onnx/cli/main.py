@@ -10,6 +10,7 @@ import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
+from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import EpsinasError
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def main() -> None:
     try:
         app()
     except EpsinasError as error:
-        typer.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe left early
         sys.stderr.close()
@@ -71,8 +72,5 @@ def main() -> None:
         if os.environ.get("EPSINAS_TRACEBACK"):
             raise
         text = " ".join(str(error).split()) or "no message"
-        typer.echo(
-            f"Error: unexpected {type(error).__name__}: {text}; please report it, with what EPSINAS_TRACEBACK=1 shows",
-            err=True,
-        )
+        say(f"Error: unexpected {type(error).__name__}: {text}; please report it, with what EPSINAS_TRACEBACK=1 shows")
         sys.exit(EpsinasError.exit_code)

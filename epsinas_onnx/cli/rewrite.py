@@ -15,6 +15,7 @@ from epsinas_onnx.cli.common import (
     parse_pairs,
     parse_shapes,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.score import NormStatsName
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
@@ -65,4 +66,4 @@ def rewrite_command(
         restore_batchnorm=restore_batchnorm,
     )
     before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say(f"{output}: {after:,} bytes ({path}: {before:,} bytes)")

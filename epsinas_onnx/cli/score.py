@@ -14,7 +14,6 @@ from rich.console import Console
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -24,6 +23,7 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     parse_weights,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
@@ -164,7 +164,7 @@ def score_command(
                 target.flush()
     except KeyboardInterrupt:
         scores = list(done.values())
-        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.", err=True)
+        say(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:  # what was computed is never lost
         scores = [done[index] for index in sorted(done)]
@@ -173,7 +173,7 @@ def score_command(
         if output is not None:
             target.close()
     if output is not None:
-        typer.echo(f"{coverage(scores)}, written to {output}", err=True)
+        say(f"{coverage(scores)}, written to {output}")
     if any(result.status is Status.ERROR for result in scores):
         raise typer.Exit(EXIT_FAILED)
 
@@ -198,7 +198,7 @@ def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
         case Format.TABLE:
             is_terminal = target.isatty()
             text = io.StringIO()
-            plain = Console(file=text, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+            plain = Console(file=text, color_system=None, force_terminal=False)
             print_table(scores, Console(file=target) if is_terminal else plain)
             target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
         case Format.JSON:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers
+from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers, say
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -69,4 +69,4 @@ def _not_itself(path: str, output: Path) -> None:
 
 def _sizes(path: str, output: Path) -> None:
     before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say(f"{output}: {after:,} bytes ({path}: {before:,} bytes)")

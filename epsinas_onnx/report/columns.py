@@ -6,8 +6,9 @@ their row. A pipe or a file has room for everything: each row is one line, and s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,18 +22,33 @@ _NARROWEST = 12  # columns of a name
 _LEAST = 8  # columns of a word
 
 
+class Give(Enum):
+    """What a column does where the rows don't fit a terminal."""
+
+    NOTHING = auto()
+    """It stays as it is: numbers, and words of ours."""
+    MIDDLE = auto()
+    """Its names are shortened in the middle."""
+    LINES = auto()
+    """Its cells go on in a next line."""
+    BELOW = auto()
+    """It goes below the row, as a sentence does."""
+    WHOLE = auto()
+    """It goes below the row and stays in one line, to be copied, which the terminal may fold."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column.
-
-    title: its heading. right: whether it is aligned to the right, as numbers are. gives_way: whether its cells are
-    names, which may be shortened. below: whether its cells go below their rows where these don't fit a terminal.
-    """
+    """A column. right: whether it is aligned to the right, as numbers are."""
 
     title: str
+    give: Give = Give.NOTHING
     right: bool = False
-    gives_way: bool = False
-    below: bool = False
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it goes below where there is no room."""
+        return self.give in (Give.BELOW, Give.WHOLE)
 
 
 @dataclass(frozen=True)
@@ -44,24 +60,35 @@ class Row:
 
 
 def print_rows(columns: Sequence[Column], rows: Sequence[Row], console: Console) -> None:
-    """Print a heading and the rows; those columns that go below their row are the last ones."""
-    texts = [[_text(cell) for cell in row.cells] for row in rows]
+    """Print a heading and the rows."""
+    for line in row_lines(columns, rows, console.width if console.is_terminal else None):
+        put(line, console)
+
+
+def row_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> Iterator[Text]:
+    """Yield a heading and the rows, for a terminal of a width, or None for a pipe."""
+    grid = [[_text(cell) for cell in row.cells] for row in rows]
     heading = [Text(column.title, style="bold") for column in columns]
-    widths = [max(text.cell_len for text in cells) for cells in zip(heading, *texts, strict=True)]
-    room = console.width if console.is_terminal else None
-    beside = len(columns)
-    if room is not None and _total(widths) > room:
-        beside -= sum(column.below for column in columns)
-        widths = _narrowed(widths[:beside], columns, room)
+    sizes = [max(text.cell_len for text in cells) for cells in zip(heading, *grid, strict=True)]
+    fits = width is None or _total(sizes) <= width
+    places = [
+        _Place(c, i, size) for i, (c, size) in enumerate(zip(columns, sizes, strict=True)) if fits or not c.leaves
+    ]
+    if width is not None:
+        _narrow(places, width)
     # What hangs below begins behind where the first name does, so that it is told from a row.
-    names = next((index for index, column in enumerate(columns) if not column.right), 0)
-    indent = " " * (sum(widths[:names]) + len(_GAP) * names + _INDENT)
-    put(_line(columns, heading, widths), console)
-    for row, cells in zip(rows, texts, strict=True):
-        put(_line(columns, cells, widths), console)
-        for text in [*(cell.plain for cell in cells[beside:] if cell), *map(sentence, row.below)]:
-            for line in wrapped(text, room, indent):
-                put(Text(line, style="dim"), console)
+    front = next((index for index, place in enumerate(places) if not place.column.right), 0)
+    indent = " " * (sum(place.width + len(_GAP) for place in places[:front]) + _INDENT)
+    yield from _lines(places, heading)
+    for row, cells in zip(rows, grid, strict=True):
+        yield from _lines(places, cells)
+        for column, cell in zip(columns, cells, strict=True):
+            if fits or not column.leaves or not cell:
+                continue
+            lines = [indent + cell.plain] if column.give is Give.WHOLE else wrapped(cell.plain, width, indent)
+            yield from (Text(line, style="dim") for line in lines)
+        for text in map(sentence, row.below):
+            yield from (Text(line, style="dim") for line in wrapped(text, width, indent))
 
 
 def put(line: Text | str, console: Console) -> None:
@@ -114,27 +141,41 @@ def _text(cell: str | Text) -> Text:
     return Text(shown(cell.plain), style=cell.style)
 
 
+@dataclass
+class _Place:
+    """Where a column stands. index: of its cells in a row."""
+
+    column: Column
+    index: int
+    width: int
+
+
 def _total(widths: Collection[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _narrowed(widths: Sequence[int], columns: Sequence[Column], room: int) -> list[int]:
-    """Return widths that fit into `room`, if names can give that much: always the widest of them gives way."""
-    found = list(widths)
-    names = [index for index in range(len(found)) if columns[index].gives_way]
-    while names and _total(found) > room:
-        widest = max(names, key=lambda index: found[index])
-        if found[widest] <= _NARROWEST:
+def _narrow(places: Sequence[_Place], width: int) -> None:
+    """Make columns narrower until all fit, if they can give that much: always the widest of them gives way."""
+    giving = [place for place in places if place.column.give in (Give.MIDDLE, Give.LINES)]
+    while giving and _total([place.width for place in places]) > width:
+        widest = max(giving, key=lambda place: place.width)
+        if widest.width <= _NARROWEST:
             break
-        found[widest] -= 1
-    return found
+        widest.width -= 1
 
 
-def _line(columns: Sequence[Column], cells: Sequence[Text], widths: Sequence[int]) -> Text:
-    line = Text()
-    for column, cell, width in zip(columns, cells, widths, strict=False):
-        text = Text(fitted(cell.plain, width), style=cell.style)
-        pad = " " * (width - text.cell_len)
-        line.append(_GAP if line else "")
-        line.append_text(Text.assemble(pad, text) if column.right else Text.assemble(text, pad))
-    return line
+def _lines(places: Sequence[_Place], cells: Sequence[Text]) -> Iterator[Text]:
+    """Yield the lines of a row: one, and more where cells go on."""
+    columns = []
+    for place in places:
+        cell = cells[place.index]
+        goes_on = place.column.give is Give.LINES
+        texts = wrapped(cell.plain, place.width, later=_GAP) if goes_on else [fitted(cell.plain, place.width)]
+        columns.append([Text(text, style=cell.style) for text in texts])
+    for number in range(max(map(len, columns), default=0)):
+        line = Text()
+        for place, parts in zip(places, columns, strict=True):
+            text = parts[number] if number < len(parts) else Text()
+            pad = Text(" " * (place.width - text.cell_len))
+            line += Text(_GAP if place is not places[0] else "") + (pad + text if place.column.right else text + pad)
+        yield line

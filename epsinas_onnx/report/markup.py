@@ -18,6 +18,12 @@ def code(name: str) -> str:
     return f"<code>{_escaped(name)}</code>"
 
 
+def code_cell(name: str) -> str:
+    """Return a name as code for a cell of a table, where a backslash in front of a bar takes its meaning."""
+    name = shown(name)
+    return f"`{name}`".replace("|", "\\|") if name and not set(name) & set("`\\") else code(name)
+
+
 def plain(text: str) -> str:
     """Return a sentence, or what is none, as one line of Markdown that shows it."""
     return _escaped(sentence(text))

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.text import Text
 
 from epsinas_onnx.report import coverage, explanation, ranked
-from epsinas_onnx.report.columns import Column, Row, print_rows, put
+from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put
 from epsinas_onnx.scoring.result import Score, Status
 
 _COLOURS = {Status.OK: "green", Status.ERROR: "red"}
 _COLUMNS = (
-    Column("#", right=True), Column("model", gives_way=True), Column("score", right=True), Column("status"),
+    Column("#", right=True), Column("model", Give.MIDDLE), Column("score", right=True), Column("status"),
     Column("parameters", right=True), Column("seconds", right=True),
 )  # fmt: skip
 
