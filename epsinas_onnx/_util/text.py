@@ -1,4 +1,4 @@
-r"""Text that is shown: names out of files made harmless and short, for terminals, pipes, logs and other programs.
+"""Text that is shown: names out of files made harmless and short, for terminals, pipes, logs and other programs.
 
 A name in a file may be anything: it may end a line, move a cursor, turn the direction of writing, command a CI runner,
 or be a million characters long. All that is shown goes through `shown`, or through `sentence` where it is prose.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.cli.common import parse_pairs, say
 from epsinas_onnx.errors import UsageError
 
@@ -28,9 +29,7 @@ def export_network(
     try:
         module = importlib.import_module(f"epsinas_exporters.frameworks.{known.module}")
     except ImportError as error:
-        raise UsageError(
-            f"export {kind} needs its framework ({error}): pip install 'epsinas-onnx[{known.extra}]'"
-        ) from None
+        raise UsageError(f"export {kind} needs its framework ({error}); run '{pip_install(known.extra)}'") from None
     import onnx_ir as ir
 
     stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
