@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from epsinas_onnx.check.config import Config
     from epsinas_onnx.check.settings import ScoreSettings
 
-app = typer.Typer(no_args_is_help=True, help="Keep scores and fingerprints of models in one small file.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Keep scores and fingerprints of models in one small file."
+)
 
 PathsArgument = Annotated[
     list[str], typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input.")
 ]
 
 
-@app.command("write")
+@app.command("write", short_help="Write the score and the fingerprint of each model.")
 def write_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
@@ -70,7 +72,7 @@ def write_command(
     _leave(failed, interrupted)
 
 
-@app.command("diff")
+@app.command("diff", short_help="Show what write would change.")
 def diff_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
@@ -79,7 +81,7 @@ def diff_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
-    """Show what `baseline write` would change, a line each; exit code 1 where that is anything."""
+    """Show what baseline write would change, a line each; exit code 1 where that is anything."""
     prepare_workers()
     from epsinas_onnx.check.baseline import missing_files, read_baseline
 

@@ -39,7 +39,11 @@ RestoreOption: TypeAlias = Annotated[
 
 TimeoutOption: TypeAlias = Annotated[
     float,
-    typer.Option("--timeout", metavar="SECONDS", help="Stop a model that takes longer than this; 0 for no limit."),
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="Stop a model that takes longer than this; 0 for no limit.",
+    ),
 ]
 MemoryOption: TypeAlias = Annotated[
     float,

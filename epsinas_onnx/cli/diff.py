@@ -43,10 +43,14 @@ def diff_command(
     score: Annotated[bool, typer.Option("--score/--no-score", help="Score both, or compare the graphs alone.")] = True,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where graphs or scores differ.")] = False,
     weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
-    input: Annotated[list[str] | None, typer.Option(help="What is fed, as for score.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
-    shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    input: Annotated[list[str] | None, typer.Option(metavar="KIND|FILE", help="What is fed, as for score.")] = None,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
+    ] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+    ] = None,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,

@@ -50,7 +50,7 @@ def evaluate_command(
             "logs."
         ),
     ],
-    space: Annotated[str, typer.Option(help="The search space; `epsinas-onnx spaces` lists them.")],
+    space: Annotated[str, typer.Option(help="The search space; the command spaces lists them.")],
     column: Annotated[str | None, typer.Option(help="The column of accuracies, or of losses.")] = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="The column holds losses.")] = False,
     scores: Annotated[
@@ -61,27 +61,44 @@ def evaluate_command(
         Path | None,
         typer.Option("--output", "-o", help="Append each result here as JSON lines; a run that was cut off goes on."),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=3, help="Take this many rows, drawn at random with --seed.")] = None,
-    input: Annotated[list[str] | None, typer.Option(help="As for score; the space's own input otherwise.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Samples in the minibatch; the space's own otherwise.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=3, help="Take this many rows, drawn at random with --seed.")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="KIND|FILE", help="As for score; the space's own input otherwise.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Samples in the minibatch; the space's own otherwise.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="The two constants; the space's own otherwise.")] = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs, of --sample and of the bootstrap.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Seed of random inputs, of --sample and of the bootstrap.")
+    ] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
-        list[Path] | None, typer.Option(help="Another table, whose columns are added by architecture.")
+        list[Path] | None, typer.Option(metavar="TABLE", help="Another table, whose columns are added by architecture.")
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="A column with another score to compare with, on the same architectures; globs work."),
+        typer.Option(
+            metavar="COLUMN", help="A column with another score to compare with, on the same architectures; globs work."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Show this many of the best-scored architectures.")] = 0,
+    top: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Show this many of the best-scored architectures.")
+    ] = 0,
     plot: Annotated[
-        list[Path] | None, typer.Option(help="Draw score against accuracy: a .png, .pdf, .svg or .html file.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Draw score against accuracy: a .png, .pdf, .svg or .html file."),
     ] = None,
     format: Annotated[EvaluationFormat, typer.Option("--format", "-f")] = EvaluationFormat.TABLE,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of the bootstrap; 0 gives no intervals.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Resamples of the bootstrap; 0 gives no intervals.")
+    ] = 1000,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:

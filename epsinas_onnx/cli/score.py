@@ -83,25 +83,34 @@ def score_command(
     input: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KIND|FILE",
             help="auto, grey, normal, uniform or tokens; a .npy or .npz file; a folder of images; or NAME=FILE for "
             "each input. auto: a ramp of grey images for image models, seeded normal for other floats, seeded tokens "
-            "for integers."
+            "for integers.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
     shape: Annotated[
-        list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
     ] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+    ] = None,
     output_name: Annotated[
         list[str] | None,
-        typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
+        typer.Option(
+            metavar="NAME",
+            help="Compare this value, any float value of the main graph; the first float output otherwise.",
+        ),
     ] = None,
     provider: Annotated[
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -109,8 +118,9 @@ def score_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PATTERN=ROLE",
             help="PATTERN=ROLE, a glob over NODE:SLOT, node or tensor name to weight, bias, statistics, embedding or "
-            "constant; see inspect."
+            "constant; see inspect.",
         ),
     ] = None,
     dtype: Annotated[
