@@ -124,7 +124,7 @@ def assert_harmless(done: Done, args: tuple[str, ...]) -> None:
     assert raw(text) == "", args
     assert "unexpected" not in text, args
     assert "Traceback" not in text, args
-    if args[-1] == Format.GITHUB:
+    if args[-1:] == (Format.GITHUB,):
         assert all(re.match(r"::(error|warning|notice) file=[^,]*,title=[\w-]+::|\d+ models", line)
                    for line in done.out.splitlines())  # fmt: skip
     else:
@@ -215,3 +215,26 @@ def test_whatever_the_names_are(tmp_path_factory: pytest.TempPathFactory, kinds:
     assert len([line for line in done.out.splitlines()[1:-1] if not line.startswith(" " * 5)]) == 3
     assert_harmless(command("inspect", files[0]), ("inspect",))
     assert_harmless(command("diff", *files[:2]), ("diff",))
+
+
+def test_a_table_of_accuracies_may_have_columns_of_any_name(tmp_path: Path) -> None:
+    names = ["\x1b[31m|`<b>\n::error::", "[red]" + "n" * 5_000, "##[error]\u202e"]
+    archs = [f"|{a}~0|+|none~0|none~1|+|skip_connect~0|none~1|{b}~2|"
+             for a in ("nor_conv_3x3", "skip_connect") for b in ("nor_conv_1x1", "nor_conv_3x3", "none")]  # fmt: skip
+    path = tmp_path / "\x1b[31m\n.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arch", *names])
+        writer.writerows([[arch, n, n * n % 5, -n] for n, arch in enumerate(archs)])
+    args = ("evaluate", str(path), "--space", "nasbench201", "--resamples", "0")
+    for kind in ("table", "markdown", "json"):
+        done = command(*args, "--column", names[0], "--scores", names[2], "--compare", names[1].replace("[", "[[]"),
+                       "--top", "2", "-f", kind)  # fmt: skip
+        assert done.code == 0, done.err
+        assert_harmless(done, (kind,))
+        assert kind == "json" or max(map(len, done.out.splitlines())) < 3_000
+    for wrong in ((), ("--column", "\x1b[31m"), ("--column", names[0], "--scores", "\x9b2J")):
+        done = command(*args, *wrong)
+        assert done.code == 2
+        assert_harmless(done, wrong)
+        assert len(done.err) < 1_100

@@ -18,6 +18,7 @@ from epsinas_onnx._util.text import output_line, sentence, shortened, shown
 
 _GAP = "  "
 _INDENT = 2  # of what hangs below a row, from where its name begins
+_LONGEST_TITLE = 40
 _NARROWEST = 12  # columns of a name
 _LEAST = 8  # columns of a word
 
@@ -32,7 +33,7 @@ class Give(Enum):
     LINES = auto()
     """Its cells go on in a next line."""
     BELOW = auto()
-    """It goes below the row, as a sentence does."""
+    """It goes below the row, in one line with others that do."""
     WHOLE = auto()
     """It goes below the row and stays in one line, to be copied, which the terminal may fold."""
 
@@ -68,7 +69,7 @@ def print_rows(columns: Sequence[Column], rows: Sequence[Row], console: Console)
 def row_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> Iterator[Text]:
     """Yield a heading and the rows, for a terminal of a width, or None for a pipe."""
     grid = [[_text(cell) for cell in row.cells] for row in rows]
-    heading = [Text(column.title, style="bold") for column in columns]
+    heading = [Text(shown(column.title, _LONGEST_TITLE), style="bold") for column in columns]
     sizes = [max(text.cell_len for text in cells) for cells in zip(heading, *grid, strict=True)]
     fits = width is None or _total(sizes) <= width
     places = [
@@ -82,18 +83,18 @@ def row_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None)
     yield from _lines(places, heading)
     for row, cells in zip(rows, grid, strict=True):
         yield from _lines(places, cells)
-        for column, cell in zip(columns, cells, strict=True):
-            if fits or not column.leaves or not cell:
-                continue
-            lines = [indent + cell.plain] if column.give is Give.WHOLE else wrapped(cell.plain, width, indent)
-            yield from (Text(line, style="dim") for line in lines)
-        for text in map(sentence, row.below):
+        left = (
+            [] if fits else [(c.give, cell.plain) for c, cell in zip(columns, cells, strict=True) if c.leaves and cell]
+        )
+        together = "; ".join(text for give, text in left if give is Give.BELOW)
+        for text in [*([together] if together else []), *map(sentence, row.below)]:
             yield from (Text(line, style="dim") for line in wrapped(text, width, indent))
+        yield from (Text(indent + text, style="dim") for give, text in left if give is Give.WHOLE)
 
 
 def put(line: Text | str, console: Console) -> None:
     """Print a line that is shown as it is: it is not wrapped, and no CI runner takes it for a command."""
-    text = Text(line) if isinstance(line, str) else line
+    text = Text(line) if isinstance(line, str) else line.copy()
     text.rstrip()
     safe = output_line(text.plain)
     console.print(text if safe == text.plain else Text(safe), soft_wrap=True)

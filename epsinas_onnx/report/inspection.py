@@ -16,8 +16,8 @@ _INPUTS = (
     Column("batch axis"), Column("values"),
 )  # fmt: skip
 _USES = (
-    Column("use", Give.MIDDLE), Column("operator", Give.MIDDLE), Column("tensor", Give.MIDDLE),
-    Column("shape"), Column("role"), Column("rule", Give.BELOW),
+    Column("use", Give.MIDDLE), Column("operator", Give.MIDDLE), Column("tensor", Give.BELOW), Column("shape"),
+    Column("role"), Column("rule", Give.BELOW),
 )  # fmt: skip
 _VALUES = (
     Column("value", Give.MIDDLE), Column("operator", Give.MIDDLE), Column("shape"), Column("classes computed"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _INDENT = "  "
-_NARROWEST = 30  # columns of a message; where a terminal leaves fewer, the message runs on below its heading
+_NARROWEST = 50  # columns of a message; where a terminal leaves fewer, the message runs on below its heading
 
 
 def to_text(report: CheckReport, *, verbose: bool = False, width: int | None = None) -> str:
