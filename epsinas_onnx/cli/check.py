@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers
+from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report.findings import ENDINGS, Format
@@ -29,14 +29,16 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="A TOML file, or a pyproject.toml with [tool.epsinas-onnx]; otherwise the nearest epsinas-onnx.toml or "
-        "pyproject.toml at or above the current folder.",
+        help="A TOML file, or a pyproject.toml with the table tool.epsinas-onnx; the nearest epsinas-onnx.toml or "
+        "pyproject.toml at or above the current folder otherwise.",
     ),
 ]
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", "-b", help="The baseline's file; otherwise the one of the configuration.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+]
 
 
 def check_command(
@@ -50,6 +52,7 @@ def check_command(
         typer.Option(
             "--report",
             "-r",
+            metavar="FILE",
             help="Also write this file, such as check.sarif, junit.xml, check.json or check.md; FORMAT=FILE where the "
             "ending does not say it.",
         ),
@@ -57,7 +60,7 @@ def check_command(
     config: ConfigOption = None,
     baseline: BaselineOption = None,
     fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
-    select: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    select: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Only this rule; may be repeated.")] = None,
     jobs: JobsOption = 1,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -87,7 +90,7 @@ def check_command(
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
-        typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
+        say(f"Interrupted: {len(models) - len(checked)} files were not checked.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
         raise typer.Exit(UsageError.exit_code)
@@ -152,7 +155,7 @@ def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(report, kind, known, verbose=verbose), encoding="utf-8")
         except OSError as error:
-            typer.echo(f"Error: cannot write {path}: {error.strerror or error}", err=True)
+            say(f"Error: cannot write {path}: {error.strerror or error}")
             written = False
     return written
 

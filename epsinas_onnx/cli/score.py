@@ -14,7 +14,6 @@ from rich.console import Console
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -24,6 +23,7 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     parse_weights,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
@@ -83,25 +83,34 @@ def score_command(
     input: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KIND|FILE",
             help="auto, grey, normal, uniform or tokens; a .npy or .npz file; a folder of images; or NAME=FILE for "
             "each input. auto: a ramp of grey images for image models, seeded normal for other floats, seeded tokens "
-            "for integers."
+            "for integers.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
     shape: Annotated[
-        list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
     ] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+    ] = None,
     output_name: Annotated[
         list[str] | None,
-        typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
+        typer.Option(
+            metavar="NAME",
+            help="Compare this value, any float value of the main graph; the first float output otherwise.",
+        ),
     ] = None,
     provider: Annotated[
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -109,8 +118,9 @@ def score_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PATTERN=ROLE",
             help="PATTERN=ROLE, a glob over NODE:SLOT, node or tensor name to weight, bias, statistics, embedding or "
-            "constant; see inspect."
+            "constant; see inspect.",
         ),
     ] = None,
     dtype: Annotated[
@@ -164,7 +174,7 @@ def score_command(
                 target.flush()
     except KeyboardInterrupt:
         scores = list(done.values())
-        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.", err=True)
+        say(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:  # what was computed is never lost
         scores = [done[index] for index in sorted(done)]
@@ -173,7 +183,7 @@ def score_command(
         if output is not None:
             target.close()
     if output is not None:
-        typer.echo(f"{coverage(scores)}, written to {output}", err=True)
+        say(f"{coverage(scores)}, written to {output}")
     if any(result.status is Status.ERROR for result in scores):
         raise typer.Exit(EXIT_FAILED)
 
@@ -198,7 +208,7 @@ def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
         case Format.TABLE:
             is_terminal = target.isatty()
             text = io.StringIO()
-            plain = Console(file=text, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+            plain = Console(file=text, color_system=None, force_terminal=False)
             print_table(scores, Console(file=target) if is_terminal else plain)
             target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
         case Format.JSON:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers
+from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers, say
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -18,7 +18,10 @@ def strip_command(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
-    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score; written into the model.")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score; written into the model."),
+    ] = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -43,7 +46,7 @@ def fill_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
     value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of what is drawn.")] = 0,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -69,4 +72,4 @@ def _not_itself(path: str, output: Path) -> None:
 
 def _sizes(path: str, output: Path) -> None:
     before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say(f"{output}: {after:,} bytes ({path}: {before:,} bytes)")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.ranking import FloatArray
 
@@ -61,7 +62,7 @@ def plot(path: Path, data: PlotData) -> None:
             with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
                 _static(data).savefig(path, dpi=200, metadata=_METADATA[ending])
     except ImportError as error:
-        raise UsageError(f"plots need {error.name}; run 'pip install \"epsinas-onnx[plots]\"'") from None
+        raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
 
