@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,18 +36,20 @@ def export_network(
         ) from None
     import onnx_ir as ir
 
+    from epsinas_onnx.edit.save import write_model
+
     stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
     path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
+    check_outputs([("--output", path)], inputs=names)
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", ExportWarning)
             model = module.export_named(request)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ir.save(model, path)
     except ExportError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+        raise UsageError(f"{names[0]} cannot be read: {error.strerror or error}") from None
+    write_model(ir.to_proto(model), path)
     for warning in said:
         if issubclass(warning.category, ExportWarning):
             typer.echo(f"note: {warning.message}", err=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
+from epsinas_onnx._util.output import standard_output
 from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.errors import EpsinasError
 
@@ -21,7 +22,7 @@ app = typer.Typer(
         "Scores neural networks **without training them**: every weight becomes one constant, then another, and the "
         "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
         "Exit codes: 0 every file was scored or is validly unscored; 1 a check failed; 2 the command was wrong; 3 some "
-        "file could not be read or run.\n\n"
+        "file could not be read or run; 4 a result could not be written; 130 Ctrl-C.\n\n"
         "A first try: `epsinas-onnx score models/`. Why a number looks odd: `epsinas-onnx inspect FILE`."
     ),
 )
@@ -60,7 +61,8 @@ def main() -> None:
     """Run the program; an error of this package is one line on standard error and its exit code."""
     quiet_libraries()
     try:
-        app()
+        with standard_output():
+            app()
     except EpsinasError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     prepare_workers,
 )
+from epsinas_onnx.cli.outputs import check_outputs, say_sizes
 from epsinas_onnx.cli.score import NormStatsName
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -47,6 +48,7 @@ def rewrite_command(
     prepare_workers()
     from epsinas_onnx.edit.rewrite import rewrite
 
+    check_outputs([("--output", output)], models=[path])
     isolated(
         rewrite,
         path,
@@ -64,5 +66,4 @@ def rewrite_command(
         batch=batch,
         restore_batchnorm=restore_batchnorm,
     )
-    before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say_sizes(path, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.report import coverage, explanation, ranked
 from epsinas_onnx.scoring.result import Score
 
@@ -14,12 +15,12 @@ def to_markdown(scores: Sequence[Score]) -> str:
     for rank, score in enumerate(ranked(scores), start=1):
         cells = [
             str(rank) if score.score is not None else "",
-            f"`{score.model}`",
+            f"`{escaped(score.model)}`",
             "" if score.score is None else f"{score.score:.6f}",
             str(score.status),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
-            explanation(score),
+            escaped(explanation(score)),
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, "", coverage(scores), ""])

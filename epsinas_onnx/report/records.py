@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.scoring.result import Score
 
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
@@ -14,7 +15,7 @@ CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "inp
 
 
 def to_json(scores: Sequence[Score]) -> str:
-    """Return a JSON array of records."""
+    """Return a JSON array of records, in ASCII, so that a name that is no UTF-8 is read back as it was."""
     return json.dumps([score.to_dict() for score in scores], indent=2, allow_nan=False) + "\n"
 
 
@@ -24,7 +25,7 @@ def to_json_line(score: Score) -> str:
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """Return a CSV with a header; lists are joined by spaces or semicolons, seconds are the total."""
+    """Return a CSV with a header; lists are joined by spaces or semicolons, seconds are the total, texts `escaped`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_FIELDS)
@@ -34,5 +35,6 @@ def to_csv(scores: Sequence[Score]) -> str:
         record["seconds"] = round(sum(record["seconds"].values()), 6)
         record["output"] = " ".join(record["output"])
         record["warnings"] = "; ".join(record["warnings"])
-        writer.writerow([record[field] for field in CSV_FIELDS])
+        fields = (record[field] for field in CSV_FIELDS)
+        writer.writerow([escaped(field) if isinstance(field, str) else field for field in fields])
     return text.getvalue()

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.report import coverage, explanation, ranked
 from epsinas_onnx.scoring.result import Score, Status
 
@@ -25,12 +26,12 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
         colour = _COLOURS.get(score.status, "yellow")
         table.add_row(
             str(rank) if score.score is not None else "",
-            Text(score.model),
+            Text(escaped(score.model)),
             "" if score.score is None else f"{score.score:.6f}",
             f"[{colour}]{score.status}[/]",
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
-            Text(explanation(score)),
+            Text(escaped(explanation(score))),
         )
     console.print(table)
     console.print(coverage(scores))

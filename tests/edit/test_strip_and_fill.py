@@ -330,6 +330,6 @@ def test_bad_commands_end_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         strip(tmp_path / "none.onnx")
     assert written("strip", path, "-o", path).code == 2
-    assert written("strip", path, "-o", str(tmp_path / "no" / "folder.onnx")).code == 3
+    assert written("strip", path, "-o", f"{path}/folder.onnx").code == 2
     assert written("fill", path, "-o", str(tmp_path / "x.onnx"), "--init", "zeros").code == 2
     assert onnx.load(path).graph.initializer

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.check.finding import CheckReport
 from epsinas_onnx.report.findings import Format, render
 from epsinas_onnx.report.findings.text import print_text
@@ -67,7 +68,7 @@ def test_every_finding_is_a_line_and_nothing_else_is(report: CheckReport) -> Non
     assert not any(line.lstrip().startswith("::") for line in lines)
     rest = iter(lines)
     for model in report.models:
-        assert any(printable(model.model) in line for line in rest)
+        assert any(escaped(model.model) in line for line in rest)
         for found in model.findings:
             assert any(re.match(rf" +{found.severity} +{found.rule} ", line) and line.endswith(statement(found))
                        for line in rest)  # fmt: skip

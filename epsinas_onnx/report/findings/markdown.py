@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.report.findings.wording import printable, statement, verdict
 
@@ -43,7 +44,7 @@ def _row(checked: CheckedModel) -> str:
     facts = checked.facts
     score = f"{facts.score:.6f}" if facts.score is not None else str(facts.status or "")
     parameters = "" if facts.parameters is None else f"{facts.parameters:,}"
-    return f"| {_code(checked.model)} | {score} | {parameters} | {_counts(checked)} |"
+    return f"| {_code(escaped(checked.model))} | {score} | {parameters} | {_counts(checked)} |"
 
 
 def _counts(checked: CheckedModel) -> str:
@@ -53,7 +54,7 @@ def _counts(checked: CheckedModel) -> str:
 
 def _blocks(checked: CheckedModel) -> Iterator[str]:
     """Yield a list item for each finding that counts; the first has the model as its heading."""
-    heading = f"#### {_code(checked.model)}\n\n"
+    heading = f"#### {_code(escaped(checked.model))}\n\n"
     for finding in checked.counting():
         item = f"- **{finding.severity}** {_code(finding.rule)}: {_escaped(statement(finding))}"
         fix = f"Fix: {_escaped(printable(finding.fix))}"
@@ -65,7 +66,9 @@ def _blocks(checked: CheckedModel) -> Iterator[str]:
 
 def _ignored(checked: CheckedModel, finding: Finding) -> str:
     reason = _escaped(printable(finding.ignored or ""))
-    return f"- {_code(checked.model)}, {_code(finding.rule)}: {_escaped(statement(finding))}. Ignored: {reason}"
+    return (
+        f"- {_code(escaped(checked.model))}, {_code(finding.rule)}: {_escaped(statement(finding))}. Ignored: {reason}"
+    )
 
 
 def _left_out(count: int, what: str, where: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.report.findings.wording import printable, statement, verdict
 
@@ -60,7 +61,7 @@ def _shown(checked: CheckedModel, verbose: bool) -> tuple[Finding, ...]:
 
 def _path(checked: CheckedModel) -> str:
     """Return the model's path; one that a CI runner would take for a command is written as another that is the same."""
-    path = printable(checked.model)
+    path = escaped(checked.model)
     return f"./{path}" if path.lstrip().startswith("::") else path
 
 
