@@ -28,6 +28,9 @@ def export_network(
     if len(names) != 1:
         raise UsageError(f"export {kind} takes one network: {known.networks}")
     request = Request(names[0], [_input(text) for text in inputs], _sizes(kind, sizes), python)
+    stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
+    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
+    check_outputs([("--output", path)], inputs=names)
     try:
         module = importlib.import_module(f"epsinas_exporters.frameworks.{known.module}")
     except ImportError as error:
@@ -38,9 +41,6 @@ def export_network(
 
     from epsinas_onnx.edit.save import write_model
 
-    stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
-    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
-    check_outputs([("--output", path)], inputs=names)
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", ExportWarning)
