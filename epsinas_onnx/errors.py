@@ -13,17 +13,19 @@ EpsinasError
 
 from __future__ import annotations
 
+from epsinas_onnx._util.text import sentence
+
 
 class EpsinasError(Exception):
     """Base of all errors of this package; `exit_code` is what the command line ends with.
 
-    A message is one line: names out of a file may hold line breaks, which become spaces.
+    A message is one printable line, and short: names out of a file may hold or be anything.
     """
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(sentence(message))
 
 
 class UsageError(EpsinasError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from epsinas_onnx._util.text import output_line, printable
+
 _WHOLE = re.compile(r"(?:[^\\]|\\\\|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _BYTES = 0xDC00  # what stands for a byte that is no UTF-8: os.fsdecode
@@ -14,16 +16,16 @@ def escaped(name: str) -> str:
 
     A name that holds only such characters stays as it is. In any other, `\xNN` is a byte below 80 (a control character)
     or one that is no UTF-8 where it stands, `\uNNNN` and `\UNNNNNNNN` are other characters without a glyph, and `\\` is
-    a backslash.
+    a backslash. What a CI runner would obey is escaped too: see `printable` and `output_line`.
 
     >>> escaped("caf\udce9\n.onnx")
     'caf\\xe9\\x0a.onnx'
     >>> escaped("models\\resnet.onnx")
     'models\\resnet.onnx'
     """
-    if name.isprintable() and unescaped(name) == name:
+    if unescaped(name) == name == output_line(printable(name)):
         return name
-    return "".join(map(_written, name))
+    return output_line(printable("".join(map(_written, name))))
 
 
 def unescaped(text: str) -> str:

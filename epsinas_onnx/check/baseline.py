@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from epsinas_onnx._util.names import escaped, unescaped
-from epsinas_onnx._util.output import write_output
 from epsinas_onnx.check.settings import STRICT, ScoreSettings, sentence
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.versions import versions

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from epsinas_onnx._util.output import write_output
-from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers
+from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.report.findings import ENDINGS, Format
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -31,14 +31,16 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="A TOML file, or a pyproject.toml with [tool.epsinas-onnx]; otherwise the nearest epsinas-onnx.toml or "
-        "pyproject.toml at or above the current folder.",
+        help="A TOML file, or a pyproject.toml with the table tool.epsinas-onnx; the nearest epsinas-onnx.toml or "
+        "pyproject.toml at or above the current folder otherwise.",
     ),
 ]
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", "-b", help="The baseline's file; otherwise the one of the configuration.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+]
 
 
 def check_command(
@@ -52,6 +54,7 @@ def check_command(
         typer.Option(
             "--report",
             "-r",
+            metavar="FILE",
             help="Also write this file, such as check.sarif, junit.xml, check.json or check.md; FORMAT=FILE where the "
             "ending does not say it.",
         ),
@@ -59,7 +62,7 @@ def check_command(
     config: ConfigOption = None,
     baseline: BaselineOption = None,
     fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
-    select: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    select: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Only this rule; may be repeated.")] = None,
     jobs: JobsOption = 1,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -91,7 +94,7 @@ def check_command(
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
-        typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
+        say(f"Interrupted: {len(models) - len(checked)} files were not checked.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
         raise typer.Exit(OutputError.exit_code)
@@ -162,7 +165,7 @@ def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Pa
         try:
             write_output(path, render(report, kind, known, verbose=verbose))
         except OutputError as error:
-            typer.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}")
             written = False
     return written
 

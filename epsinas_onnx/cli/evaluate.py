@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     TimeoutOption,
     find_space,
+    output_console,
     parse_inputs,
     parse_weights,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
@@ -56,7 +55,7 @@ def evaluate_command(
             "logs."
         ),
     ],
-    space: Annotated[str, typer.Option(help="The search space; `epsinas-onnx spaces` lists them.")],
+    space: Annotated[str, typer.Option(help="The search space; the command spaces lists them.")],
     column: Annotated[str | None, typer.Option(help="The column of accuracies, or of losses.")] = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="The column holds losses.")] = False,
     scores: Annotated[
@@ -67,27 +66,44 @@ def evaluate_command(
         Path | None,
         typer.Option("--output", "-o", help="Append each result here as JSON lines; a run that was cut off goes on."),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=3, help="Take this many rows, drawn at random with --seed.")] = None,
-    input: Annotated[list[str] | None, typer.Option(help="As for score; the space's own input otherwise.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Samples in the minibatch; the space's own otherwise.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=3, help="Take this many rows, drawn at random with --seed.")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="KIND|FILE", help="As for score; the space's own input otherwise.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Samples in the minibatch; the space's own otherwise.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="The two constants; the space's own otherwise.")] = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs, of --sample and of the bootstrap.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Seed of random inputs, of --sample and of the bootstrap.")
+    ] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
-        list[Path] | None, typer.Option(help="Another table, whose columns are added by architecture.")
+        list[Path] | None, typer.Option(metavar="TABLE", help="Another table, whose columns are added by architecture.")
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="A column with another score to compare with, on the same architectures; globs work."),
+        typer.Option(
+            metavar="COLUMN", help="A column with another score to compare with, on the same architectures; globs work."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Show this many of the best-scored architectures.")] = 0,
+    top: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Show this many of the best-scored architectures.")
+    ] = 0,
     plot: Annotated[
-        list[Path] | None, typer.Option(help="Draw score against accuracy: a .png, .pdf, .svg or .html file.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Draw score against accuracy: a .png, .pdf, .svg or .html file."),
     ] = None,
     format: Annotated[EvaluationFormat, typer.Option("--format", "-f")] = EvaluationFormat.TABLE,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of the bootstrap; 0 gives no intervals.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Resamples of the bootstrap; 0 gives no intervals.")
+    ] = 1000,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -146,10 +162,10 @@ def evaluate_command(
     _show(outcome, top, format)
     for target in plot or []:
         outcome.plot(target)
-        typer.echo(f"plot in {target}", err=True)
+        say(f"plot in {target}")
     if stopped is not None:
         kept = f"; {output} keeps them, and the same command goes on" if output else ""
-        typer.echo(f"Interrupted: the figures are over what was scored until then{kept}.", err=True)
+        say(f"Interrupted: the figures are over what was scored until then{kept}.")
     if isinstance(stopped, OutputError):
         raise stopped
     if stopped is not None:
@@ -168,11 +184,11 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
 
     match format:
         case EvaluationFormat.JSON:
-            typer.echo(json.dumps(reports.to_record(outcome, top), indent=2, allow_nan=False))
+            typer.echo(to_json(reports.to_record(outcome, top)), nl=False)
         case EvaluationFormat.MARKDOWN:
             typer.echo(reports.to_markdown(outcome, top))
         case EvaluationFormat.TABLE:
-            reports.print_outcome(outcome, top, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
+            reports.print_outcome(outcome, top, output_console())
 
 
 def _scores(

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx._util.install import pip_install
+from epsinas_onnx.cli.common import parse_pairs, say
 from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.errors import UsageError
 
@@ -34,9 +33,7 @@ def export_network(
     try:
         module = importlib.import_module(f"epsinas_exporters.frameworks.{known.module}")
     except ImportError as error:
-        raise UsageError(
-            f"export {kind} needs its framework ({error}): pip install 'epsinas-onnx[{known.extra}]'"
-        ) from None
+        raise UsageError(f"export {kind} needs its framework ({error}); run '{pip_install(known.extra)}'") from None
     import onnx_ir as ir
 
     from epsinas_onnx.edit.save import write_model
@@ -52,8 +49,8 @@ def export_network(
     write_model(ir.to_proto(model), path)
     for warning in said:
         if issubclass(warning.category, ExportWarning):
-            typer.echo(f"note: {warning.message}", err=True)
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
+            say(f"note: {warning.message}")
+    say(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def _input(text: str) -> Input:

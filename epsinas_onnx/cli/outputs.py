@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import typer
-
-from epsinas_onnx._util.output import check_writable, is_stream
+from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.output.files import check_writable, is_stream
 
 Output: TypeAlias = tuple[str, Path]
 """The option that names a file to write, and the file."""
@@ -58,7 +57,7 @@ def say_sizes(model: str, output: Path) -> None:
     """Say on standard error how large a written model is, beside the one that it was made from."""
     if not is_stream(output):
         before, after = Path(model).stat().st_size, output.stat().st_size
-        typer.echo(f"{output}: {after:,} bytes ({model}: {before:,} bytes)", err=True)
+        say(f"{output}: {after:,} bytes ({model}: {before:,} bytes)")
 
 
 def given_files(inputs: Any) -> Iterator[Path]:

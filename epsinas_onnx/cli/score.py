@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Self, cast
 import typer
 from rich.console import Console
 
-from epsinas_onnx._util.lines import LineFile
-from epsinas_onnx._util.output import write_output
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -28,10 +25,13 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     parse_weights,
     prepare_workers,
+    say,
 )
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
@@ -88,25 +88,34 @@ def score_command(
     input: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KIND|FILE",
             help="auto, grey, normal, uniform or tokens; a .npy or .npz file; a folder of images; or NAME=FILE for "
             "each input. auto: a ramp of grey images for image models, seeded normal for other floats, seeded tokens "
-            "for integers."
+            "for integers.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
     shape: Annotated[
-        list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
     ] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+    ] = None,
     output_name: Annotated[
         list[str] | None,
-        typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
+        typer.Option(
+            metavar="NAME",
+            help="Compare this value, any float value of the main graph; the first float output otherwise.",
+        ),
     ] = None,
     provider: Annotated[
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -114,8 +123,9 @@ def score_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PATTERN=ROLE",
             help="PATTERN=ROLE, a glob over NODE:SLOT, node or tensor name to weight, bias, statistics, embedding or "
-            "constant; see inspect."
+            "constant; see inspect.",
         ),
     ] = None,
     dtype: Annotated[
@@ -168,10 +178,10 @@ def score_command(
                 written.add(index, result)
         except KeyboardInterrupt:
             missing = len(models) - len(written.scores)
-            typer.echo(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.", err=True)
+            say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if output is not None:
-        typer.echo(f"{coverage(written.scores)}, written to {output}", err=True)
+        say(f"{coverage(written.scores)}, written to {output}")
     if any(result.status is Status.ERROR for result in written.scores):
         raise typer.Exit(EXIT_FAILED)
 
@@ -247,7 +257,7 @@ def _text(scores: Sequence[Score], kind: Format) -> str:
     match kind:
         case Format.TABLE:
             text = io.StringIO()
-            print_table(scores, Console(file=text, width=PLAIN_WIDTH, color_system=None, force_terminal=False))
+            print_table(scores, Console(file=text, color_system=None, force_terminal=False))
             return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
         case Format.JSON:
             return to_json(scores)

@@ -18,7 +18,10 @@ def strip_command(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
-    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score; written into the model.")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score; written into the model."),
+    ] = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -43,7 +46,7 @@ def fill_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
     value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of what is drawn.")] = 0,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import set_external_data
 
-from epsinas_onnx._util.output import replacing, write_output
 from epsinas_onnx.graph.traversal import proto_bodies
+from epsinas_onnx.output.files import replacing, write_output
 
 _SMALL = 1024  # bytes of a tensor that stays in the model
 

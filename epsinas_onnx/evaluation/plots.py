@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epsinas_onnx._util.output import write_output
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.ranking import FloatArray
+from epsinas_onnx.output.files import write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ def plot(path: Path, data: PlotData) -> None:
                 _static(data).savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
             drawn = picture.getvalue()
     except ImportError as error:
-        raise UsageError(f"plots need {error.name}; run 'pip install \"epsinas-onnx[plots]\"'") from None
+        raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
     write_output(path, drawn)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from epsinas_onnx._util.lines import LineFile
 from epsinas_onnx._util.names import unescaped
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.evaluation.table import FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
+from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report.records import to_json_line
 from epsinas_onnx.scoring.result import Status
 

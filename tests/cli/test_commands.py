@@ -75,7 +75,7 @@ def score_of(*args: str) -> float:
 def table_rows(text: str) -> list[list[str]]:
     """Return the words of each line of a printed table, between its titles and its last line."""
     lines = text.splitlines()
-    assert lines[0].split() == ["#", "model", "score", "status", "parameters", "seconds", "why"]
+    assert lines[0].split() == ["#", "model", "score", "status", "parameters", "seconds"]
     return [line.split() for line in lines[1:-1]]
 
 
@@ -745,7 +745,7 @@ def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> N
 
 
 def test_a_mistake_of_our_own_is_one_line_too(perceptron_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with mock.patch("epsinas_onnx.cli.inspect._print", side_effect=RuntimeError("two\nlines")):
+    with mock.patch("epsinas_onnx.report.inspection.print_inspection", side_effect=RuntimeError("two\nlines")):
         done = command("inspect", perceptron_file)
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith("Error: unexpected RuntimeError: two lines; please report it")

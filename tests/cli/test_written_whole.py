@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from epsinas_onnx import score
-from epsinas_onnx._util.lines import LineFile
+from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report.records import to_json_line
 from tests.builders import Done, command, new_process, perceptron, save
 
@@ -187,7 +187,7 @@ def test_a_second_run_is_refused_while_one_writes_the_same_lines(folder: Path) -
 
 
 def test_a_lock_goes_with_its_process(folder: Path) -> None:
-    code = "import os, signal; from epsinas_onnx._util.lines import LineFile\nfile = LineFile('rows', goes_on=True)\n"
+    code = "import os, signal; from epsinas_onnx.output.lines import LineFile\nfile = LineFile('rows', goes_on=True)\n"
     code += "file.append('kept\\n')\nos.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode != 0
     with LineFile("rows", goes_on=True) as file:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.evaluation.plots import PlotData, plot
 
@@ -143,5 +144,5 @@ def test_a_missing_library_is_one_sentence_that_says_what_to_run(tmp_path: Path,
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert library in done.stdout
-    assert 'pip install "epsinas-onnx[plots]"' in done.stdout
+    assert pip_install("plots") in done.stdout
     assert done.stdout.count("\n") == 1

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 
 from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence
 from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.report.findings.wording import printable, statement
+from epsinas_onnx.report.findings.wording import statement
 
 from .samples import FULL, checked, finding, quick, report, reports
 
@@ -45,7 +46,7 @@ def test_every_finding_is_a_case_that_comes_back_whole(report: CheckReport) -> N
             assert case.is_passed
             continue
         assert case.name.startswith(found.rule)
-        text = f"{statement(found)}\nfix: {printable(found.fix)}"
+        text = f"{statement(found)}\nfix: {sentence(found.fix)}"
         if found.ignored is None and not found.severity.reaches(report.fail_on):
             assert case.is_passed
             assert case.system_out == f"{found.severity}: {text}"
@@ -54,7 +55,7 @@ def test_every_finding_is_a_case_that_comes_back_whole(report: CheckReport) -> N
         assert result.text == text
         if found.ignored is not None:
             assert isinstance(result, junitparser.Skipped)
-            assert result.message == printable(found.ignored)
+            assert result.message == sentence(found.ignored)
         else:
             kind = junitparser.Error if found.rule == "unreadable" else junitparser.Failure
             assert isinstance(result, kind)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from epsinas_onnx._util.output import cannot_write, is_stream, open_stream, replacing
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.output.files import cannot_write, is_stream, open_stream, replacing
 
 if sys.platform == "win32":
     import msvcrt
