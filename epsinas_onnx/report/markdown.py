@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epsinas_onnx._util.names import escaped
-from epsinas_onnx.report import coverage, explanation, ranked
+from epsinas_onnx.report import coverage, ranked, remarks
 from epsinas_onnx.report.markup import code_cell, plain
 from epsinas_onnx.scoring.result import Score
 
@@ -21,7 +21,7 @@ def to_markdown(scores: Sequence[Score]) -> str:
             str(score.status),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
-            plain(explanation(score)),
+            plain("; ".join(remarks(score))),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", coverage(scores), ""])

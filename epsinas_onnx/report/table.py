@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epsinas_onnx._util.names import escaped
-from epsinas_onnx.report import coverage, explanation, ranked
+from epsinas_onnx.report import coverage, ranked, remarks
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put
 from epsinas_onnx.scoring.result import Score, Status
 
@@ -31,7 +31,6 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
         )
-        why = explanation(score)
-        rows.append(Row(cells, [why] if why else []))
+        rows.append(Row(cells, remarks(score)))
     print_rows(_COLUMNS, rows, console)
     put(coverage(scores), console)

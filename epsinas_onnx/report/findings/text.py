@@ -11,7 +11,7 @@ from rich.text import Text
 from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.report.columns import put, wrapped
+from epsinas_onnx.report.columns import fitted, put, wrapped
 from epsinas_onnx.report.findings.wording import statement, verdict
 
 if TYPE_CHECKING:
@@ -43,18 +43,17 @@ def print_text(report: CheckReport, console: Console, *, verbose: bool = False, 
     for checked in report.models:
         findings = _shown(checked, verbose)
         if findings:
-            lines.put(Text(shown(escaped(checked.model)), style="bold"))
+            lines.put(Text(lines.name(escaped(checked.model)), style="bold"))
             for finding in findings:
                 _put(lines, finding, rules)
         elif verbose:
-            lines.put(Text.assemble(shown(escaped(checked.model)), ": ", ("nothing found", "green")))
+            lines.put(Text.assemble(lines.name(escaped(checked.model)), ": ", ("nothing found", "green")))
         else:
             silent += 1
     if silent:
         lines.put(Text(f"{silent:,} {'model' if silent == 1 else 'models'} without findings", style="dim"))
-    lines.put(
-        Text(f"{verdict(report)}: {report.summary()}; {_rate(report)}", style="red" if report.failed else "green")
-    )
+    style = "red" if report.failed else "green"
+    lines.put(Text(), Text(f"{verdict(report)}: {report.summary()}; {_rate(report)}", style=style))
 
 
 def _shown(checked: CheckedModel, verbose: bool) -> tuple[Finding, ...]:
@@ -87,6 +86,10 @@ class _Lines:
 
     def __init__(self, console: Console, wrap: bool) -> None:
         self._console, self._wrap = console, wrap
+
+    def name(self, model: str) -> str:
+        """Return a model's name as it fits a line."""
+        return fitted(shown(model), self._console.width) if self._wrap else shown(model)
 
     def put(self, head: Text, body: Text | None = None) -> None:
         if body is None or not self._wrap:
