@@ -3,11 +3,12 @@
 EpsinasError
 ├── UsageError            the call is wrong, whatever the file: constants, options, given inputs     exit code 2
 │   └── MissingRuntime    no ONNX Runtime is installed                                               exit code 2
-└── ModelError            this file cannot be read or run; other files of a batch go on              exit code 3
-    ├── ShapeError        a shape that is unknown, or does not fit the model
-    ├── UnsupportedError  an operator, domain or type that cannot be scored
-    ├── OutOfMemory       refused before it is allocated
-    └── RunError          ONNX Runtime refused the graph or failed in it
+├── ModelError            this file cannot be read or run; other files of a batch go on              exit code 3
+│   ├── ShapeError        a shape that is unknown, or does not fit the model
+│   ├── UnsupportedError  an operator, domain or type that cannot be scored
+│   ├── OutOfMemory       refused before it is allocated
+│   └── RunError          ONNX Runtime refused the graph or failed in it
+└── OutputError           a result cannot be written, such as on a full disk                         exit code 4
 """
 
 from __future__ import annotations
@@ -57,3 +58,9 @@ class OutOfMemory(ModelError):
 
 class RunError(ModelError):
     """ONNX Runtime refused the graph, or failed while it ran."""
+
+
+class OutputError(EpsinasError):
+    """A result could not be written; what was there before is as it was."""
+
+    exit_code = 4

@@ -91,7 +91,7 @@ def test_json_is_printable_ascii_and_comes_back(record: Any) -> None:
         assert text.isascii()
         assert all(line.isprintable() for line in text.split("\n"))
         assert not COMMAND.search(text)
-        assert json.loads(text) == record
+        assert json.loads(text) == json.loads(json.dumps(record))  # two halves of a pair become one character
 
 
 @quick

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epsinas_onnx._util.text import LONGEST_SENTENCE, shown
-from epsinas_onnx.cli.check import EXIT_FOUND, BaselineOption, ConfigOption, JobsOption, check_all, read_config
+from epsinas_onnx.cli.check import (
+    EXIT_FOUND,
+    BaselineOption,
+    ConfigOption,
+    JobsOption,
+    check_all,
+    read_by,
+    read_config,
+)
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -19,7 +27,8 @@ from epsinas_onnx.cli.common import (
     prepare_workers,
     say,
 )
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.cli.outputs import check_outputs
+from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 from epsinas_onnx.scoring.result import same_score
 
@@ -53,8 +62,11 @@ def write_command(
 
     chosen = read_config(config, baseline=baseline)
     path = _path(chosen)
+    named = find_models(paths)
+    read = read_by(dataclasses.replace(chosen, baseline=None))
+    check_outputs([("--baseline", path)], inputs=read, models=named)
     before = read_baseline(path) if path.exists() else Baseline()
-    entries, failed, interrupted = _entries(find_models(paths), chosen, path, jobs, Limits(timeout, memory))
+    entries, failed, interrupted = _entries(named, chosen, path, jobs, Limits(timeout, memory))
     entries = _kept_where_equal(before, entries, chosen.score)
     # An entry that stays keeps the settings that it was written for, where the whole baseline gets others.
     kept = {
@@ -66,7 +78,12 @@ def write_command(
     if prune:
         gone = missing_files(after, path)
         after = after.model_copy(update={"models": {n: e for n, e in after.models.items() if n not in gone}})
-    write_baseline(path, after)
+    try:
+        write_baseline(path, after)
+    except OutputError:
+        for name, entry in entries.items():
+            typer.echo(shown(f"{name}: {_described(entry)}", LONGEST_SENTENCE))
+        raise
     changed = sum(before.models.get(name) != entry for name, entry in entries.items())
     say(f"{path}: {len(after.models)} models, {changed} of {len(entries)} new or changed")
     _leave(failed, interrupted)

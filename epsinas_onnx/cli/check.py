@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 
 from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
+from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.report.findings import ENDINGS, Format
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -72,7 +74,8 @@ def check_command(
 ) -> None:
     """Check exported models by rules: valid, not folded, batch free, scored, and as the baseline has them.
 
-    Exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the command or the configuration is wrong.
+    Exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the command or the configuration is wrong; 4 a report
+    could not be written; 130 Ctrl-C.
     """
     if rules or explain is not None:
         _explain(explain)
@@ -85,6 +88,7 @@ def check_command(
     models = find_models(paths or [])
     if not models:
         raise UsageError("no files were named; give files, folders or globs to check")
+    check_outputs([("--report", path) for _, path in reports], inputs=read_by(chosen), models=models)
     started = time.perf_counter()
     checked, interrupted = check_all(models, chosen, jobs, Limits(timeout, memory))
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
@@ -93,7 +97,7 @@ def check_command(
         say(f"Interrupted: {len(models) - len(checked)} files were not checked.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
-        raise typer.Exit(UsageError.exit_code)
+        raise typer.Exit(OutputError.exit_code)
     if done.failed:
         raise typer.Exit(EXIT_FOUND)
 
@@ -106,6 +110,13 @@ def read_config(
 
     config = load_config(path) if path is not None else find_config(Path())
     return config.changed(baseline=baseline, fail_on=fail_on, select=select)
+
+
+def read_by(config: Config) -> Iterator[Path]:
+    """Yield the files that a configuration is read from, and those that it names."""
+    yield from (path for path in (config.file, config.baseline) if path is not None)
+    for table in (config.written.score, *(one.score for one in config.written.paths)):
+        yield from given_files(table.get("input", "auto"))
 
 
 def check_all(
@@ -152,10 +163,9 @@ def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Pa
     written = True
     for kind, path in files:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(report, kind, known, verbose=verbose), encoding="utf-8")
-        except OSError as error:
-            say(f"Error: cannot write {path}: {error.strerror or error}")
+            write_output(path, render(report, kind, known, verbose=verbose))
+        except OutputError as error:
+            say(f"Error: {error}")
             written = False
     return written
 

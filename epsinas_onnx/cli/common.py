@@ -98,7 +98,8 @@ def find_models(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if path == "-":
-            found += [line.strip() for line in sys.stdin if line.strip()]
+            lines = (line.strip(" \t\r\n") for line in sys.stdin)  # other white space is part of a name
+            found += [line for line in lines if line]
         elif Path(path).is_dir():
             files = sorted(str(file) for file in Path(path).rglob("*.onnx") if file.is_file())
             if not files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,9 +21,10 @@ from epsinas_onnx.cli.common import (
     prepare_workers,
     say,
 )
+from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from epsinas_onnx.evaluation.scoring import Scores
     from epsinas_onnx.evaluation.table import Table
     from epsinas_onnx.graph.load import Buildable
+
+
+_LOGS = (".json", ".pbz2")
+"""How files of benchmarks end that are folders."""
 
 
 class EvaluationFormat(StrEnum):
@@ -109,10 +114,19 @@ def evaluate_command(
     if scores is None:
         prepare_workers()
     from epsinas_onnx.evaluation import scoring
+    from epsinas_onnx.evaluation.plots import check_ending
     from epsinas_onnx.evaluation.table import join as joined
     from epsinas_onnx.evaluation.table import read_table
 
     found = find_space(space)
+    fed = parse_inputs(input) if input else found.defaults.input
+    for target in plot or []:
+        check_ending(target)
+    earlier = [] if scores is None else [Path(scores)]
+    check_outputs(
+        [*([] if output is None else [("--output", output)]), *(("--plot", path) for path in plot or [])],
+        inputs=_read_by([table, *(join or []), *earlier], fed),
+    )
     read = read_table(table)
     if column is None:
         raise UsageError(f"name the column of accuracies with --column; the columns are {', '.join(read.columns)}")
@@ -128,7 +142,7 @@ def evaluate_command(
     proxies = {name: read.numbers(name) for name in read.matching(compare or [])}
     options = {
         "weights": parse_weights(weights) if weights else found.defaults.weights,
-        "inputs": parse_inputs(input) if input else found.defaults.input,
+        "inputs": fed,
         "batch": batch or found.defaults.batch,
         "providers": provider.value,
         "seed": seed,
@@ -138,7 +152,7 @@ def evaluate_command(
         "memory": memory,
         "isolate": True,
     }
-    values, interrupted = _scores(read, networks, found, scores, output, options)
+    values, stopped = _scores(read, networks, found, scores, output, options)
     from epsinas_onnx.evaluation.outcome import evaluate
 
     outcome = evaluate(
@@ -149,10 +163,20 @@ def evaluate_command(
     for target in plot or []:
         outcome.plot(target)
         say(f"plot in {target}")
-    if interrupted:
+    if stopped is not None:
         kept = f"; {output} keeps them, and the same command goes on" if output else ""
         say(f"Interrupted: the figures are over what was scored until then{kept}.")
+    if isinstance(stopped, OutputError):
+        raise stopped
+    if stopped is not None:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _read_by(tables: Sequence[Path], fed: Any) -> Iterator[Path]:
+    """Yield the files that are read: tables, those in a folder that a benchmark published, and what is fed."""
+    for table in tables:
+        yield from (path for path in table.rglob("*") if path.suffix in _LOGS) if table.is_dir() else [table]
+    yield from given_files(fed)
 
 
 def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
@@ -170,31 +194,33 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
 def _scores(
     table: Table, networks: Sequence[Buildable], space: SearchSpace, given: str | None, output: Path | None,
     options: dict[str, Any],
-) -> tuple[Scores, bool]:  # fmt: skip
-    """Return the scores, and whether computing them was interrupted."""
+) -> tuple[Scores, BaseException | None]:  # fmt: skip
+    """Return the scores, and what ended computing them early: Ctrl-C, or a file that takes no more."""
     from epsinas_onnx.evaluation import scoring
 
     keys = [network.name for network in networks]
     if given is not None:
         if given in table.columns:
-            return scoring.of_column(table, given), False
+            return scoring.of_column(table, given), None
         if not Path(given).exists():
             raise UsageError(
                 f"--scores {given!r} is neither a file nor a column; the columns are {', '.join(table.columns)}"
             )
         records = {_canonical(space, name): record for name, record in scoring.read_records(Path(given)).items()}
-        return scoring.of_records(table, keys, records, f"results in {given}"), False
+        return scoring.of_records(table, keys, records, f"results in {given}"), None
     different = list({network.name: network for network in networks}.values())
     computed: dict[str, Any] = {}
-    interrupted = False
+    stopped: BaseException | None = None
     try:
         for record in with_bar(scoring.scored(different, options, output), len(different), name=different[0].name):
             computed[record["model"]] = record
-    except KeyboardInterrupt:
-        interrupted = True
+    except (KeyboardInterrupt, OutputError) as error:
+        if not computed and isinstance(error, OutputError):
+            raise
+        stopped = error
     constants = ",".join(f"{weight:g}" for weight in options["weights"])
     fed = next((record["input"] for record in computed.values()), options["inputs"])
-    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), interrupted
+    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), stopped
 
 
 def _canonical(space: SearchSpace, name: str) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from epsinas_onnx.cli.common import find_space, parse_pairs, say
 from epsinas_onnx.cli.frameworks import export_network
+from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def export_command(
     ] = None,
 ) -> None:
     """Write networks of a search space, or a framework's network, a few KB each, with no weight bytes."""
-    import onnx_ir as ir
-
     from epsinas_exporters.frameworks import KINDS
 
     if space in KINDS:
@@ -74,7 +73,10 @@ def export_command(
         export_network(space, archs or [], output, inputs=input or [], sizes=size or [], python=python)
         return
 
+    import onnx_ir as ir
+
     from epsinas_exporters.spaces import NotEnumerable
+    from epsinas_onnx.edit.save import write_model
 
     found = find_space(space)
     sizes = _sizes(found, size or [])
@@ -86,13 +88,12 @@ def export_command(
         written = 0
         for arch in _listed(found) if everything else dict.fromkeys(wanted):
             model = found.build(arch, **sizes)
-            output.mkdir(parents=True, exist_ok=True)
-            ir.save(model, output / found.file_name(arch))
+            path = output / found.file_name(arch)
+            check_outputs([("--output", path)])
+            write_model(ir.to_proto(model), path)
             written += 1
     except (ValueError, NotEnumerable) as error:
         raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
     say(f"{written} file{'' if written == 1 else 's'} in {output}")
 
 

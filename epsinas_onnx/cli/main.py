@@ -12,6 +12,7 @@ from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
 from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import EpsinasError
+from epsinas_onnx.output.files import standard_output
 
 app = typer.Typer(
     name="epsinas-onnx",
@@ -22,7 +23,7 @@ app = typer.Typer(
         "Scores neural networks without training them: every weight becomes one constant, then another, and the "
         "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
         "Exit codes: 0 every file was scored or is validly unscored; 1 a check failed; 2 the command was wrong; 3 some "
-        "file could not be read or run.\n\n"
+        "file could not be read or run; 4 a result could not be written; 130 Ctrl-C.\n\n"
         "A first try: epsinas-onnx score models/\n\nWhy a number looks odd: epsinas-onnx inspect FILE"
     ),
 )
@@ -61,7 +62,8 @@ def main() -> None:
     """Run the program; an error of this package is one line on standard error and its exit code."""
     quiet_libraries()
     try:
-        app()
+        with standard_output():
+            app()
     except EpsinasError as error:
         say(f"Error: {error}")
         sys.exit(error.exit_code)

@@ -15,8 +15,8 @@ from epsinas_onnx.cli.common import (
     parse_pairs,
     parse_shapes,
     prepare_workers,
-    say,
 )
+from epsinas_onnx.cli.outputs import check_outputs, say_sizes
 from epsinas_onnx.cli.score import NormStatsName
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -52,6 +52,7 @@ def rewrite_command(
     prepare_workers()
     from epsinas_onnx.edit.rewrite import rewrite
 
+    check_outputs([("--output", output)], models=[path])
     isolated(
         rewrite,
         path,
@@ -69,5 +70,4 @@ def rewrite_command(
         batch=batch,
         restore_batchnorm=restore_batchnorm,
     )
-    before, after = Path(path).stat().st_size, output.stat().st_size
-    say(f"{output}: {after:,} bytes ({path}: {before:,} bytes)")
+    say_sizes(path, output)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers, say
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers
+from epsinas_onnx.cli.outputs import check_outputs, say_sizes
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 
@@ -33,12 +33,12 @@ def strip_command(
     prepare_workers()
     from epsinas_onnx.edit.strip import strip
 
-    _not_itself(path, output)
+    check_outputs([("--output", output)], models=[path])
     isolated(
         strip, path, limits=Limits(timeout, memory), doing="stripping", returns=False, output=output,
         anonymise=anonymise, roles=parse_pairs("--role", role or []),
     )  # fmt: skip
-    _sizes(path, output)
+    say_sizes(path, output)
 
 
 def fill_command(
@@ -56,20 +56,11 @@ def fill_command(
     """
     prepare_workers()
     from epsinas_onnx.edit.fill import fill
+    from epsinas_onnx.edit.save import data_path
 
-    _not_itself(path, output)
+    check_outputs([("--output", output), ("the data file of --output", data_path(output))], models=[path])
     isolated(
         fill, path, limits=Limits(timeout, memory), doing="filling", returns=False, init=init, value=value, seed=seed,
         output=output,
     )  # fmt: skip
-    _sizes(path, output)
-
-
-def _not_itself(path: str, output: Path) -> None:
-    if output.exists() and Path(path).exists() and output.samefile(path):
-        raise UsageError(f"{output} is the model itself; name another file with --output")
-
-
-def _sizes(path: str, output: Path) -> None:
-    before, after = Path(path).stat().st_size, output.stat().st_size
-    say(f"{output}: {after:,} bytes ({path}: {before:,} bytes)")
+    say_sizes(path, output)

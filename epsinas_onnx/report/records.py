@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epsinas_onnx._util import text
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.scoring.result import Score
 
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
@@ -40,5 +41,5 @@ def to_csv(scores: Sequence[Score]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return text printable, so that a row is a line, and no more than text to a CI runner."""
-    return text.output_line(text.printable(value)) if isinstance(value, str) else value
+    """Return text escaped, so that a row is a line, no more than text to a CI runner, and read back as it was."""
+    return escaped(value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.report import coverage, ranked, remarks
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put
 from epsinas_onnx.scoring.result import Score, Status
@@ -24,7 +25,7 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
     for rank, score in enumerate(ranked(scores), start=1):
         cells = (
             str(rank) if score.score is not None else "",
-            score.model,
+            escaped(score.model),
             "" if score.score is None else f"{score.score:.6f}",
             Text(str(score.status), style=_COLOURS.get(score.status, "yellow")),
             "" if score.parameters is None else f"{score.parameters:,}",

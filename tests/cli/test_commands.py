@@ -290,7 +290,8 @@ def test_a_format_that_is_asked_for_wins_over_the_ending(perceptron_file: str, t
 
 
 def test_an_output_file_that_cannot_be_written_is_a_wrong_command(perceptron_file: str, tmp_path: Path) -> None:
-    target = tmp_path / "no such folder" / "results.json"
+    (tmp_path / "no folder").write_text("")
+    target = tmp_path / "no folder" / "results.json"
     done = command("score", perceptron_file, *BATCH, "--output", str(target))
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
@@ -639,9 +640,10 @@ def test_rewrite_refuses_in_one_sentence_and_writes_nothing(
 
 
 def test_rewrite_says_where_it_cannot_write(perceptron_file: str, tmp_path: Path) -> None:
-    target = str(tmp_path / "no such folder" / "out.onnx")
+    (tmp_path / "no folder").write_text("")
+    target = str(tmp_path / "no folder" / "out.onnx")
     done = command("rewrite", perceptron_file, "--weight", "1", "--output", target)
-    assert done.code in (2, 3)
+    assert done.code == 2
     assert done.err.count("\n") == 1
     assert target in done.err
 

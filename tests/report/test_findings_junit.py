@@ -8,7 +8,8 @@ import junitparser
 import pytest
 from hypothesis import given
 
-from epsinas_onnx._util.text import printable, sentence
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence
 from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
 from epsinas_onnx.report.findings import Format, render
 from epsinas_onnx.report.findings.wording import statement
@@ -39,7 +40,7 @@ def test_every_finding_is_a_case_that_comes_back_whole(report: CheckReport) -> N
     read = cases(report)
     assert len(read) == len(wanted)
     for case, (model, found) in zip(read, wanted, strict=True):
-        assert case.classname == printable(model.model)
+        assert case.classname == escaped(model.model)
         if found is None:
             assert case.name == "check"
             assert case.is_passed

@@ -11,6 +11,7 @@ from cmarkgfm.cmark import Options
 from hypothesis import given
 from markdown_it import MarkdownIt
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import CheckReport, Severity
 from epsinas_onnx.report.findings import Format, render
@@ -75,7 +76,7 @@ def test_github_shows_every_finding_whole_and_nothing_else(report: CheckReport) 
     assert page.tags["li"] == len(list(report.counting())) + len(ignored)
     assert page.tags["h4"] == sum(bool(model.counting()) for model in report.models)
     for model in report.models:
-        assert squeezed(shown(model.model)) in page.text
+        assert squeezed(shown(escaped(model.model))) in page.text
         for found in model.findings:
             assert squeezed(f"{found.rule}: {statement(found)}") in page.text
             assert squeezed(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import output_line, sentence, shown
 from epsinas_onnx.check.finding import CheckReport
 from epsinas_onnx.report.findings import Format, render
@@ -68,7 +69,7 @@ def test_every_finding_is_a_line_and_nothing_else_is(report: CheckReport) -> Non
     assert not any(line.lstrip().startswith("::") for line in lines)
     rest = iter(lines)
     for model in report.models:
-        assert any(output_line(shown(model.model)).rstrip() in line for line in rest)
+        assert any(output_line(shown(escaped(model.model))).rstrip() in line for line in rest)
         for found in model.findings:
             said = statement(found).rstrip()
             head = re.compile(rf" +{found.severity} +{found.rule}( |$)")

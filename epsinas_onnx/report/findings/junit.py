@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from epsinas_onnx._util.text import printable, sentence, shown
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.report.findings.wording import UNREADABLE, statement
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _cases(checked: CheckedModel, fail_on: Severity) -> Iterator[ET.Element]:
     for finding in [*([] if failing else [None]), *checked.findings]:
         name = "check" if finding is None else _name(finding, taken)
         taken.add(name)
-        names = {"classname": printable(checked.model), "name": name}
+        names = {"classname": escaped(checked.model), "name": name}
         case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})
         if finding is not None:
             _fill(case, finding, fail_on)

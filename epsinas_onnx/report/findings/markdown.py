@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.report.findings.wording import statement, verdict
 from epsinas_onnx.report.markup import code, plain
@@ -40,7 +41,7 @@ def _row(checked: CheckedModel) -> str:
     facts = checked.facts
     score = f"{facts.score:.6f}" if facts.score is not None else str(facts.status or "")
     parameters = "" if facts.parameters is None else f"{facts.parameters:,}"
-    return f"| {code(checked.model)} | {score} | {parameters} | {_counts(checked)} |"
+    return f"| {code(escaped(checked.model))} | {score} | {parameters} | {_counts(checked)} |"
 
 
 def _counts(checked: CheckedModel) -> str:
@@ -50,7 +51,7 @@ def _counts(checked: CheckedModel) -> str:
 
 def _blocks(checked: CheckedModel) -> Iterator[str]:
     """Yield a list item for each finding that counts; the first has the model as its heading."""
-    heading = f"#### {code(checked.model)}\n\n"
+    heading = f"#### {code(escaped(checked.model))}\n\n"
     for finding in checked.counting():
         item = f"- **{finding.severity}** {code(finding.rule)}: {plain(statement(finding))}"
         fix = f"Fix: {plain(finding.fix)}"
@@ -62,7 +63,7 @@ def _blocks(checked: CheckedModel) -> Iterator[str]:
 
 def _ignored(checked: CheckedModel, finding: Finding) -> str:
     reason = plain(finding.ignored or "")
-    return f"- {code(checked.model)}, {code(finding.rule)}: {plain(statement(finding))}. Ignored: {reason}"
+    return f"- {code(escaped(checked.model))}, {code(finding.rule)}: {plain(statement(finding))}. Ignored: {reason}"
 
 
 def _left_out(count: int, what: str, where: str) -> list[str]:

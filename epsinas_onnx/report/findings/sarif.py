@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import printable, sentence, shown, to_json
 from epsinas_onnx.report.findings.wording import statement, verdict
 from epsinas_onnx.versions import __version__
@@ -120,7 +121,7 @@ def _location(model: str) -> dict[str, str]:
     try:
         os.fsencode(model)
     except UnicodeEncodeError:  # no file of this system is called so
-        model = printable(model)
+        model = escaped(model)
     path = Path(model)
     if path.is_absolute():
         return {"uri": path.as_uri()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.report.columns import fitted, put, wrapped
@@ -42,11 +43,11 @@ def print_text(report: CheckReport, console: Console, *, verbose: bool = False, 
     for checked in report.models:
         findings = _shown(checked, verbose)
         if findings:
-            lines.put(Text(lines.name(checked.model), style="bold"))
+            lines.put(Text(lines.name(escaped(checked.model)), style="bold"))
             for finding in findings:
                 _put(lines, finding, rules)
         elif verbose:
-            lines.put(Text.assemble(lines.name(checked.model), ": ", ("nothing found", "green")))
+            lines.put(Text.assemble(lines.name(escaped(checked.model)), ": ", ("nothing found", "green")))
         else:
             silent += 1
     if silent:

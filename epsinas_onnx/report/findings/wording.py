@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from epsinas_onnx._util.text import printable, sentence
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckReport, Finding
@@ -23,8 +24,8 @@ def statement(finding: Finding) -> str:
 
 
 def posix_path(model: str) -> str:
-    """Return a model's path with slashes, printable, as a repository names it."""
-    return printable(PurePath(model).as_posix())
+    """Return a model's path with slashes, `escaped`, as a repository names it."""
+    return escaped(PurePath(model).as_posix())
 
 
 def verdict(report: CheckReport) -> str:
