@@ -58,8 +58,11 @@ def zipped(path: Path) -> None:
         archive.writestr("model.onnx", perceptron().SerializeToString())
 
 
-def climbing(location: str) -> Callable[[Path], None]:
-    """Return a writer of a model whose weight lies in a file that exists, outside the model's folder."""
+def climbing(location: str, kept: bool = False) -> Callable[[Path], None]:
+    """Return a writer of a model with a tensor in a file that exists, outside the model's folder.
+
+    kept: whether it stays constant, so that it is read, rather than a weight.
+    """
 
     def write(path: Path) -> None:
         outside = path.parent.parent / "outside"
@@ -68,7 +71,9 @@ def climbing(location: str) -> Callable[[Path], None]:
         (path.parent / "inside").mkdir()
         (path.parent / "link").symlink_to(outside, target_is_directory=True)
         place = location.replace("ABSOLUTE", str(outside.resolve()))
-        save(external(build("(float[N,3] x) => (float[N,2] y) { y = MatMul(x, W) }"), place, W=(3, 2)), path)
+        graph = "k = Mul(x, K)  y = MatMul(k, W)" if kept else "y = MatMul(x, W)"
+        proto = build(f"(float[N,3] x) => (float[N,2] y) {{ {graph} }}", **({"W": (3, 2)} if kept else {}))
+        save(external(proto, place, **({"K": (3,)} if kept else {"W": (3, 2)})), path)
 
     return write
 
@@ -157,7 +162,7 @@ BAD: dict[str, Bad] = {
         climbing("ABSOLUTE/weight.bin"), ModelError, ("'W'", "outside the model's folder", "beside the model")
     ),
     "climbs through a symlink": Bad(
-        climbing("link/weight.bin"), ModelError, ("'W'", "link/weight.bin", "outside the model's folder")
+        climbing("link/weight.bin", kept=True), ModelError, ("'K'", "link/weight.bin", "outside the model's folder")
     ),
     "a kept constant is missing": Bad(
         lambda path: save(external(build(SCALED, W=(3, 4), V=(4, 2)), "gone.bin", K=(3,)), path),

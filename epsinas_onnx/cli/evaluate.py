@@ -67,7 +67,7 @@ def evaluate_command(
     batch: Annotated[int | None, typer.Option(help="Samples in the minibatch; the space's own otherwise.")] = None,
     weights: Annotated[str | None, typer.Option(help="The two constants; the space's own otherwise.")] = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs, of --sample and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs, of --sample and of the bootstrap.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[

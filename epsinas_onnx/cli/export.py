@@ -39,7 +39,7 @@ def export_command(
         Path, typer.Option("--output", "-o", help="The folder to write into; for a framework a file will do.")
     ] = Path(),
     random: Annotated[int, typer.Option("--random", min=0, help="Add this many architectures, drawn at random.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --random.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
     size: Annotated[
         list[str] | None,

@@ -25,6 +25,7 @@ from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
+from epsinas_onnx.scoring.options import check_seed
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -74,7 +75,7 @@ def fill(
         The model with its weights.
 
     Raises:
-        UsageError: the initialisation is unknown.
+        UsageError: the initialisation is unknown, or the seed negative.
         ModelError: the model cannot be read, the file not be written, or the weights are too many for a model without
             a file.
 
@@ -88,6 +89,7 @@ def fill(
     """
     if init not in set(Initialisation):
         raise UsageError(f"there is no initialisation {init!r}; choose one of {', '.join(Initialisation)}")
+    check_seed(seed)
     loaded = load_model(model)
     proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)
     infer_shapes(loaded.model)
