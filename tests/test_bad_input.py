@@ -113,6 +113,18 @@ def computed_role(path: Path) -> None:
     save(proto, path)
 
 
+def bogus_role(path: Path) -> None:
+    proto = perceptron()
+    proto.metadata_props.add(key="epsinas.role:*", value="bogus")
+    save(proto, path)
+
+
+def bogus_role_of_a_node(path: Path) -> None:
+    proto = perceptron()
+    proto.graph.node[0].metadata_props.add(key="epsinas.role.1", value="bogus")
+    save(proto, path)
+
+
 def undecodable_name(path: Path) -> None:
     proto = perceptron()
     proto.graph.node[2].input[2] = "ZZZZ"
@@ -201,6 +213,12 @@ BAD: dict[str, Bad] = {
         graph_of("(string[N] x) => (float[N] y) { y = Cast <to = 1> (x) }"), UnsupportedError, ("'x'", "strings")
     ),
     "a role on a computed operand": Bad(computed_role, ModelError, ("'told'", "Tanh", "computed at run time")),
+    "a role of the model that does not exist": Bad(
+        bogus_role, ModelError, ("'epsinas.role:*'", "no role 'bogus'", "weight, bias")
+    ),
+    "a role of a node that does not exist": Bad(
+        bogus_role_of_a_node, ModelError, ("'first' (MatMul)", "'epsinas.role.1'", "no role 'bogus'")
+    ),
     "sizes that contradict each other": Bad(
         graph_of("(float[N,3] x) => (float[N,2] y) { h = MatMul(x, W)  y = MatMul(h, V) }", W=(3, 4), V=(5, 2)),
         RunError, ("ONNX Runtime",),
@@ -414,6 +432,7 @@ WRONG: dict[str, Wrong] = {
     "a constant beyond float32": Wrong({"weights": (1, 1e60)}, ("--weights", "1,1e60"), ("1e+60", "finite")),
     "one constant": Wrong({"weights": (1,)}, ("--weights", "1"), ("two numbers",)),
     "an unknown role": Wrong({"roles": {"W": "wieght"}}, ("--role", "W=wieght"), ("'wieght'", "weight, bias")),
+    "a negative seed": Wrong({"seed": -1}, ("--seed", "-1"), ("seed", "-1", "from 0 on")),
     "an unknown provider": Wrong({"providers": "tpu"}, None, ("'tpu'", "cpu")),
     "unknown statistics": Wrong({"norm_stats": "none"}, None, ("'none'", "batch, reset, stored")),
     "an unknown element type": Wrong({"dtype": "float8"}, ("--dtype", "float8"), ("'float8'", "float32 or model")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -222,7 +223,8 @@ def _kind(mode: int) -> str:
 
 
 def _check_location(location: str, folder: Path | None, what: str) -> None:
-    if any(map(_leaves, (PurePosixPath(location), PureWindowsPath(location)))) or "\0" in location:
+    paths = (PurePosixPath(location), PureWindowsPath(location))  # on every system both, so that all say the same
+    if any(map(_leaves, paths)) or ntpath.splitdrive(location)[0] or "\0" in location:
         raise ModelError(
             f"{what} keeps its data in {location!r}, which is outside the model's folder; this is refused, so move the "
             f"data file beside the model"
@@ -240,7 +242,7 @@ def _check_location(location: str, folder: Path | None, what: str) -> None:
 
 
 def _leaves(location: PurePath) -> bool:
-    """Whether a path, read as one system reads it, begins elsewhere or climbs out of where it begins."""
+    """Whether a path begins elsewhere, or climbs out of where it begins."""
     depth = 0
     for part in location.parts:
         depth += -1 if part == ".." else 1

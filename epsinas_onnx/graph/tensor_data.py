@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -37,8 +37,9 @@ def every_tensor(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield the tensors of a whole model: those of functions and of training too, and the parts of sparse ones."""
     yield from _of_graph(proto.graph)
     for function in proto.functions:
+        yield from _of_attributes(function.attribute_proto)
         for node in function.node:
-            yield from _of_node(node)
+            yield from _of_attributes(node.attribute)
     for training in proto.training_info:
         yield from _of_graph(training.initialization)
         yield from _of_graph(training.algorithm)
@@ -51,7 +52,7 @@ def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield sparse.indices
     for node in graph.node:
         if node.attribute:
-            yield from _of_node(node)
+            yield from _of_attributes(node.attribute)
 
 
 _SCALARS = frozenset(
@@ -60,8 +61,8 @@ _SCALARS = frozenset(
 )  # fmt: skip
 
 
-def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
+def _of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in attributes:
         if attribute.type in _SCALARS:  # `check_soundness` has seen to it that these hold nothing else
             continue
         if attribute.HasField("t"):
@@ -139,7 +140,12 @@ def held_problem(tensor: onnx.TensorProto) -> str | None:
     """
     if not math.prod(tensor.dims) or tensor.data_type in _UNSIZED:
         return None
-    if not any(len(getattr(tensor, name)) for name in ("raw_data", *_FIELDS)):
+    held = {name for name in ("raw_data", *_FIELDS) if len(getattr(tensor, name))}
+    usual = helper.tensor_dtype_to_field(tensor.data_type)
+    wrong = held - {usual, *(() if tensor.data_type == TensorProto.STRING else ("raw_data",))}
+    if wrong:
+        return f"keeps entries of the type {TensorProto.DataType.Name(tensor.data_type)} in {min(wrong)!r}"
+    if not held:
         sizes = tensor.data_type == TensorProto.INT64 and len(tensor.dims) < 2
         return f"declares the shape {list(tensor.dims)}, and holds nothing" if sizes else None
     return data_problem(tensor, {})

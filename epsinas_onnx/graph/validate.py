@@ -230,6 +230,8 @@ class _Checker:
             self.refuse(f"{what} names no operator")
         if node.metadata_props:
             self.entries(what, node.metadata_props)
+        if any(not placed.configuration_id for placed in node.device_configurations):
+            self.refuse(f"{what} has a configuration of devices without its name")
         key = (domain, op_type, node.overload)
         form = None
         if key in self.functions:
@@ -237,7 +239,7 @@ class _Checker:
         else:
             domain = _OF_DOMAIN.get(domain, domain)
             form = _form(op_type, domain, imports[domain]) if domain in imports else None
-        if node.attribute or (form is not None and form.required):
+        if node.attribute or (form is not None and (form.required or op_type == "Constant")):
             self.attributes(node, form, what, imports, parameters)
         if form is not None:
             self.operands(node, form, what)
