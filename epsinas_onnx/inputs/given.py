@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import ShapeError, UsageError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import dims_text, fits
@@ -135,7 +136,7 @@ def read_images(folder: Path, spec: InputSpec, batch: int, name: str) -> Array:
     try:
         from PIL import Image
     except ImportError as error:
-        raise UsageError("reading images needs Pillow; run 'pip install \"epsinas-onnx[images]\"'") from error
+        raise UsageError(f"reading images needs Pillow; run '{pip_install('images')}'") from error
     files = image_files(folder)[:batch]
     channels_first = layout == "NCHW"
     height, width = spec.shape[2:] if channels_first else spec.shape[1:3]
