@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 import epsinas_onnx
-from epsinas_onnx import ModelError, UsageError
+from epsinas_onnx import ModelError, ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.fingerprint import fingerprint
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.validate import check_soundness
@@ -236,6 +236,28 @@ def test_operators_that_onnx_does_not_know_pass() -> None:
     proto = build(graph)
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     check_soundness(proto, "model")
+
+
+def test_any_number_but_0_transposes() -> None:
+    usual, odd = perceptron(), perceptron()
+    for proto, number in ((usual, 1), (odd, 255)):
+        proto.graph.node[2].attribute.append(helper.make_attribute("transB", number))
+        next(tensor for tensor in proto.graph.initializer if tensor.name == "V").dims[:] = [2, 4]
+    assert epsinas_onnx.score(odd, batch=4).score == epsinas_onnx.score(usual, batch=4).score
+
+
+def test_a_size_of_minus_1_is_one_that_is_not_known() -> None:
+    proto = perceptron()
+    proto.graph.value_info.append(helper.make_tensor_value_info("B", TensorProto.FLOAT, [-1]))
+    with pytest.raises(ShapeError, match=r"'last' \(Gemm\), input 2: the bias has no known shape"):
+        epsinas_onnx.score(proto, batch=4)
+
+
+def test_an_input_of_half_bytes_is_refused() -> None:
+    proto = perceptron()
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT4
+    with pytest.raises(UnsupportedError, match="'x' is INT4"):
+        epsinas_onnx.score(proto, batch=4)
 
 
 def test_a_weight_of_any_size_may_be_left_out() -> None:

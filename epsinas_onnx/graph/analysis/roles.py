@@ -359,7 +359,8 @@ def _fan_in(use: Use) -> int:
     if use.node.op_type in ("MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"):
         return shape[-2] if use.slot else shape[-1]
     if use.node.op_type in ("Gemm", "FusedGemm"):
-        return shape[use.slot ^ 1 ^ use.node.attributes.get_int("transB" if use.slot else "transA", 0)]
+        transposed = use.node.attributes.get_int("transB" if use.slot else "transA", 0) != 0
+        return shape[use.slot ^ 1 ^ transposed]
     return shape[-1]
 
 
