@@ -78,7 +78,7 @@ def evaluate_command(
     weights: Annotated[str | None, typer.Option(help="The two constants; the space's own otherwise.")] = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
     seed: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Seed of random inputs, of --sample and of the bootstrap.")
+        int, typer.Option(metavar="NUMBER", min=0, help="Seed of random inputs, of --sample and of the bootstrap.")
     ] = 0,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")

@@ -42,7 +42,7 @@ def export_command(
     random: Annotated[
         int, typer.Option("--random", metavar="NUMBER", min=0, help="Add this many architectures, drawn at random.")
     ] = 0,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of --random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Seed of --random.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
     size: Annotated[
         list[str] | None,

@@ -24,6 +24,7 @@ from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
+from epsinas_onnx.scoring.options import check_seed
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -73,7 +74,7 @@ def fill(
         The model with its weights.
 
     Raises:
-        UsageError: the initialisation is unknown.
+        UsageError: the initialisation is unknown, or the seed negative.
         ModelError: the model cannot be read, or the weights are too many for a model without a file.
         OutputError: the file cannot be written.
 
@@ -87,6 +88,7 @@ def fill(
     """
     if init not in set(Initialisation):
         raise UsageError(f"there is no initialisation {init!r}; choose one of {', '.join(Initialisation)}")
+    check_seed(seed)
     loaded = load_model(model)
     proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)
     infer_shapes(loaded.model)

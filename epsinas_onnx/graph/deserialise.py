@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ from onnx import TensorProto, numpy_helper
 from epsinas_onnx.errors import ModelError, UnsupportedError
 from epsinas_onnx.graph.traversal import WITH_BODIES, all_graphs, proto_bodies
 
-_PLACEHOLDER = "epsinas.sparse:"
+_PLACEHOLDER = f"epsinas.sparse.{secrets.token_hex(16)}:"
+"""Nobody who writes a file can know it, so that no file can name what stands for another tensor."""
 
 
 def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:

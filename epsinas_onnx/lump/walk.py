@@ -10,7 +10,7 @@ import onnx_ir as ir
 from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
-from epsinas_onnx.graph.external_data import kept_tensor
+from epsinas_onnx.graph.external_data import kept_tensor, read_constant
 from epsinas_onnx.graph.passes.constant_weights import embedding_seeds, no_shape
 from epsinas_onnx.graph.passes.fold_shapes import evaluate
 from epsinas_onnx.graph.traversal import RANDOM, node_bodies
@@ -223,7 +223,7 @@ class Walker:
         tensor = ir.convenience.get_const_tensor(node.outputs[0])
         if tensor is None:
             raise Unlumpable(f"node {node.name!r} is a Constant of an unknown kind")
-        return self._stored(tensor)
+        return self._stored(read_constant(tensor, node.outputs[0].name, self.name))
 
     def _measured(self, step: Step, operand: Lumped | None) -> list[Lumped] | None:
         if operand is None or operand.parts is None:

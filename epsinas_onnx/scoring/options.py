@@ -116,6 +116,7 @@ class ScoreOptions:
             )
         if self.batch < 2:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
+        check_seed(self.seed)
         check_choices(self.norm_stats, self.dtype, self.roles)
         check_which(self.restore_batchnorm)
         object.__setattr__(self, "weights", (first, second))
@@ -135,6 +136,12 @@ class ScoreOptions:
     def whole_graph(self, *, allow_custom: bool = True) -> GraphOptions:
         """Return the same for a graph that is described or written, with all its outputs."""
         return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=allow_custom)
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that no generator takes."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"a seed is a whole number from 0 on, not {seed!r}")
 
 
 class ScoreKeywords(TypedDict, total=False):
