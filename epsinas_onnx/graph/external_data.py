@@ -49,12 +49,17 @@ def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
         if tensor.nbytes > available_bytes():
             raise _too_large(value, tensor.nbytes, name)
         return _read_external(tensor, value, name)
-    if not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
+    check_filled(tensor, value, name)
+    return tensor
+
+
+def check_filled(tensor: ir.TensorProtocol, value: ir.Value, name: str) -> None:
+    """Raise ModelError where the data of a tensor in the model's own file does not fill its shape."""
+    if not isinstance(tensor, ir.LazyTensor | ir.ExternalTensor) and _entries(tensor) != tensor.size:
         raise ModelError(
             f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
             f"does not fill that shape; export the model again, or give the tensor a role with --role"
         )
-    return tensor
 
 
 def _too_large(value: ir.Value, size: int, name: str) -> OutOfMemory:
