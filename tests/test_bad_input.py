@@ -421,7 +421,7 @@ WRONG: dict[str, Wrong] = {
     "batch 0": Wrong({"batch": 0}, ("--batch", "0"), ("minibatch of 0", "at least 2")),
     "equal constants": Wrong({"weights": (1, 1)}, ("--weights", "1,1"), ("equal in float32", "two different")),
     "constants that underflow to the same": Wrong(
-        {"weights": (1e-60, 0)}, ("--weights", "1e-60,0"), ("1e-60 and 0", "equal in float32")
+        {"weights": (1e-60, 0)}, ("--weights", "1e-60,0"), ("1e-60 is 0 in float32", "1.4e-45")
     ),
     "constants that round to the same": Wrong(
         {"weights": (1, 1 + 1e-9)}, ("--weights", "1,1.000000001"), ("equal in float32",)
@@ -429,6 +429,12 @@ WRONG: dict[str, Wrong] = {
     "constants of two signs of nothing": Wrong({"weights": (0.0, -0.0)}, ("--weights", "0,-0"), ("equal in float32",)),
     "a constant that is NaN": Wrong({"weights": (float("nan"), 1)}, ("--weights", "nan,1"), ("finite",)),
     "an infinite constant": Wrong({"weights": (1, float("inf"))}, ("--weights", "1,inf"), ("finite",)),
+    "a constant that is 0 in float32": Wrong(
+        {"weights": (1e-60, 1)}, ("--weights", "1e-60,1"), ("1e-60 is 0 in float32", "1.4e-45", "larger")
+    ),
+    "a negative constant that is 0 in float32": Wrong(
+        {"weights": (1, -1e-46), "dtype": "model"}, ("--weights", "1,-1e-46", "--dtype", "model"), ("-1e-46 is 0",)
+    ),
     "a constant beyond float32": Wrong({"weights": (1, 1e60)}, ("--weights", "1,1e60"), ("1e+60", "finite")),
     "one constant": Wrong({"weights": (1,)}, ("--weights", "1"), ("two numbers",)),
     "an unknown role": Wrong({"roles": {"W": "wieght"}}, ("--role", "W=wieght"), ("'wieght'", "weight, bias")),

@@ -62,14 +62,14 @@ def say_sizes(model: str, output: Path) -> None:
 
 def given_files(inputs: Any) -> Iterator[Path]:
     """Yield the files behind what `--input` names: arrays, and the images of a folder."""
-    from epsinas_onnx.inputs.given import image_files
+    from epsinas_onnx.inputs.given import images_below
     from epsinas_onnx.inputs.minibatch import is_kind
 
     for given in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
         if not is_kind(given):
             path = Path(given)
-            with contextlib.suppress(UsageError):  # a folder without images, which is said where they are read
-                yield from image_files(path) if path.is_dir() else [path]
+            with contextlib.suppress(OSError):  # a folder that cannot be read, which is said where it is
+                yield from images_below(path) if path.is_dir() else [path]
 
 
 def data_files(model: str) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from epsinas_onnx.inputs.generate import fed_kind
 from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_adds
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
-from epsinas_onnx.lump.walk import Unlumpable
+from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.scoring.options import score_options
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.warnings import custom_operators, unjudged_notes

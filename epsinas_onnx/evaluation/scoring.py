@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from epsinas_onnx._util.bounded import TooMuch, read_at_most
+from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.names import unescaped
 from epsinas_onnx.errors import OutputError, UsageError
-from epsinas_onnx.evaluation.table import FloatArray, Table
+from epsinas_onnx.evaluation.table import MOST_TEXT, FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.output.lines import LineFile
@@ -100,7 +102,8 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
     Raises UsageError when the file is missing or holds no such records.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            text = read_at_most(stream, MOST_TEXT).decode("utf-8")
         if path.suffix == ".csv":
             rows = csv.DictReader(io.StringIO(text, newline=""))
             return {unescaped(row["model"]): row for row in rows}
@@ -108,9 +111,11 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
             return {str(record["model"]): record for record in json.loads(text)}
         *lines, rest = text.split("\n")  # a rest without an end is a line that is being written, or was cut off
         return {name: record for name, record, _ in _records(lines if lines and not _is_json(rest) else [*lines, rest])}
+    except TooMuch:
+        raise UsageError(f"{path}: holds more than {readable(MOST_TEXT)}, which is the most that is read") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: holds no results of score or evaluate ({error})") from None
 
 

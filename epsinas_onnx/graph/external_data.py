@@ -22,7 +22,8 @@ def read_kept_data(model: ir.Model, name: str) -> None:
     kept = [value for graph in model.graphs() for value in graph.initializers.values()]
     external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
     if external > available_bytes():
-        raise _too_large(max(kept, key=lambda v: 0 if v.const_value is None else v.const_value.nbytes), external, name)
+        largest = max(kept, key=lambda v: 0 if v.const_value is None else v.const_value.nbytes)
+        raise _too_large(largest.name, external, name)
     for value in kept:
         value.const_value = kept_tensor(value, name)
     for node in (node for graph in model.graphs() for node in graph if node.op_type == "Constant"):
@@ -60,6 +61,8 @@ def read_constant(tensor: ir.TensorProtocol, called: str | None, name: str) -> i
     Raises OutOfMemory when it is more than there is, ModelError when it is missing or cut off.
     """
     if isinstance(tensor, ir.ExternalTensor):
+        if tensor.nbytes > available_bytes():
+            raise _too_large(called, tensor.nbytes, name)
         return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
     if not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
         raise ModelError(
@@ -69,9 +72,9 @@ def read_constant(tensor: ir.TensorProtocol, called: str | None, name: str) -> i
     return tensor
 
 
-def _too_large(value: ir.Value, size: int, name: str) -> OutOfMemory:
+def _too_large(called: str | None, size: int, name: str) -> OutOfMemory:
     return OutOfMemory(
-        f"{name}: tensor {value.name!r} and others that stay constant hold {readable(size)}, which is more than there "
+        f"{name}: tensor {called!r} and others that stay constant hold {readable(size)}, which is more than there "
         f"is memory; give them a role with --role"
     )
 

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.inlined_size import check_inlined_size
 from epsinas_onnx.graph.operators import is_packed
 from epsinas_onnx.graph.passes.dequantise import dequantise
 from epsinas_onnx.graph.passes.float_rewriter import Dequantised
@@ -254,6 +255,7 @@ def _read_sizes(model: ir.Model) -> None:
 
 
 def _inline(model: ir.Model, name: str) -> ir.Model:
+    check_inlined_size(model, name)
     try:
         return InlinePass()(model).model
     except Exception as error:

@@ -6,11 +6,9 @@ All that is asked here is what the rest of the package takes for granted of ever
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from graphlib import CycleError, TopologicalSorter
 from typing import NoReturn, TypeAlias
 
 import onnx
@@ -23,8 +21,6 @@ _Key: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of a function."""
 
 _NEWEST = 2**31
-_MOST_NODES = 10_000_000
-"""How many nodes the functions of a model may become where they are called; no model that runs has as many."""
 _LONGEST = 4096
 """Entries of the largest tensor whose data is looked at here; larger ones are looked at where they are read."""
 _ELEMENT_TYPES = frozenset(TensorProto.DataType.values())
@@ -100,8 +96,7 @@ class _Checker:
 
     def __init__(self, proto: onnx.ModelProto, name: str) -> None:
         self.proto, self.name = proto, name
-        self.functions: dict[_Key, onnx.FunctionProto] = {}
-        self.calls: Counter[_Key] = Counter()
+        self.functions: set[_Key] = set()
 
     def refuse(self, what: str) -> NoReturn:
         raise ModelError(f"{self.name}: {what}; export the model again")
@@ -115,11 +110,10 @@ class _Checker:
             key = (function.domain, function.name, function.overload)
             if key in self.functions:
                 self.refuse(f"defines the function {function.domain}::{function.name} twice")
-            self.functions[key] = function
-        called = {key: self.function(function) for key, function in self.functions.items()}
-        self.calls = Counter()
+            self.functions.add(key)
+        for function in proto.functions:
+            self.function(function)
         self.graph(proto.graph, self.imports(proto.opset_import, "the model"), frozenset())
-        self.expansion(called)
         for training in proto.training_info:
             for graph in (training.initialization, training.algorithm):
                 self.texts("the training graph", (tensor.name for tensor in graph.initializer))
@@ -136,30 +130,8 @@ class _Checker:
             found.setdefault(domain, entry.version)
         return found
 
-    def expansion(self, called: Mapping[_Key, Counter[_Key]]) -> None:
-        """Refuse functions that call themselves, and those that become more nodes than there can be."""
-        if not called:
-            return
-        try:
-            order = list(TopologicalSorter(called).static_order())
-        except CycleError as error:
-            domain, function, _ = error.args[1][0]
-            self.refuse(f"the function {domain}::{function} calls itself")
-        sizes: dict[_Key, int] = {}
-        for key in order:
-            own = len(self.functions[key].node)
-            sizes[key] = own + sum(sizes[inner] * times for inner, times in called[key].items())
-        total = sum(sizes[key] * times for key, times in self.calls.items())
-        if total > _MOST_NODES:
-            raise ModelError(
-                f"{self.name}: its functions, each written out where it is called, become {total:,} nodes, more than "
-                f"the {_MOST_NODES:,} that are taken; export the model without functions that call each other"
-            )
-
-    def function(self, function: onnx.FunctionProto) -> Counter[_Key]:
-        """Look at one function; return how often it calls which other ones."""
+    def function(self, function: onnx.FunctionProto) -> None:
         what = f"the function {function.domain}::{function.name}"
-        self.calls = Counter()
         parameters = {*function.attribute, *(attribute.name for attribute in function.attribute_proto)}
         self.texts(what, (*function.input, *function.output, *function.attribute))
         for attribute in function.attribute_proto:
@@ -169,7 +141,6 @@ class _Checker:
         for node in function.node:
             self.node(node, imports, parameters)
             self.made(node.output, made, what)
-        return self.calls
 
     def graph(self, graph: onnx.GraphProto, imports: Mapping[str, int], parameters: Collection[str]) -> None:
         what = f"the graph {graph.name!r}"
@@ -233,12 +204,9 @@ class _Checker:
         if any(not placed.configuration_id for placed in node.device_configurations):
             self.refuse(f"{what} has a configuration of devices without its name")
         key = (domain, op_type, node.overload)
-        form = None
-        if key in self.functions:
-            self.calls[key] += 1
-        else:
-            domain = _OF_DOMAIN.get(domain, domain)
-            form = _form(op_type, domain, imports[domain]) if domain in imports else None
+        domain = _OF_DOMAIN.get(domain, domain)
+        is_known = domain in imports and key not in self.functions
+        form = _form(op_type, domain, imports[domain]) if is_known else None
         if node.attribute or (form is not None and (form.required or op_type == "Constant")):
             self.attributes(node, form, what, imports, parameters)
         if form is not None:

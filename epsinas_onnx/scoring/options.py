@@ -27,10 +27,17 @@ DEFAULT_BATCH = 256
 
 
 def check_constant(constant: float) -> None:
-    """Raise UsageError for a constant that float32 cannot hold."""
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.float32(constant)):
-            raise UsageError(f"the constant {constant:g} is beyond float32, or no number at all; give a finite one")
+    """Raise UsageError for a constant that float32, which the weights are fed in whatever the model's type, lacks."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.float32(constant)
+    if not np.isfinite(held):
+        raise UsageError(f"the constant {constant:g} is beyond float32, or no number at all; give a finite one")
+    if held == 0 != constant:
+        smallest = float(np.finfo(np.float32).smallest_subnormal)
+        raise UsageError(
+            f"the constant {constant:g} is 0 in float32, whose smallest number above 0 is {smallest:.2g}; give a "
+            f"larger one"
+        )
 
 
 def check_choices(norm_stats: str, dtype: str, roles: Mapping[str, str]) -> None:

@@ -241,7 +241,7 @@ def steps(trips: str = "trips") -> onnx.ModelProto:
     return build(LOOP.replace("trips", trips), W=(3, 3), go=np.asarray(True), trips=np.asarray(2**40))
 
 
-def doubling(times: int = 24) -> onnx.ModelProto:
+def doubling(times: int = 19) -> onnx.ModelProto:
     """Build a kilobyte of functions, each of which calls the one before twice."""
     head = '<domain: "local", opset_import: ["" : 21, "local" : 1]>'
     functions = f"{head} f0 (x) => (y) {{ y = Sin(x) }}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.features import feature_count
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import LAYOUT, body_outputs
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def _axes(node: ir.Node, rank: int) -> list[int] | None:
     attribute = node.attributes.get_ints("axes", None)
     operand = node.inputs[1] if len(node.inputs) > 1 else None
     tensor = None if operand is None else ir.convenience.get_const_tensor(operand)
-    axes = attribute if attribute is not None else None if tensor is None else tensor.numpy().reshape(-1).tolist()
+    array = None if tensor is None else read(tensor)
+    axes = attribute if attribute is not None else None if array is None else array.reshape(-1).tolist()
     return None if axes is None else [int(axis) % rank for axis in axes]
 
 

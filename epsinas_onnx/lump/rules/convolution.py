@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import Partition, check_length
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
@@ -55,6 +55,7 @@ def channel_counts(part: Partition, groups: int, outputs: int) -> tuple[Array, P
     width = part.size // groups
     if groups == 1 or part.is_one:
         return part.sizes[None, :] // groups if part.is_one else part.sizes[None, :], Partition.one(outputs)
+    check_length(max(outputs, groups * part.count))
     rows = np.zeros((groups, part.count), np.int64)
     np.add.at(rows, (np.repeat(np.arange(groups), width), part.labels), 1)
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -138,7 +139,7 @@ class _Box:
     def _kernel(self, context: Context, maps: int, dtype: ir.DataType, weight: Lumped | None) -> Tensor:
         shape = (maps, 1, *self.kernel)
         if weight is None:
-            return context.constant(np.ones(shape, dtype.numpy()))
+            return context.repeated(1, shape, dtype)
         constants = context.constants if weight.varied else 1
         rank = len(self.kernel)
         column = context.reshape(context.tensor(weight), (constants, *(1,) * (rank + 2)))
@@ -212,7 +213,7 @@ def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lum
     else:
         y = context.mix(x, 1, counts, channels)
     maps = context.as_batch(y)
-    kernel = context.constant(np.ones((1, 1, *weight.shape[2:]), y.dtype.numpy()))
+    kernel = context.repeated(1, (1, 1, *weight.shape[2:]), y.dtype)
     names = ("auto_pad", "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides")
     made = context.op("ConvTranspose", [maps, kernel], (*maps.dims[:2], *shape[2:]), **step.attributes(*names))
     y = context.result(made, (*y.axes[:2], *(Partition.discrete(size) for size in shape[2:])), [y], y.factor)
