@@ -62,12 +62,12 @@ class _Form:
     """What onnx's schema asks of a node.
 
     needed: whether an input may not be left out, one by one, for as many as there must be. most: inputs there may be.
-    outputs: how many there must be. required: names of attributes. types: of attributes, by name.
+    outputs: how many there must be, and may be. required: names of attributes. types: of attributes, by name.
     """
 
     needed: tuple[bool, ...]
     most: int
-    outputs: int
+    outputs: tuple[int, int]
     required: tuple[str, ...]
     types: Mapping[str, int]
 
@@ -85,7 +85,7 @@ def _form(op_type: str, domain: str, version: int) -> _Form | None:
     return _Form(
         needed,
         schema.max_input,
-        schema.min_output,
+        (schema.min_output, schema.max_output),
         tuple(key for key, attribute in schema.attributes.items() if attribute.required),
         {key: int(attribute.type.value) for key, attribute in schema.attributes.items()},  # type: ignore[attr-defined]
     )
@@ -221,8 +221,10 @@ class _Checker:
                 self.refuse(f"{what} leaves out input {slot}, which it needs")
         if len(inputs) > form.most and any(inputs[form.most :]):
             self.refuse(f"{what} has {len(inputs)} inputs, and takes no more than {form.most}")
-        if len(node.output) < form.outputs:
-            self.refuse(f"{what} has {len(node.output)} outputs, and makes {form.outputs}")
+        fewest, most = form.outputs
+        if len(node.output) < fewest or any(node.output[most:]):
+            made = fewest if fewest == most else f"{fewest} to {most}"
+            self.refuse(f"{what} has {len(node.output)} outputs, and makes {made}")
 
     def attributes(
         self, node: onnx.NodeProto, form: _Form | None, what: str, imports: Mapping[str, int],

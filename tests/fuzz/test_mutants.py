@@ -18,8 +18,8 @@ from tests.fuzz.harness import REPORT, Outcomes, run_mutant, watched
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("EPSINAS_FUZZ", "5000"))
-"""How many mutants; 5,000 of them take two cores about five minutes."""
+COUNT = int(os.environ.get("EPSINAS_FUZZ", "600"))
+"""How many mutants; docs/releasing.md asks for 5,000, which take two cores half an hour."""
 
 FIRST = int(os.environ.get("EPSINAS_FUZZ_FIRST", "0"))
 """The first seed, so that another run sees other mutants."""

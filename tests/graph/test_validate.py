@@ -94,6 +94,7 @@ def _of_its_body(proto: onnx.ModelProto) -> None:
 SIZES = next(i for i, tensor in enumerate(reshaped().graph.initializer) if tensor.name == "s")
 
 BROKEN: dict[str, tuple[Maker, tuple[str, ...]]] = {
+    "too many outputs": (_mlp(lambda m: m.graph.node[2].output.append("more")), ("'last' (Gemm)", "2 outputs")),
     "too few inputs": (_mlp(lambda m: m.graph.node[2].ClearField("input")), ("'last' (Gemm)", "0 inputs")),
     "an input left out": (_mlp(lambda m: m.graph.node[0].input.__setitem__(1, "")), ("'first' (MatMul)", "input 1")),
     "too many inputs": (_mlp(lambda m: m.graph.node[1].input.append("x")), ("'act' (Tanh)", "2 inputs")),

@@ -149,8 +149,10 @@ def _moved(node: ir.Node, slot: int, axis: int, rank: int) -> Iterator[Place]:
         case "Identity" | "Cast":
             pass
         case "Transpose":
-            perm = node.attributes.get_ints("perm", None) or list(reversed(range(rank)))
-            axis = list(perm).index(axis)
+            perm = list(node.attributes.get_ints("perm", None) or reversed(range(rank)))
+            if axis not in perm:  # made for another rank: ONNX Runtime will say so
+                return
+            axis = perm.index(axis)
         case "Split":
             if node.attributes.get_int("axis", 0) % rank == axis:
                 return
