@@ -61,6 +61,16 @@ def refuse_if_large(node: ir.Node, operands: Operands, made: Sequence[Known], na
             )
 
 
+def refuse_if_larger(node: ir.Node, made: Sequence[Known], free: int, name: str) -> None:
+    """Raise OutOfMemory where a node makes more than there is memory."""
+    largest = max((each.bytes for each in made), default=0)
+    if largest > free:
+        raise OutOfMemory(
+            f"{name}: what node {node.name!r} ({node.op_type}) makes grows to {readable(largest)}, and "
+            f"{readable(free)} of memory is left; lower --batch, or give smaller shapes with --shape or --dim"
+        )
+
+
 def outcome(node: onnx.NodeProto, operands: Operands, imports: Mapping[str, int]) -> list[Known]:
     """Return what is known of each output of a node.
 

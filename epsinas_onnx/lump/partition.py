@@ -14,20 +14,23 @@ from epsinas_onnx.lump.unlumpable import TooLong
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
-LONGEST = 2**24
-"""Entries of the longest axis whose entries are told apart, which takes a gigabyte; honest models have none such."""
+LONGEST = 2**25
+"""Indices of the longest axis that are written down one by one."""
+LONGEST_LABELLED = 2**23
+"""Entries of the longest axis whose classes are found, which takes half a gigabyte; honest models have none such."""
 
 
 def check_length(size: int) -> None:
-    """Raise TooLong for an axis whose entries are too many to be told apart."""
-    if size > LONGEST:
+    """Raise TooLong for an axis that is too long for the classes of its entries to be found."""
+    if size > LONGEST_LABELLED:
         raise TooLong
 
 
 def every(start: int, stop: int | None = None) -> Integers:
     """Return the indices from `start`, or from 0 to it; raises TooLong where they are too many."""
     start, stop = (0, start) if stop is None else (start, stop)
-    check_length(stop - start)
+    if stop - start > LONGEST:
+        raise TooLong
     return np.arange(start, stop, dtype=np.int64)
 
 
@@ -174,6 +177,17 @@ def concatenate(parts: Sequence[Partition]) -> Partition:
     offsets = np.cumsum([0, *(part.count for part in parts[:-1])])
     labels = np.concatenate([part.labels + offset for part, offset in zip(parts, offsets, strict=True)])
     return Partition(labels.size, int(offsets[-1]) + parts[-1].count, labels)
+
+
+def repeated(parts: Sequence[Partition]) -> Partition | None:
+    """Return the partition of axes laid end to end whose classes are those of the first; None where it lacks some."""
+    size, count = sum(part.size for part in parts), parts[0].count
+    if any(part.count > count for part in parts):
+        return None
+    if count <= 1:
+        return _one(size)
+    check_length(size)
+    return Partition(size, count, np.concatenate([part.labels for part in parts]))
 
 
 def product(parts: Sequence[Partition]) -> Partition:

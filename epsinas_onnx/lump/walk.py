@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx._util.memory import available_bytes
 from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.analysis.loop_growth import grown
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.evaluate import evaluate
 from epsinas_onnx.graph.external_data import kept_tensor, read_constant
-from epsinas_onnx.graph.output_sizes import Known, outcome, refuse_if_large
+from epsinas_onnx.graph.output_sizes import Known, outcome, refuse_if_large, refuse_if_larger
 from epsinas_onnx.graph.passes.constant_weights import embedding_seeds, no_shape
 from epsinas_onnx.graph.traversal import RANDOM, node_bodies
 from epsinas_onnx.lump.all_rules import find_rule
@@ -176,29 +178,45 @@ class Walker:
         for value, result in zip(node.outputs, results, strict=False):
             if result is not None:
                 self.values[value] = result
-        if not any(operand is not None and (operand.depends or operand.weighted) for operand in operands):
-            self._refuse_if_large(node, operands, results)
+        self._refuse_if_large(node, operands, results)
 
     def _refuse_if_large(
         self, node: ir.Node, operands: Sequence[Lumped | None], results: Sequence[Lumped | None]
     ) -> None:
-        """Raise OutOfMemory where more is made of constants alone than is computed.
+        """Raise OutOfMemory where more is made of constants alone than is computed, or a loop outgrows the memory.
 
         What has no known shape is measured all the same. A value of which few entries stand for all is small as long
         as there is a rule for what reads it.
         """
+        pairs = [(v, result) for v, result in zip(node.outputs, results, strict=False) if result is not None]
+        unknown = any(result.parts is None for _, result in pairs)
+        fixed = not any(operand is not None and (operand.depends or operand.weighted) for operand in operands)
+        loops = unknown and node.op_type == "Loop" and node.domain == ""
+        if not fixed and not loops:
+            return
+        imports = self.context.graph.imports
         whole = [
             None if o is None or v is None else self._whole(v, o) for v, o in zip(node.inputs, operands, strict=True)
         ]
-        pairs = [(v, result) for v, result in zip(node.outputs, results, strict=False) if result is not None]
-        if any(result.parts is None for _, result in pairs):
-            made = outcome(ir.to_proto(node), whole, self.context.graph.imports)
+        if unknown:
+            made = grown(node, whole, self._around, imports) if loops else outcome(ir.to_proto(node), whole, imports)
             self._unlumped.update(zip(node.outputs, made, strict=False))
         else:
             made = [Known(o.dtype, o.shape, None, 0 if o.tensor is None else o.tensor.elements) for _, o in pairs]
+        if not fixed:
+            refuse_if_larger(node, made, available_bytes(), self.name)
+            return
         refuse_if_large(node, whole, made, self.name)
         if self.without_rule[-1:] == [node]:
-            refuse_if_large(node, [], [each for each in whole if each is not None], self.name)
+            # Operands of which few entries stand for all were stretched for it.
+            stretched = [
+                w for w, o in zip(whole, operands, strict=True) if w is not None and o is not None and _is_small(o)
+            ]
+            refuse_if_large(node, [], stretched, self.name)
+
+    def _around(self, value: ir.Value) -> Known | None:
+        found = self.values.get(value)
+        return None if found is None else self._whole(value, found)
 
     def _whole(self, value: ir.Value, lumped: Lumped) -> Known:
         if lumped.parts is None:
@@ -289,3 +307,8 @@ class Walker:
                 raise SeparateRuns
             results.append(made)
         return results
+
+
+def _is_small(value: Lumped) -> bool:
+    """Whether fewer entries than a value has stand for it."""
+    return value.parts is not None and math.prod(value.counts) < math.prod(value.shape)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.partition import Integers, Partition, check_length, concatenate, every
+from epsinas_onnx.lump.partition import Integers, Partition, check_length, concatenate, every, repeated
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
@@ -167,10 +167,8 @@ def joined(context: Context, values: Sequence[Lumped], axis: int) -> Lumped:
     varied = any(value.varied for value in values)
     first = values[0]
     if all(context.alike(first, value, axis) for value in values[1:]):
-        check_length(sum(value.shape[axis] for value in values))
-        labels = np.concatenate([value.axes[axis].labels for value in values])
-        whole = Partition.of(labels)
-        if whole.count == first.axes[axis].count:
+        whole = repeated([value.axes[axis] for value in values])
+        if whole is not None:
             return relabelled(context, first, (*parts[:axis], whole, *parts[axis + 1 :])).replace(factor=factor)
     tensors = [context.in_all(value) if varied else context.canonical(value) for value in values]
     place = axis + varied
