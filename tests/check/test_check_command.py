@@ -13,7 +13,7 @@ import pytest
 
 from epsinas_onnx.check.rules import RULES
 from tests.builders import build, command, new_process, perceptron, save
-from tests.check.checking import checked
+from tests.check.checking import ABORTS, checked
 
 FIXED = "(float[1,3] x) => (float[1,4] y) { [first] h = MatMul(x, W) y = Tanh(h) }"
 QUICK = "score = { batch = 8 }\n"
@@ -52,11 +52,7 @@ def test_a_broken_file_among_others_is_one_finding(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_kills_its_process_costs_one_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "sitecustomize.py").write_text(
-        "import os, pathlib\n"
-        "read = pathlib.Path.read_bytes\n"
-        "pathlib.Path.read_bytes = lambda self: os.abort() if self.name == 'fixed.onnx' else read(self)\n"
-    )
+    (folder / "sitecustomize.py").write_text(ABORTS.format("fixed.onnx"))
     done = new_process("check", "models", "--format", "json", PYTHONPATH=_path(folder))
     found = {Path(one["model"]).name: one["findings"] for one in json.loads(done.out)["models"]}
     assert done.code == 1
