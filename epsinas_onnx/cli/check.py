@@ -141,6 +141,8 @@ def _report(text: str) -> tuple[Format, Path]:
     if equals and name in set(Format):
         return Format(name), Path(file)
     path = Path(text)
+    if not path.suffix:
+        return Format.TEXT, path
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(
             f"--report {text}: the ending says no format; write FORMAT=FILE with one of {', '.join(Format)}"

@@ -116,3 +116,9 @@ def test_two_outputs_that_are_one_are_refused(folder: Path, args: tuple[str, ...
     before = contents(folder)
     assert_refused(command(*args), "too; name another file")
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("option", [("score", MODEL, "-o"), (*CHECK, "-r")])
+def test_what_has_no_ending_is_text_in_folders_that_are_made(folder: Path, option: tuple[str, ...]) -> None:
+    assert command(*option, "no/such/x").code == 0
+    assert Path(MODEL).name in Path("no/such/x").read_text()
