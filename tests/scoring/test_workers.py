@@ -102,6 +102,15 @@ def test_a_process_that_is_stopped_is_given_up(work: Any) -> None:
         assert workers.run(same, (3,)) == 3
 
 
+def test_where_the_helpers_of_python_were_killed_too_nothing_is_said() -> None:
+    assert done((same, [(0,)])) == {0: 0}
+    for helper in psutil.Process().children():
+        helper.kill()
+        wait_for(lambda one=helper: one.status() == psutil.STATUS_ZOMBIE)
+    process.prepare(["epsinas_onnx.scoring.workers"])
+    assert done((same, [(1,)])) == {0: 1}
+
+
 def test_where_no_process_starts_every_task_fails() -> None:
     with mock.patch.object(process.Process, "_start", side_effect=OSError("no more processes")):
         found = done((same, [(number,) for number in range(5)]))
