@@ -37,6 +37,16 @@ RestoreOption: TypeAlias = Annotated[
     ),
 ]
 
+ShapeOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--shape", metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
+]
+DimOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+]
+RoleOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--role", metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")
+]
+
 TimeoutOption: TypeAlias = Annotated[
     float,
     typer.Option(

@@ -11,8 +11,10 @@ import typer
 
 from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
+    DimOption,
     MemoryOption,
     RestoreOption,
+    ShapeOption,
     TimeoutOption,
     isolated,
     parse_inputs,
@@ -45,12 +47,8 @@ def diff_command(
     weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
     input: Annotated[list[str] | None, typer.Option(metavar="KIND|FILE", help="What is fed, as for score.")] = None,
     batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
-    shape: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
-    ] = None,
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
-    ] = None,
+    shape: ShapeOption = None,
+    dim: DimOption = None,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,

@@ -9,8 +9,11 @@ import typer
 
 from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
+    DimOption,
     MemoryOption,
     RestoreOption,
+    RoleOption,
+    ShapeOption,
     TimeoutOption,
     isolated,
     output_console,
@@ -31,14 +34,10 @@ class InspectFormat(StrEnum):
 def inspect_command(
     path: Annotated[str, typer.Argument(help="An ONNX file.")],
     format: Annotated[InspectFormat, typer.Option("--format", "-f")] = InspectFormat.TABLE,
-    shape: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
-    ] = None,
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
-    ] = None,
+    shape: ShapeOption = None,
+    dim: DimOption = None,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=2, help="Samples in the minibatch.")] = 256,
-    role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
+    role: RoleOption = None,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from epsinas_onnx.cli.common import (
+    DimOption,
     MemoryOption,
     RestoreOption,
+    RoleOption,
+    ShapeOption,
     TimeoutOption,
     isolated,
     parse_pairs,
@@ -29,14 +32,10 @@ def rewrite_command(
     weight: Annotated[float, typer.Option("--weight", "-w", help="What every weight becomes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     norm_stats: Annotated[NormStatsName, typer.Option(help="Statistics of BatchNormalization.")] = NormStatsName.BATCH,
-    shape: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
-    ] = None,
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
-    ] = None,
+    shape: ShapeOption = None,
+    dim: DimOption = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of embedding tables.")] = 0,
-    role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
+    role: RoleOption = None,
     dtype: Annotated[str, typer.Option(help="float32, or model for the model's own float types.")] = "float32",
     lump: Annotated[bool, typer.Option("--lump", help="Merge identical channels, for one minibatch size.")] = False,
     batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Samples in the minibatch, with --lump.")] = 256,

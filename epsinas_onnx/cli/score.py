@@ -16,6 +16,7 @@ from rich.console import Console
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    DimOption,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -99,9 +100,7 @@ def score_command(
         list[str] | None,
         typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
     ] = None,
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
-    ] = None,
+    dim: DimOption = None,
     output_name: Annotated[
         list[str] | None,
         typer.Option(
