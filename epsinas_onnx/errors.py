@@ -3,26 +3,29 @@
 EpsinasError
 ├── UsageError            the call is wrong, whatever the file: constants, options, given inputs     exit code 2
 │   └── MissingRuntime    no ONNX Runtime is installed                                               exit code 2
-└── ModelError            this file cannot be read or run; other files of a batch go on              exit code 3
-    ├── ShapeError        a shape that is unknown, or does not fit the model
-    ├── UnsupportedError  an operator, domain or type that cannot be scored
-    ├── OutOfMemory       refused before it is allocated
-    └── RunError          ONNX Runtime refused the graph or failed in it
+├── ModelError            this file cannot be read or run; other files of a batch go on              exit code 3
+│   ├── ShapeError        a shape that is unknown, or does not fit the model
+│   ├── UnsupportedError  an operator, domain or type that cannot be scored
+│   ├── OutOfMemory       refused before it is allocated
+│   └── RunError          ONNX Runtime refused the graph or failed in it
+└── OutputError           a result cannot be written, such as on a full disk                         exit code 4
 """
 
 from __future__ import annotations
+
+from epsinas_onnx._util.text import sentence
 
 
 class EpsinasError(Exception):
     """Base of all errors of this package; `exit_code` is what the command line ends with.
 
-    A message is one line: names out of a file may hold line breaks, which become spaces.
+    A message is one printable line, and short: names out of a file may hold or be anything.
     """
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(sentence(message))
 
 
 class UsageError(EpsinasError):
@@ -55,3 +58,9 @@ class OutOfMemory(ModelError):
 
 class RunError(ModelError):
     """ONNX Runtime refused the graph, or failed while it ran."""
+
+
+class OutputError(EpsinasError):
+    """A result could not be written; what was there before is as it was."""
+
+    exit_code = 4

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from epsinas_onnx._util.text import printable, sentence, shown
+
 if TYPE_CHECKING:
     from epsinas_onnx.check.baseline import Baseline
     from epsinas_onnx.check.config import Config
@@ -122,7 +124,8 @@ class OnnxItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return how a report calls the test."""
-        return self.path, 0, f"{self.path.name}: check"  # pytest warns of nothing without a line
+        where = Path(printable(str(self.path)))
+        return where, 0, f"{shown(self.path.name)}: check"  # pytest warns of nothing without a line
 
 
 class ModelFails(Exception):
@@ -130,7 +133,10 @@ class ModelFails(Exception):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__(
-            "\n".join(f"{one.rule} ({one.severity}): {one.message}\n    fix: {one.fix}" for one in findings)
+            "\n".join(
+                f"{one.rule} ({one.severity}): {sentence(one.message)}\n    fix: {sentence(one.fix)}"
+                for one in findings
+            )
         )
 
 

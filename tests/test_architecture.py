@@ -13,7 +13,7 @@ ORDER = (
     "__main__", "pytest_plugin", "cli", "__init__", "evaluation", "report", "check", "compare", "edit", "scoring",
     "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",
-    "graph", "_util", "versions", "errors",
+    "graph", "output", "errors", "_util", "versions",
 )  # fmt: skip
 TOP = {"__init__.py", "__main__.py", "errors.py", "pytest_plugin.py", "versions.py", "py.typed"}
 

@@ -58,8 +58,11 @@ def zipped(path: Path) -> None:
         archive.writestr("model.onnx", perceptron().SerializeToString())
 
 
-def climbing(location: str) -> Callable[[Path], None]:
-    """Return a writer of a model whose weight lies in a file that exists, outside the model's folder."""
+def climbing(location: str, kept: bool = False) -> Callable[[Path], None]:
+    """Return a writer of a model with a tensor in a file that exists, outside the model's folder.
+
+    kept: whether it stays constant, so that it is read, rather than a weight.
+    """
 
     def write(path: Path) -> None:
         outside = path.parent.parent / "outside"
@@ -68,7 +71,9 @@ def climbing(location: str) -> Callable[[Path], None]:
         (path.parent / "inside").mkdir()
         (path.parent / "link").symlink_to(outside, target_is_directory=True)
         place = location.replace("ABSOLUTE", str(outside.resolve()))
-        save(external(build("(float[N,3] x) => (float[N,2] y) { y = MatMul(x, W) }"), place, W=(3, 2)), path)
+        graph = "k = Mul(x, K)  y = MatMul(k, W)" if kept else "y = MatMul(x, W)"
+        proto = build(f"(float[N,3] x) => (float[N,2] y) {{ {graph} }}", **({"W": (3, 2)} if kept else {}))
+        save(external(proto, place, **({"K": (3,)} if kept else {"W": (3, 2)})), path)
 
     return write
 
@@ -105,6 +110,18 @@ def computed_role(path: Path) -> None:
     graph = "(float[N,3] x) => (float[N,2] y) { h = MatMul(x, W)  [told] r = Tanh(h)  y = MatMul(r, V) }"
     proto = build(graph, W=(3, 4), V=(4, 2))
     proto.metadata_props.add(key="epsinas.role:told:0", value="weight")
+    save(proto, path)
+
+
+def bogus_role(path: Path) -> None:
+    proto = perceptron()
+    proto.metadata_props.add(key="epsinas.role:*", value="bogus")
+    save(proto, path)
+
+
+def bogus_role_of_a_node(path: Path) -> None:
+    proto = perceptron()
+    proto.graph.node[0].metadata_props.add(key="epsinas.role.1", value="bogus")
     save(proto, path)
 
 
@@ -157,7 +174,7 @@ BAD: dict[str, Bad] = {
         climbing("ABSOLUTE/weight.bin"), ModelError, ("'W'", "outside the model's folder", "beside the model")
     ),
     "climbs through a symlink": Bad(
-        climbing("link/weight.bin"), ModelError, ("'W'", "link/weight.bin", "outside the model's folder")
+        climbing("link/weight.bin", kept=True), ModelError, ("'K'", "link/weight.bin", "outside the model's folder")
     ),
     "a kept constant is missing": Bad(
         lambda path: save(external(build(SCALED, W=(3, 4), V=(4, 2)), "gone.bin", K=(3,)), path),
@@ -196,6 +213,12 @@ BAD: dict[str, Bad] = {
         graph_of("(string[N] x) => (float[N] y) { y = Cast <to = 1> (x) }"), UnsupportedError, ("'x'", "strings")
     ),
     "a role on a computed operand": Bad(computed_role, ModelError, ("'told'", "Tanh", "computed at run time")),
+    "a role of the model that does not exist": Bad(
+        bogus_role, ModelError, ("'epsinas.role:*'", "no role 'bogus'", "weight, bias")
+    ),
+    "a role of a node that does not exist": Bad(
+        bogus_role_of_a_node, ModelError, ("'first' (MatMul)", "'epsinas.role.1'", "no role 'bogus'")
+    ),
     "sizes that contradict each other": Bad(
         graph_of("(float[N,3] x) => (float[N,2] y) { h = MatMul(x, W)  y = MatMul(h, V) }", W=(3, 4), V=(5, 2)),
         RunError, ("ONNX Runtime",),
@@ -398,7 +421,7 @@ WRONG: dict[str, Wrong] = {
     "batch 0": Wrong({"batch": 0}, ("--batch", "0"), ("minibatch of 0", "at least 2")),
     "equal constants": Wrong({"weights": (1, 1)}, ("--weights", "1,1"), ("equal in float32", "two different")),
     "constants that underflow to the same": Wrong(
-        {"weights": (1e-60, 0)}, ("--weights", "1e-60,0"), ("1e-60 and 0", "equal in float32")
+        {"weights": (1e-60, 0)}, ("--weights", "1e-60,0"), ("1e-60 is 0 in float32", "1.4e-45")
     ),
     "constants that round to the same": Wrong(
         {"weights": (1, 1 + 1e-9)}, ("--weights", "1,1.000000001"), ("equal in float32",)
@@ -406,9 +429,16 @@ WRONG: dict[str, Wrong] = {
     "constants of two signs of nothing": Wrong({"weights": (0.0, -0.0)}, ("--weights", "0,-0"), ("equal in float32",)),
     "a constant that is NaN": Wrong({"weights": (float("nan"), 1)}, ("--weights", "nan,1"), ("finite",)),
     "an infinite constant": Wrong({"weights": (1, float("inf"))}, ("--weights", "1,inf"), ("finite",)),
+    "a constant that is 0 in float32": Wrong(
+        {"weights": (1e-60, 1)}, ("--weights", "1e-60,1"), ("1e-60 is 0 in float32", "1.4e-45", "larger")
+    ),
+    "a negative constant that is 0 in float32": Wrong(
+        {"weights": (1, -1e-46), "dtype": "model"}, ("--weights", "1,-1e-46", "--dtype", "model"), ("-1e-46 is 0",)
+    ),
     "a constant beyond float32": Wrong({"weights": (1, 1e60)}, ("--weights", "1,1e60"), ("1e+60", "finite")),
     "one constant": Wrong({"weights": (1,)}, ("--weights", "1"), ("two numbers",)),
     "an unknown role": Wrong({"roles": {"W": "wieght"}}, ("--role", "W=wieght"), ("'wieght'", "weight, bias")),
+    "a negative seed": Wrong({"seed": -1}, ("--seed", "-1"), ("seed", "-1", "from 0 on")),
     "an unknown provider": Wrong({"providers": "tpu"}, None, ("'tpu'", "cpu")),
     "unknown statistics": Wrong({"norm_stats": "none"}, None, ("'none'", "batch, reset, stored")),
     "an unknown element type": Wrong({"dtype": "float8"}, ("--dtype", "float8"), ("'float8'", "float32 or model")),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import epsinas_onnx
+from epsinas_onnx._util.install import pip_install
 
 ROOT = Path(__file__).parent.parent
 PRINT_MODULES = "print(json.dumps(sorted(sys.modules)))"
@@ -32,6 +33,7 @@ def test_the_public_names_are_these() -> None:
         "MissingRuntime",
         "ModelError",
         "OutOfMemory",
+        "OutputError",
         "RunError",
         "Score",
         "ShapeError",
@@ -86,7 +88,7 @@ def test_without_onnx_runtime_one_sentence_names_the_command_to_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert 'pip install "epsinas-onnx[cpu]"' in done.stderr
+    assert pip_install("cpu") in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from epsinas_onnx._util.names import escaped, unescaped
 from epsinas_onnx.check.settings import STRICT, ScoreSettings, sentence
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.facts import Facts
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.versions import versions
@@ -38,7 +39,7 @@ class Entry(BaseModel):
 class Baseline(BaseModel):
     """What is expected of many models. written_by: versions, since a newer one may score differently.
 
-    models: by path, relative to the baseline's folder, with slashes.
+    models: by path, relative to the baseline's folder, with slashes; see `key_of`.
     """
 
     model_config = STRICT
@@ -68,19 +69,11 @@ def read_baseline(path: Path) -> Baseline:
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write a baseline, sorted by path, with a line for each fact; a reader never sees half of it.
 
-    Raises UsageError where it cannot be written.
+    Raises OutputError where it cannot be written.
     """
     record = baseline.model_dump(mode="json", by_alias=True, exclude_none=True)
     record["models"] = dict(sorted(record["models"].items()))
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write the baseline {path}: {error.strerror or error}") from None
+    write_output(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def written_by() -> str:
@@ -90,8 +83,8 @@ def written_by() -> str:
 
 
 def key_of(model: str, baseline: Path) -> str:
-    """Return how a baseline calls a model: its path from the baseline's folder, with slashes."""
-    return Path(os.path.relpath(Path(model).resolve(), baseline.resolve().parent)).as_posix()
+    """Return how a baseline calls a model: its path from the baseline's folder, with slashes, `escaped`."""
+    return escaped(Path(os.path.relpath(Path(model).resolve(), baseline.resolve().parent)).as_posix())
 
 
 def entry_of(facts: Facts, settings: ScoreSettings, whole: ScoreSettings) -> Entry | None:
@@ -108,4 +101,4 @@ def entry_of(facts: Facts, settings: ScoreSettings, whole: ScoreSettings) -> Ent
 
 def missing_files(baseline: Baseline, path: Path) -> list[str]:
     """Return the models of a baseline whose files are gone."""
-    return [name for name in baseline.models if not (path.parent / name).exists()]
+    return [name for name in baseline.models if not (path.parent / unescaped(name)).exists()]

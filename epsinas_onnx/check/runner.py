@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx._util.logging import quiet_libraries
+from epsinas_onnx._util.text import sentence, without_subject
 from epsinas_onnx.check.baseline import Baseline, read_baseline
 from epsinas_onnx.check.config import Config, Settings
 from epsinas_onnx.check.finding import CheckedModel, Finding, Severity
@@ -90,7 +91,7 @@ def _findings(model: ModelUnderCheck, settings: Settings) -> list[Finding]:
             for problem in rule.check(model, setting.options):
                 found.append(_finding(rule, setting.severity, problem))
         except EpsinasError as error:
-            failures[str(error).removeprefix(f"{model.path}: ")] = None
+            failures[without_subject(str(error), model.path)] = None
         except Exception as error:  # whatever a foreign file provokes costs one finding, never the check
             text = " ".join(str(error).split()) or type(error).__name__
             failures[f"unexpected {type(error).__name__} in the rule {name}: {text}; please report this file"] = None
@@ -104,7 +105,7 @@ def _findings(model: ModelUnderCheck, settings: Settings) -> list[Finding]:
 
 
 def _finding(rule: Rule, severity: Severity, problem: Problem) -> Finding:
-    return Finding(rule.name, severity, problem.message, problem.fix or rule.fix, problem.node)
+    return Finding(rule.name, severity, sentence(problem.message), sentence(problem.fix or rule.fix), problem.node)
 
 
 def _with_ignored(finding: Finding, settings: Settings) -> Finding:

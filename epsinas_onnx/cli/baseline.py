@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epsinas_onnx.cli.check import EXIT_FOUND, BaselineOption, ConfigOption, JobsOption, check_all, read_config
+from epsinas_onnx._util.text import LONGEST_SENTENCE, shown
+from epsinas_onnx.cli.check import (
+    EXIT_FOUND,
+    BaselineOption,
+    ConfigOption,
+    JobsOption,
+    check_all,
+    read_by,
+    read_config,
+)
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -16,8 +25,10 @@ from epsinas_onnx.cli.common import (
     TimeoutOption,
     find_models,
     prepare_workers,
+    say,
 )
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.cli.outputs import check_outputs
+from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 from epsinas_onnx.scoring.result import same_score
 
@@ -26,14 +37,16 @@ if TYPE_CHECKING:
     from epsinas_onnx.check.config import Config
     from epsinas_onnx.check.settings import ScoreSettings
 
-app = typer.Typer(no_args_is_help=True, help="Keep scores and fingerprints of models in one small file.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Keep scores and fingerprints of models in one small file."
+)
 
 PathsArgument = Annotated[
     list[str], typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input.")
 ]
 
 
-@app.command("write")
+@app.command("write", short_help="Write the score and the fingerprint of each model.")
 def write_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
@@ -49,8 +62,11 @@ def write_command(
 
     chosen = read_config(config, baseline=baseline)
     path = _path(chosen)
+    named = find_models(paths)
+    read = read_by(dataclasses.replace(chosen, baseline=None))
+    check_outputs([("--baseline", path)], inputs=read, models=named)
     before = read_baseline(path) if path.exists() else Baseline()
-    entries, failed, interrupted = _entries(find_models(paths), chosen, path, jobs, Limits(timeout, memory))
+    entries, failed, interrupted = _entries(named, chosen, path, jobs, Limits(timeout, memory))
     entries = _kept_where_equal(before, entries, chosen.score)
     # An entry that stays keeps the settings that it was written for, where the whole baseline gets others.
     kept = {
@@ -62,13 +78,18 @@ def write_command(
     if prune:
         gone = missing_files(after, path)
         after = after.model_copy(update={"models": {n: e for n, e in after.models.items() if n not in gone}})
-    write_baseline(path, after)
+    try:
+        write_baseline(path, after)
+    except OutputError:
+        for name, entry in entries.items():
+            typer.echo(shown(f"{name}: {_described(entry)}", LONGEST_SENTENCE))
+        raise
     changed = sum(before.models.get(name) != entry for name, entry in entries.items())
-    typer.echo(f"{path}: {len(after.models)} models, {changed} of {len(entries)} new or changed", err=True)
+    say(f"{path}: {len(after.models)} models, {changed} of {len(entries)} new or changed")
     _leave(failed, interrupted)
 
 
-@app.command("diff")
+@app.command("diff", short_help="Show what write would change.")
 def diff_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
@@ -77,7 +98,7 @@ def diff_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
-    """Show what `baseline write` would change, a line each; exit code 1 where that is anything."""
+    """Show what baseline write would change, a line each; exit code 1 where that is anything."""
     prepare_workers()
     from epsinas_onnx.check.baseline import missing_files, read_baseline
 
@@ -96,9 +117,9 @@ def diff_command(
     gone = set(missing_files(before, path))
     lines += [f"- {name}: the file is gone" for name in before.models if name in gone]
     for line in lines:
-        typer.echo(line)
+        typer.echo(shown(line, LONGEST_SENTENCE))
     same = len(entries) - sum(not line.startswith("-") for line in lines)
-    typer.echo(f"{same} of {len(entries)} models are as in {path}", err=True)
+    say(f"{same} of {len(entries)} models are as in {path}")
     _leave(failed, interrupted)
     if lines:
         raise typer.Exit(EXIT_FOUND)
@@ -175,9 +196,9 @@ def _text(value: object) -> str:
 
 def _leave(failed: list[str], interrupted: bool) -> None:
     for line in failed:
-        typer.echo(f"Error: {line}", err=True)
+        say(f"Error: {line}")
     if interrupted:
-        typer.echo("Interrupted: the other models stayed as they were.", err=True)
+        say("Interrupted: the other models stayed as they were.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if failed:
         raise typer.Exit(EXIT_FAILED)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers
+from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
+from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.report.findings import ENDINGS, Format
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -29,14 +31,16 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="A TOML file, or a pyproject.toml with [tool.epsinas-onnx]; otherwise the nearest epsinas-onnx.toml or "
-        "pyproject.toml at or above the current folder.",
+        help="A TOML file, or a pyproject.toml with the table tool.epsinas-onnx; the nearest epsinas-onnx.toml or "
+        "pyproject.toml at or above the current folder otherwise.",
     ),
 ]
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", "-b", help="The baseline's file; otherwise the one of the configuration.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+]
 
 
 def check_command(
@@ -50,6 +54,7 @@ def check_command(
         typer.Option(
             "--report",
             "-r",
+            metavar="FILE",
             help="Also write this file, such as check.sarif, junit.xml, check.json or check.md; FORMAT=FILE where the "
             "ending does not say it.",
         ),
@@ -57,7 +62,7 @@ def check_command(
     config: ConfigOption = None,
     baseline: BaselineOption = None,
     fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
-    select: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    select: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Only this rule; may be repeated.")] = None,
     jobs: JobsOption = 1,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -69,7 +74,8 @@ def check_command(
 ) -> None:
     """Check exported models by rules: valid, not folded, batch free, scored, and as the baseline has them.
 
-    Exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the command or the configuration is wrong.
+    Exit codes: 0 nothing as bad as --fail-on; 1 something is; 2 the command or the configuration is wrong; 4 a report
+    could not be written; 130 Ctrl-C.
     """
     if rules or explain is not None:
         _explain(explain)
@@ -82,15 +88,16 @@ def check_command(
     models = find_models(paths or [])
     if not models:
         raise UsageError("no files were named; give files, folders or globs to check")
+    check_outputs([("--report", path) for _, path in reports], inputs=read_by(chosen), models=models)
     started = time.perf_counter()
     checked, interrupted = check_all(models, chosen, jobs, Limits(timeout, memory))
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
-        typer.echo(f"Interrupted: {len(models) - len(checked)} files were not checked.", err=True)
+        say(f"Interrupted: {len(models) - len(checked)} files were not checked.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not written:
-        raise typer.Exit(UsageError.exit_code)
+        raise typer.Exit(OutputError.exit_code)
     if done.failed:
         raise typer.Exit(EXIT_FOUND)
 
@@ -103,6 +110,13 @@ def read_config(
 
     config = load_config(path) if path is not None else find_config(Path())
     return config.changed(baseline=baseline, fail_on=fail_on, select=select)
+
+
+def read_by(config: Config) -> Iterator[Path]:
+    """Yield the files that a configuration is read from, and those that it names."""
+    yield from (path for path in (config.file, config.baseline) if path is not None)
+    for table in (config.written.score, *(one.score for one in config.written.paths)):
+        yield from given_files(table.get("input", "auto"))
 
 
 def check_all(
@@ -127,6 +141,8 @@ def _report(text: str) -> tuple[Format, Path]:
     if equals and name in set(Format):
         return Format(name), Path(file)
     path = Path(text)
+    if not path.suffix:
+        return Format.TEXT, path
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(
             f"--report {text}: the ending says no format; write FORMAT=FILE with one of {', '.join(Format)}"
@@ -149,10 +165,9 @@ def _write(report: CheckReport, format: Format, files: Sequence[tuple[Format, Pa
     written = True
     for kind, path in files:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(report, kind, known, verbose=verbose), encoding="utf-8")
-        except OSError as error:
-            typer.echo(f"Error: cannot write {path}: {error.strerror or error}", err=True)
+            write_output(path, render(report, kind, known, verbose=verbose))
+        except OutputError as error:
+            say(f"Error: {error}")
             written = False
     return written
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
+from rich.console import Console
 
+from epsinas_onnx._util.text import LONGEST_SENTENCE, output_line, shown
 from epsinas_onnx.cli.progress import said
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.scoring.limits import Limits
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
 
 T = TypeVar("T")
-
-PLAIN_WIDTH = 160
-"""Columns of what goes into a file or a pipe."""
 
 EXIT_FAILED = 3
 """Some file could not be read or run."""
@@ -38,9 +37,23 @@ RestoreOption: TypeAlias = Annotated[
     ),
 ]
 
+ShapeOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--shape", metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224.")
+]
+DimOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="A free dimension's size, NAME=128.")
+]
+RoleOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--role", metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")
+]
+
 TimeoutOption: TypeAlias = Annotated[
     float,
-    typer.Option("--timeout", metavar="SECONDS", help="Stop a model that takes longer than this; 0 for no limit."),
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="Stop a model that takes longer than this; 0 for no limit.",
+    ),
 ]
 MemoryOption: TypeAlias = Annotated[
     float,
@@ -69,11 +82,21 @@ def isolated(
         with said(f"{doing} {named}"), Workers(1, limits) as workers:
             result: Any = workers.run(call if returns else call_for_nothing, (work, models, options))
     except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
+        say("Interrupted.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if isinstance(result, Failure):
         raise ModelError(f"{named}: {result.cause}")
     return result  # type: ignore[no-any-return]
+
+
+def output_console() -> Console:
+    """Return what prints on standard output: in colours, as wide as the terminal, or plain into a pipe."""
+    return Console(force_terminal=None if sys.stdout.isatty() else False)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error, harmless whatever it names."""
+    typer.echo(output_line(shown(text, LONGEST_SENTENCE)), err=True)
 
 
 def find_models(paths: Sequence[str]) -> list[str]:
@@ -85,7 +108,8 @@ def find_models(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if path == "-":
-            found += [line.strip() for line in sys.stdin if line.strip()]
+            lines = (line.strip(" \t\r\n") for line in sys.stdin)  # other white space is part of a name
+            found += [line for line in lines if line]
         elif Path(path).is_dir():
             files = sorted(str(file) for file in Path(path).rglob("*.onnx") if file.is_file())
             if not files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from enum import StrEnum
@@ -10,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
-    PLAIN_WIDTH,
+    DimOption,
     MemoryOption,
     RestoreOption,
+    ShapeOption,
     TimeoutOption,
     isolated,
     parse_inputs,
@@ -44,10 +45,10 @@ def diff_command(
     score: Annotated[bool, typer.Option("--score/--no-score", help="Score both, or compare the graphs alone.")] = True,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where graphs or scores differ.")] = False,
     weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
-    input: Annotated[list[str] | None, typer.Option(help="What is fed, as for score.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
-    shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    input: Annotated[list[str] | None, typer.Option(metavar="KIND|FILE", help="What is fed, as for score.")] = None,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
+    shape: ShapeOption = None,
+    dim: DimOption = None,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -69,11 +70,11 @@ def diff_command(
     )  # fmt: skip
     match format:
         case DiffFormat.JSON:
-            typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+            typer.echo(to_json(found.to_dict()), nl=False)
         case DiffFormat.MARKDOWN:
             typer.echo(to_markdown(found), nl=False)
         case DiffFormat.TEXT:
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             typer.echo(to_text(found, width), nl=False)
     if exit_code and not found.same:
         raise typer.Exit(EXIT_DIFFERENT)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
     MemoryOption,
     TimeoutOption,
     find_space,
+    output_console,
     parse_inputs,
     parse_weights,
     prepare_workers,
+    say,
 )
+from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from epsinas_onnx.evaluation.scoring import Scores
     from epsinas_onnx.evaluation.table import Table
     from epsinas_onnx.graph.load import Buildable
+
+
+_LOGS = (".json", ".pbz2")
+"""How files of benchmarks end that are folders."""
 
 
 class EvaluationFormat(StrEnum):
@@ -51,7 +55,7 @@ def evaluate_command(
             "logs."
         ),
     ],
-    space: Annotated[str, typer.Option(help="The search space; `epsinas-onnx spaces` lists them.")],
+    space: Annotated[str, typer.Option(help="The search space; the command spaces lists them.")],
     column: Annotated[str | None, typer.Option(help="The column of accuracies, or of losses.")] = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="The column holds losses.")] = False,
     scores: Annotated[
@@ -62,27 +66,44 @@ def evaluate_command(
         Path | None,
         typer.Option("--output", "-o", help="Append each result here as JSON lines; a run that was cut off goes on."),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=3, help="Take this many rows, drawn at random with --seed.")] = None,
-    input: Annotated[list[str] | None, typer.Option(help="As for score; the space's own input otherwise.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Samples in the minibatch; the space's own otherwise.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=3, help="Take this many rows, drawn at random with --seed.")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="KIND|FILE", help="As for score; the space's own input otherwise.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Samples in the minibatch; the space's own otherwise.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="The two constants; the space's own otherwise.")] = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs, of --sample and of the bootstrap.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Seed of random inputs, of --sample and of the bootstrap.")
+    ] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
-        list[Path] | None, typer.Option(help="Another table, whose columns are added by architecture.")
+        list[Path] | None, typer.Option(metavar="TABLE", help="Another table, whose columns are added by architecture.")
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="A column with another score to compare with, on the same architectures; globs work."),
+        typer.Option(
+            metavar="COLUMN", help="A column with another score to compare with, on the same architectures; globs work."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Show this many of the best-scored architectures.")] = 0,
+    top: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Show this many of the best-scored architectures.")
+    ] = 0,
     plot: Annotated[
-        list[Path] | None, typer.Option(help="Draw score against accuracy: a .png, .pdf, .svg or .html file.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Draw score against accuracy: a .png, .pdf, .svg or .html file."),
     ] = None,
     format: Annotated[EvaluationFormat, typer.Option("--format", "-f")] = EvaluationFormat.TABLE,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of the bootstrap; 0 gives no intervals.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Resamples of the bootstrap; 0 gives no intervals.")
+    ] = 1000,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -93,10 +114,19 @@ def evaluate_command(
     if scores is None:
         prepare_workers()
     from epsinas_onnx.evaluation import scoring
+    from epsinas_onnx.evaluation.plots import check_ending
     from epsinas_onnx.evaluation.table import join as joined
     from epsinas_onnx.evaluation.table import read_table
 
     found = find_space(space)
+    fed = parse_inputs(input) if input else found.defaults.input
+    for target in plot or []:
+        check_ending(target)
+    earlier = [] if scores is None else [Path(scores)]
+    check_outputs(
+        [*([] if output is None else [("--output", output)]), *(("--plot", path) for path in plot or [])],
+        inputs=_read_by([table, *(join or []), *earlier], fed),
+    )
     read = read_table(table)
     if column is None:
         raise UsageError(f"name the column of accuracies with --column; the columns are {', '.join(read.columns)}")
@@ -112,7 +142,7 @@ def evaluate_command(
     proxies = {name: read.numbers(name) for name in read.matching(compare or [])}
     options = {
         "weights": parse_weights(weights) if weights else found.defaults.weights,
-        "inputs": parse_inputs(input) if input else found.defaults.input,
+        "inputs": fed,
         "batch": batch or found.defaults.batch,
         "providers": provider.value,
         "seed": seed,
@@ -122,7 +152,7 @@ def evaluate_command(
         "memory": memory,
         "isolate": True,
     }
-    values, interrupted = _scores(read, networks, found, scores, output, options)
+    values, stopped = _scores(read, networks, found, scores, output, options)
     from epsinas_onnx.evaluation.outcome import evaluate
 
     outcome = evaluate(
@@ -132,11 +162,21 @@ def evaluate_command(
     _show(outcome, top, format)
     for target in plot or []:
         outcome.plot(target)
-        typer.echo(f"plot in {target}", err=True)
-    if interrupted:
+        say(f"plot in {target}")
+    if stopped is not None:
         kept = f"; {output} keeps them, and the same command goes on" if output else ""
-        typer.echo(f"Interrupted: the figures are over what was scored until then{kept}.", err=True)
+        say(f"Interrupted: the figures are over what was scored until then{kept}.")
+    if isinstance(stopped, OutputError):
+        raise stopped
+    if stopped is not None:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _read_by(tables: Sequence[Path], fed: Any) -> Iterator[Path]:
+    """Yield the files that are read: tables, those in a folder that a benchmark published, and what is fed."""
+    for table in tables:
+        yield from (path for path in table.rglob("*") if path.suffix in _LOGS) if table.is_dir() else [table]
+    yield from given_files(fed)
 
 
 def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
@@ -144,41 +184,43 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
 
     match format:
         case EvaluationFormat.JSON:
-            typer.echo(json.dumps(reports.to_record(outcome, top), indent=2, allow_nan=False))
+            typer.echo(to_json(reports.to_record(outcome, top)), nl=False)
         case EvaluationFormat.MARKDOWN:
             typer.echo(reports.to_markdown(outcome, top))
         case EvaluationFormat.TABLE:
-            reports.print_outcome(outcome, top, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
+            reports.print_outcome(outcome, top, output_console())
 
 
 def _scores(
     table: Table, networks: Sequence[Buildable], space: SearchSpace, given: str | None, output: Path | None,
     options: dict[str, Any],
-) -> tuple[Scores, bool]:  # fmt: skip
-    """Return the scores, and whether computing them was interrupted."""
+) -> tuple[Scores, BaseException | None]:  # fmt: skip
+    """Return the scores, and what ended computing them early: Ctrl-C, or a file that takes no more."""
     from epsinas_onnx.evaluation import scoring
 
     keys = [network.name for network in networks]
     if given is not None:
         if given in table.columns:
-            return scoring.of_column(table, given), False
+            return scoring.of_column(table, given), None
         if not Path(given).exists():
             raise UsageError(
                 f"--scores {given!r} is neither a file nor a column; the columns are {', '.join(table.columns)}"
             )
         records = {_canonical(space, name): record for name, record in scoring.read_records(Path(given)).items()}
-        return scoring.of_records(table, keys, records, f"results in {given}"), False
+        return scoring.of_records(table, keys, records, f"results in {given}"), None
     different = list({network.name: network for network in networks}.values())
     computed: dict[str, Any] = {}
-    interrupted = False
+    stopped: BaseException | None = None
     try:
         for record in with_bar(scoring.scored(different, options, output), len(different), name=different[0].name):
             computed[record["model"]] = record
-    except KeyboardInterrupt:
-        interrupted = True
+    except (KeyboardInterrupt, OutputError) as error:
+        if not computed and isinstance(error, OutputError):
+            raise
+        stopped = error
     constants = ",".join(f"{weight:g}" for weight in options["weights"])
     fed = next((record["input"] for record in computed.values()), options["inputs"])
-    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), interrupted
+    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), stopped
 
 
 def _canonical(space: SearchSpace, name: str) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epsinas_onnx.cli.common import find_space, parse_pairs
+from epsinas_onnx.cli.common import find_space, parse_pairs, say
 from epsinas_onnx.cli.frameworks import export_network
+from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def export_command(
     space: Annotated[
         str,
         typer.Argument(
-            help="A search space (`epsinas-onnx spaces` lists them), or a framework: torch, torchscript, transformers, "
+            help="A search space (listed by the command spaces), or a framework: torch, torchscript, transformers, "
             "keras, tensorflow, jax, sklearn, paddle."
         ),
     ],
@@ -38,21 +39,25 @@ def export_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write into; for a framework a file will do.")
     ] = Path(),
-    random: Annotated[int, typer.Option("--random", min=0, help="Add this many architectures, drawn at random.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    random: Annotated[
+        int, typer.Option("--random", metavar="NUMBER", min=0, help="Add this many architectures, drawn at random.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Seed of --random.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="All architectures of the space.")] = False,
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="A size of the network, such as channels=8 (`epsinas-onnx spaces` lists them), or of a transformers "
-            "configuration, such as num_hidden_layers=2."
+            metavar="NAME=NUMBER",
+            help="A size of the network, such as channels=8 (listed by the command spaces), or of a transformers "
+            "configuration, such as num_hidden_layers=2.",
         ),
     ] = None,
     input: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME=SHAPE",
             help="A framework's network: an input's shape, batch first, such as 1,3,224,224, 1,16:int64 or "
-            "tokens=1,128:int64."
+            "tokens=1,128:int64.",
         ),
     ] = None,
     python: Annotated[
@@ -60,8 +65,6 @@ def export_command(
     ] = None,
 ) -> None:
     """Write networks of a search space, or a framework's network, a few KB each, with no weight bytes."""
-    import onnx_ir as ir
-
     from epsinas_exporters.frameworks import KINDS
 
     if space in KINDS:
@@ -70,7 +73,10 @@ def export_command(
         export_network(space, archs or [], output, inputs=input or [], sizes=size or [], python=python)
         return
 
+    import onnx_ir as ir
+
     from epsinas_exporters.spaces import NotEnumerable
+    from epsinas_onnx.edit.save import write_model
 
     found = find_space(space)
     sizes = _sizes(found, size or [])
@@ -82,14 +88,13 @@ def export_command(
         written = 0
         for arch in _listed(found) if everything else dict.fromkeys(wanted):
             model = found.build(arch, **sizes)
-            output.mkdir(parents=True, exist_ok=True)
-            ir.save(model, output / found.file_name(arch))
+            path = output / found.file_name(arch)
+            check_outputs([("--output", path)])
+            write_model(ir.to_proto(model), path)
             written += 1
     except (ValueError, NotEnumerable) as error:
         raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"cannot write into {output}: {error.strerror or error}") from None
-    typer.echo(f"{written} file{'' if written == 1 else 's'} in {output}", err=True)
+    say(f"{written} file{'' if written == 1 else 's'} in {output}")
 
 
 def _listed(space: SearchSpace) -> Iterator[str]:

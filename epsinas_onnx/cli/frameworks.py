@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from epsinas_onnx.cli.common import parse_pairs
+from epsinas_onnx._util.install import pip_install
+from epsinas_onnx.cli.common import parse_pairs, say
+from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,30 +27,30 @@ def export_network(
     if len(names) != 1:
         raise UsageError(f"export {kind} takes one network: {known.networks}")
     request = Request(names[0], [_input(text) for text in inputs], _sizes(kind, sizes), python)
+    stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
+    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
+    check_outputs([("--output", path)], inputs=names)
     try:
         module = importlib.import_module(f"epsinas_exporters.frameworks.{known.module}")
     except ImportError as error:
-        raise UsageError(
-            f"export {kind} needs its framework ({error}): pip install 'epsinas-onnx[{known.extra}]'"
-        ) from None
+        raise UsageError(f"export {kind} needs its framework ({error}); run '{pip_install(known.extra)}'") from None
     import onnx_ir as ir
 
-    stem = Path(names[0].rpartition(":")[2]).stem if ":" in names[0] else Path(names[0]).stem
-    path = output if output.suffix == ".onnx" else output / f"{stem}.onnx"
+    from epsinas_onnx.edit.save import write_model
+
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", ExportWarning)
             model = module.export_named(request)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ir.save(model, path)
     except ExportError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+        raise UsageError(f"{names[0]} cannot be read: {error.strerror or error}") from None
+    write_model(ir.to_proto(model), path)
     for warning in said:
         if issubclass(warning.category, ExportWarning):
-            typer.echo(f"note: {warning.message}", err=True)
-    typer.echo(f"{path}: {path.stat().st_size:,} bytes", err=True)
+            say(f"note: {warning.message}")
+    say(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def _input(text: str) -> Input:

@@ -10,32 +10,34 @@ import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rewrite, score, spaces, weights
+from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import EpsinasError
+from epsinas_onnx.output.files import standard_output
 
 app = typer.Typer(
     name="epsinas-onnx",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # its tables break words at 80 columns
     pretty_exceptions_enable=False,
     help=(
-        "Scores neural networks **without training them**: every weight becomes one constant, then another, and the "
+        "Scores neural networks without training them: every weight becomes one constant, then another, and the "
         "score is how far the two outputs are apart. Works on any ONNX file; no labels, no gradients, no weights.\n\n"
         "Exit codes: 0 every file was scored or is validly unscored; 1 a check failed; 2 the command was wrong; 3 some "
-        "file could not be read or run.\n\n"
-        "A first try: `epsinas-onnx score models/`. Why a number looks odd: `epsinas-onnx inspect FILE`."
+        "file could not be read or run; 4 a result could not be written; 130 Ctrl-C.\n\n"
+        "A first try: epsinas-onnx score models/\n\nWhy a number looks odd: epsinas-onnx inspect FILE"
     ),
 )
-app.command("score")(score.score_command)
-app.command("inspect")(inspect.inspect_command)
-app.command("check")(check.check_command)
+app.command("score", short_help="Score models: one row each, ranked.")(score.score_command)
+app.command("inspect", short_help="Show what scoring will do with a model, and why.")(inspect.inspect_command)
+app.command("check", short_help="Check exported models by rules.")(check.check_command)
 app.add_typer(baseline.app, name="baseline")
-app.command("diff")(diff.diff_command)
-app.command("rewrite")(rewrite.rewrite_command)
-app.command("strip")(weights.strip_command)
-app.command("fill")(weights.fill_command)
-app.command("export")(export.export_command)
-app.command("spaces")(spaces.spaces_command)
-app.command("evaluate")(evaluate.evaluate_command)
+app.command("diff", short_help="Show what changed between two models.")(diff.diff_command)
+app.command("rewrite", short_help="Write a model with all weights at one constant.")(rewrite.rewrite_command)
+app.command("strip", short_help="Write a model without its weights.")(weights.strip_command)
+app.command("fill", short_help="Write a model with new weights, drawn by role.")(weights.fill_command)
+app.command("export", short_help="Write networks of a search space or a framework.")(export.export_command)
+app.command("spaces", short_help="List the search spaces.")(spaces.spaces_command)
+app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
 
 
 def _version(wanted: bool) -> None:
@@ -60,9 +62,10 @@ def main() -> None:
     """Run the program; an error of this package is one line on standard error and its exit code."""
     quiet_libraries()
     try:
-        app()
+        with standard_output():
+            app()
     except EpsinasError as error:
-        typer.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe left early
         sys.stderr.close()
@@ -71,8 +74,5 @@ def main() -> None:
         if os.environ.get("EPSINAS_TRACEBACK"):
             raise
         text = " ".join(str(error).split()) or "no message"
-        typer.echo(
-            f"Error: unexpected {type(error).__name__}: {text}; please report it, with what EPSINAS_TRACEBACK=1 shows",
-            err=True,
-        )
+        say(f"Error: unexpected {type(error).__name__}: {text}; please report it, with what EPSINAS_TRACEBACK=1 shows")
         sys.exit(EpsinasError.exit_code)

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from epsinas_onnx._util.text import shown
+
 T = TypeVar("T")
 
 _PATIENCE = 2.0  # seconds without a word
@@ -43,12 +45,9 @@ def with_bar(results: Iterator[T], total: int, doing: str = "scoring", name: str
 @contextmanager
 def said(doing: str) -> Iterator[None]:
     """Say on standard error what is being done, and for how long, where it takes a while."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in doing.strip())
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 + 3 :]}"
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    progress.add_task(text, total=None)
+    progress.add_task(shown(doing.strip(), _LONGEST), total=None)
     with _later(progress):
         yield
 

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from epsinas_onnx.cli.common import (
+    DimOption,
     MemoryOption,
     RestoreOption,
+    RoleOption,
+    ShapeOption,
     TimeoutOption,
     isolated,
     parse_pairs,
     parse_shapes,
     prepare_workers,
 )
+from epsinas_onnx.cli.outputs import check_outputs, say_sizes
 from epsinas_onnx.cli.score import NormStatsName
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -28,13 +32,13 @@ def rewrite_command(
     weight: Annotated[float, typer.Option("--weight", "-w", help="What every weight becomes.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     norm_stats: Annotated[NormStatsName, typer.Option(help="Statistics of BatchNormalization.")] = NormStatsName.BATCH,
-    shape: Annotated[list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224.")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of embedding tables.")] = 0,
-    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score.")] = None,
+    shape: ShapeOption = None,
+    dim: DimOption = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of embedding tables.")] = 0,
+    role: RoleOption = None,
     dtype: Annotated[str, typer.Option(help="float32, or model for the model's own float types.")] = "float32",
     lump: Annotated[bool, typer.Option("--lump", help="Merge identical channels, for one minibatch size.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in the minibatch, with --lump.")] = 256,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Samples in the minibatch, with --lump.")] = 256,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -47,6 +51,7 @@ def rewrite_command(
     prepare_workers()
     from epsinas_onnx.edit.rewrite import rewrite
 
+    check_outputs([("--output", output)], models=[path])
     isolated(
         rewrite,
         path,
@@ -64,5 +69,4 @@ def rewrite_command(
         batch=batch,
         restore_batchnorm=restore_batchnorm,
     )
-    before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say_sizes(path, output)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Self, cast
 
 import typer
 from rich.console import Console
@@ -14,7 +16,7 @@ from rich.console import Console
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    PLAIN_WIDTH,
+    DimOption,
     MemoryOption,
     RestoreOption,
     TimeoutOption,
@@ -24,9 +26,13 @@ from epsinas_onnx.cli.common import (
     parse_shapes,
     parse_weights,
     prepare_workers,
+    say,
 )
+from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
@@ -83,25 +89,32 @@ def score_command(
     input: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KIND|FILE",
             help="auto, grey, normal, uniform or tokens; a .npy or .npz file; a folder of images; or NAME=FILE for "
             "each input. auto: a ramp of grey images for image models, seeded normal for other floats, seeded tokens "
-            "for integers."
+            "for integers.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Samples in the minibatch.")] = 256,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch.")] = 256,
     shape: Annotated[
-        list[str] | None, typer.Option(help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
     ] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="A free dimension's size, NAME=128.")] = None,
+    dim: DimOption = None,
     output_name: Annotated[
         list[str] | None,
-        typer.Option(help="Compare this value, any float value of the main graph; the first float output otherwise."),
+        typer.Option(
+            metavar="NAME",
+            help="Compare this value, any float value of the main graph; the first float output otherwise.",
+        ),
     ] = None,
     provider: Annotated[
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Worker processes, a thread each.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -109,8 +122,9 @@ def score_command(
     role: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PATTERN=ROLE",
             help="PATTERN=ROLE, a glob over NODE:SLOT, node or tensor name to weight, bias, statistics, embedding or "
-            "constant; see inspect."
+            "constant; see inspect.",
         ),
     ] = None,
     dtype: Annotated[
@@ -135,12 +149,15 @@ def score_command(
     prepare_workers()
     from epsinas_onnx.scoring.api import score_as_done
 
+    fed = parse_inputs(input or [])
+    if output is not None:
+        check_outputs([("--output", output)], inputs=given_files(fed), models=models)
     results = score_as_done(
         models,
         jobs=jobs,
         isolate=True,  # a file that ends its process must not end the run
         weights=parse_weights(weights),
-        inputs=parse_inputs(input or []),
+        inputs=fed,
         batch=batch,
         lump=lump,
         shapes=parse_shapes(shape or [], dim or []),
@@ -154,28 +171,70 @@ def score_command(
         timeout=timeout,
         memory=memory,
     )
-    target = _open(output)
-    done: dict[int, Score] = {}
-    try:
-        for index, result in with_bar(results, len(models), name=models[0]):
-            done[index] = result
-            if kind is Format.JSONL:
-                target.write(to_json_line(result))
-                target.flush()
-    except KeyboardInterrupt:
-        scores = list(done.values())
-        typer.echo(f"Interrupted: {coverage(scores)}; {len(models) - len(scores)} files have no row.", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    finally:  # what was computed is never lost
-        scores = [done[index] for index in sorted(done)]
-        if scores:
-            _write(scores, kind, target)
-        if output is not None:
-            target.close()
+    with _Results(kind, output) as written:
+        try:
+            for index, result in with_bar(results, len(models), name=models[0]):
+                written.add(index, result)
+        except KeyboardInterrupt:
+            missing = len(models) - len(written.scores)
+            say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     if output is not None:
-        typer.echo(f"{coverage(scores)}, written to {output}", err=True)
-    if any(result.status is Status.ERROR for result in scores):
+        say(f"{coverage(written.scores)}, written to {output}")
+    if any(result.status is Status.ERROR for result in written.scores):
         raise typer.Exit(EXIT_FAILED)
+
+
+class _Results:
+    """Takes results as they come, and writes what there is at its end, whatever ended it; a context manager.
+
+    What the file does not take goes to standard output, and OutputError is raised at the end.
+    """
+
+    def __init__(self, kind: Format, output: Path | None) -> None:
+        self._kind, self._output = kind, output
+        self._done: dict[int, Score] = {}
+        self._lines: LineFile | None = None
+        self._failed: OutputError | None = None
+        if kind is Format.JSONL and output is not None:
+            self._lines = LineFile(output, goes_on=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lines is not None:
+            self._lines.close()
+        if self.scores and self._output is not None and self._kind is not Format.JSONL:
+            with self._kept():
+                write_output(self._output, _text(self.scores, self._kind))
+        if self._failed is not None:
+            _show(self.scores, self._kind)
+            raise self._failed
+        if self.scores and self._output is None and self._kind is not Format.JSONL:
+            _show(self.scores, self._kind)
+
+    @property
+    def scores(self) -> list[Score]:
+        """What came, in the order of the files."""
+        return [self._done[index] for index in sorted(self._done)]
+
+    def add(self, index: int, result: Score) -> None:
+        """Take a result; a line is written at once."""
+        self._done[index] = result
+        if self._kind is Format.JSONL and self._failed is None:
+            if self._lines is None:
+                _show([result], self._kind)
+            else:
+                with self._kept():
+                    self._lines.append(to_json_line(result))
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OutputError as error:
+            self._failed = error
 
 
 def _format(chosen: Format | None, output: Path | None) -> Format:
@@ -184,29 +243,26 @@ def _format(chosen: Format | None, output: Path | None) -> Format:
     return Format(ENDINGS.get(output.suffix.lower(), "table")) if output is not None else Format.TABLE
 
 
-def _open(output: Path | None) -> TextIO:
-    if output is None:
-        return sys.stdout
-    try:
-        return output.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
+def _show(scores: Sequence[Score], kind: Format) -> None:
+    """Print results, in colours where a person reads them."""
+    if kind is Format.TABLE and sys.stdout.isatty():
+        print_table(scores, Console())
+    else:
+        sys.stdout.write(_text(scores, kind))
+    sys.stdout.flush()
 
 
-def _write(scores: list[Score], kind: Format, target: TextIO) -> None:
+def _text(scores: Sequence[Score], kind: Format) -> str:
     match kind:
         case Format.TABLE:
-            is_terminal = target.isatty()
             text = io.StringIO()
-            plain = Console(file=text, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
-            print_table(scores, Console(file=target) if is_terminal else plain)
-            target.write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
+            print_table(scores, Console(file=text, color_system=None, force_terminal=False))
+            return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
         case Format.JSON:
-            target.write(to_json(scores))
-        case Format.CSV:
-            target.write(to_csv(scores))
-        case Format.MARKDOWN:
-            target.write(to_markdown(scores))
+            return to_json(scores)
         case Format.JSONL:
-            pass
-    target.flush()
+            return "".join(map(to_json_line, scores))
+        case Format.CSV:
+            return to_csv(scores)
+        case Format.MARKDOWN:
+            return to_markdown(scores)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from epsinas_onnx.cli.common import PLAIN_WIDTH
+from epsinas_onnx._util.text import to_json
+from epsinas_onnx.cli.common import output_console, say
+from epsinas_onnx.report.columns import Column, Give, Row, print_rows
+
+if TYPE_CHECKING:
+    from epsinas_exporters.spaces import SearchSpace
+
+_COLUMNS = (
+    Column("space", Give.MIDDLE), Column("architectures", right=True), Column("constants"), Column("input"),
+    Column("batch", right=True), Column("sizes", Give.BELOW), Column("source", Give.BELOW),
+    Column("an architecture", Give.WHOLE),
+)  # fmt: skip
 
 
 def spaces_command(
@@ -30,28 +36,22 @@ def spaces_command(
         except LookupError as error:
             broken.append(str(error))
     if as_json:
-        typer.echo(json.dumps([_record(space) for space in loaded], indent=2))
+        typer.echo(to_json([_record(space) for space in loaded]), nl=False)
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("space", "architectures", "constants", "input", "batch", "sizes", "source", "an architecture"):
-            table.add_column(title, justify="right" if title in ("architectures", "batch") else "left", overflow="fold")
-        for space in loaded:
-            size = "no list" if space.size is None else f"{space.size:,}" if space.size < 1e9 else f"{space.size:.1e}"
-            defaults = space.defaults
-            constants = ",".join(f"{weight:g}" for weight in defaults.weights)
-            sizes = " ".join(f"{name}={value}" for name, value in space.sizes.items())
-            batch = str(defaults.batch)
-            cells = (space.name, size, constants, defaults.input, batch, sizes, space.title, space.form)
-            table.add_row(*map(Text, cells))
-        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+        print_rows(_COLUMNS, [_row(space) for space in loaded], output_console())
     for reason in broken:
-        typer.echo(f"warning: {reason}", err=True)
+        say(f"warning: {reason}")
 
 
-def _record(space: object) -> dict[str, object]:
-    from epsinas_exporters.spaces import SearchSpace
+def _row(space: SearchSpace) -> Row:
+    size = "no list" if space.size is None else f"{space.size:,}" if space.size < 1e9 else f"{space.size:.1e}"
+    defaults = space.defaults
+    constants = ",".join(f"{weight:g}" for weight in defaults.weights)
+    sizes = " ".join(f"{name}={value}" for name, value in space.sizes.items())
+    return Row((space.name, size, constants, defaults.input, str(defaults.batch), sizes, space.title, space.form))
 
-    assert isinstance(space, SearchSpace)
+
+def _record(space: SearchSpace) -> dict[str, object]:
     defaults = space.defaults
     return {
         "name": space.name, "title": space.title, "size": space.size, "form": space.form,

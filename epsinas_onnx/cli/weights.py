@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from epsinas_onnx.cli.common import MemoryOption, TimeoutOption, isolated, parse_pairs, prepare_workers
-from epsinas_onnx.errors import UsageError
+from epsinas_onnx.cli.outputs import check_outputs, say_sizes
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 
@@ -18,7 +18,10 @@ def strip_command(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Rename everything, and drop producer, descriptions and metadata.")
     ] = False,
-    role: Annotated[list[str] | None, typer.Option(help="PATTERN=ROLE, as for score; written into the model.")] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score; written into the model."),
+    ] = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -30,12 +33,12 @@ def strip_command(
     prepare_workers()
     from epsinas_onnx.edit.strip import strip
 
-    _not_itself(path, output)
+    check_outputs([("--output", output)], models=[path])
     isolated(
         strip, path, limits=Limits(timeout, memory), doing="stripping", returns=False, output=output,
         anonymise=anonymise, roles=parse_pairs("--role", role or []),
     )  # fmt: skip
-    _sizes(path, output)
+    say_sizes(path, output)
 
 
 def fill_command(
@@ -43,7 +46,7 @@ def fill_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     init: Annotated[str, typer.Option(help="kaiming, xavier, normal or constant.")] = "kaiming",
     value: Annotated[float, typer.Option(help="What constant sets every weight to.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of what is drawn.")] = 0,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -53,20 +56,11 @@ def fill_command(
     """
     prepare_workers()
     from epsinas_onnx.edit.fill import fill
+    from epsinas_onnx.edit.save import data_path
 
-    _not_itself(path, output)
+    check_outputs([("--output", output), ("the data file of --output", data_path(output))], models=[path])
     isolated(
         fill, path, limits=Limits(timeout, memory), doing="filling", returns=False, init=init, value=value, seed=seed,
         output=output,
     )  # fmt: skip
-    _sizes(path, output)
-
-
-def _not_itself(path: str, output: Path) -> None:
-    if output.exists() and Path(path).exists() and output.samefile(path):
-        raise UsageError(f"{output} is the model itself; name another file with --output")
-
-
-def _sizes(path: str, output: Path) -> None:
-    before, after = Path(path).stat().st_size, output.stat().st_size
-    typer.echo(f"{output}: {after:,} bytes ({path}: {before:,} bytes)", err=True)
+    say_sizes(path, output)

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 import onnx
 
+from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.compare.align import Alignment, align
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import model_inputs
@@ -184,7 +185,7 @@ def _side(read: _Read, graph: CanonicalGraph, options: ScoreOptions, with_score:
     try:
         planned = plan(loaded, 1, options.whole_graph(), infer=True)
     except ModelError as error:
-        notes.append(str(error).removeprefix(f"{loaded.name}: "))
+        notes.append(without_subject(str(error), loaded.name))
     else:
         notes += planned.restored.notes()
         parameters = planned.decisions.parameters()
@@ -202,7 +203,7 @@ def _side(read: _Read, graph: CanonicalGraph, options: ScoreOptions, with_score:
     if scored is not None and scored.status is not Status.ERROR:
         notes = list(scored.warnings)
     notes += [] if counted is None else counted.notes()
-    reason = None if scored is None or scored.reason is None else scored.reason.removeprefix(f"{loaded.name}: ")
+    reason = None if scored is None or scored.reason is None else without_subject(scored.reason, loaded.name)
     return ComparedModel(
         loaded.name, producer, opset, inputs, outputs, len(graph.lines), operators, roles, facts, tuple(notes), reason
     )

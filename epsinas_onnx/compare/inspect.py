@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epsinas_onnx._util.text import sentence
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
@@ -17,8 +18,8 @@ from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_adds
 from epsinas_onnx.lump.lower import lump
 from epsinas_onnx.lump.step import Target
+from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Parts
-from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.options import score_options
 from epsinas_onnx.scoring.plan import ModelPlan, plan
@@ -195,7 +196,7 @@ def inspect(
             InspectedInput(spec.name, str(spec.dtype), spec.declared, spec.shape, spec.batch_axis, fed, asks.tokens)
         )
     uses = tuple(
-        InspectedUse(use.place, use.node.op_type, str(use.value.name), use.shape, str(use.role), use.rule)
+        InspectedUse(use.place, use.node.op_type, str(use.value.name), use.shape, str(use.role), sentence(use.rule))
         for use in decisions.uses
     )
     warnings = [f"custom operator {key} ({count} times): ONNX Runtime cannot run it" for key, count in custom.items()]
@@ -214,7 +215,7 @@ def inspect(
     warnings += [f"the role pattern {pattern!r} matches nothing" for pattern in decisions.unused_patterns]
     return Inspection(
         loaded.name, producer, opset, loaded.nodes, decisions.parameters(), tuple(described), planned.outputs, uses,
-        tuple(warnings), None if custom else _lumping(planned, inputs), counted.known,
+        tuple(map(sentence, warnings)), None if custom else _lumping(planned, inputs), counted.known,
     )  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def _lumping(planned: ModelPlan, inputs: str) -> Lumping | None:
             whole, classes = (None, None) if found.parts is None else (found.shape, found.counts)
             values.append(LumpedValue(str(node.name), node.op_type, str(output.name), whole, classes))
     without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
-    cut_off = None if lowered.cut_off is None else lowered.cut_off.why
+    cut_off = None if lowered.cut_off is None else sentence(lowered.cut_off.why)
     before, after = minibatch_multiply_adds(planned.model, lowered), lowered.multiply_adds()
     return Lumping(tuple(values), (before.total, after.total), without, cut_off)
 

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from epsinas_onnx.edit.save import write_model
+from epsinas_onnx.edit.save import write_model, write_with_data
 from epsinas_onnx.edit.strip import StoredConstant, stored_constant
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.analysis.learned import Learned, learned_tensors
@@ -25,6 +24,7 @@ from epsinas_onnx.graph.operators import Part
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE
+from epsinas_onnx.scoring.options import check_seed
 
 Array = npt.NDArray[Any]
 LARGEST = 1_900_000_000
@@ -74,9 +74,9 @@ def fill(
         The model with its weights.
 
     Raises:
-        UsageError: the initialisation is unknown.
-        ModelError: the model cannot be read, the file not be written, or the weights are too many for a model without
-            a file.
+        UsageError: the initialisation is unknown, or the seed negative.
+        ModelError: the model cannot be read, or the weights are too many for a model without a file.
+        OutputError: the file cannot be written.
 
     Source:
         He et al. (2015), Glorot and Bengio (2010).
@@ -88,6 +88,7 @@ def fill(
     """
     if init not in set(Initialisation):
         raise UsageError(f"there is no initialisation {init!r}; choose one of {', '.join(Initialisation)}")
+    check_seed(seed)
     loaded = load_model(model)
     proto = without_storing_functions(load_proto(model, loaded.name), loaded.name)
     infer_shapes(loaded.model)
@@ -99,7 +100,7 @@ def fill(
     if draw.bytes > LARGEST:
         if output is None:
             raise ModelError(f"{loaded.name}: {draw.bytes:,} bytes of weights need a file: name one with output")
-        _write_beside(proto, Path(output))
+        write_with_data(proto, output)
     else:
         write_model(proto, output)
     return proto
@@ -243,12 +244,3 @@ def _ints(tensor: onnx.TensorProto) -> tuple[int, ...]:
     if len(tensor.dims) != 1 or tensor.data_location == TensorProto.EXTERNAL:
         return ()
     return tuple(int(entry) for entry in numpy_helper.to_array(tensor))
-
-
-def _write_beside(proto: onnx.ModelProto, output: Path) -> None:
-    data = f"{output.name}.data"
-    output.with_name(data).unlink(missing_ok=True)  # onnx appends to a file that is there
-    try:
-        onnx.save_model(proto, str(output), save_as_external_data=True, location=data)
-    except OSError as error:
-        raise ModelError(f"{output}: cannot be written: {error.strerror or error}") from None

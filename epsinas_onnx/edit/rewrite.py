@@ -60,7 +60,8 @@ def rewrite(
         A standard ONNX model.
 
     Raises:
-        ModelError: the model cannot be read or rewritten, or the file not written.
+        ModelError: the model cannot be read or rewritten.
+        OutputError: the file cannot be written.
         UsageError: float32 cannot hold the weight, or another argument is wrong.
 
     Examples:

@@ -74,8 +74,9 @@ def strip(
 
     Raises:
         UsageError: a role does not exist.
-        ModelError: the model cannot be read; it stores tensors at an operator that nobody judged, and no role says
-            whether they are weights; or the file cannot be written.
+        ModelError: the model cannot be read; or it stores tensors at an operator that nobody judged, and no role says
+            whether they are weights.
+        OutputError: the file cannot be written.
 
     Examples:
         >>> light = strip("models/mlp.onnx", anonymise=True)

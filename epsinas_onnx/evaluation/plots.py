@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.ranking import FloatArray
+from epsinas_onnx.output.files import write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,23 +50,29 @@ def plot(path: Path, data: PlotData) -> None:
 
     Architectures without a score are shown as a histogram of their accuracies beside the points.
 
-    Raises UsageError for another ending, where the library is missing, and where the file cannot be written.
+    Raises UsageError for another ending and where the library is missing, OutputError where the file cannot be written.
     """
+    check_ending(path)
     ending = path.suffix.lower()
-    if ending not in (*STATIC, ".html"):
-        raise UsageError(f"{path}: a plot is a {', '.join(STATIC)} or .html file")
     try:
         if ending == ".html":
-            path.write_text(_interactive(data), encoding="utf-8")
+            drawn: str | bytes = _interactive(data)
         else:
             import matplotlib as mpl
 
+            picture = io.BytesIO()
             with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
-                _static(data).savefig(path, dpi=200, metadata=_METADATA[ending])
+                _static(data).savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
+            drawn = picture.getvalue()
     except ImportError as error:
-        raise UsageError(f"plots need {error.name}; run 'pip install \"epsinas-onnx[plots]\"'") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
+    write_output(path, drawn)
+
+
+def check_ending(path: Path) -> None:
+    """Raise UsageError for a file whose ending says no format of a picture."""
+    if path.suffix.lower() not in (*STATIC, ".html"):
+        raise UsageError(f"{path}: a plot is a {', '.join(STATIC)} or .html file")
 
 
 # Dates in the files would make equal pictures differ.

@@ -7,13 +7,16 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from epsinas_onnx.evaluation.outcome import Outcome
 from epsinas_onnx.evaluation.ranking import BEST, Estimate
+from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
+from epsinas_onnx.report.markup import code_cell, plain
 
 _PLACES = {"best": "{:.0f}", "top_share": "{:.0%}"}
+
+_GIVES = {"statistic": Give.LINES, "score": Give.MIDDLE, "architecture": Give.WHOLE}
+"""What columns of text do on a narrow terminal; the others hold numbers."""
 
 Rows = list[list[str]]
 
@@ -36,30 +39,30 @@ def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
 
 def to_markdown(outcome: Outcome, top: int = 0) -> str:
     """Return the evaluation as Markdown tables with a line of coverage."""
-    parts = [f"{_headline(outcome)}\n\n{outcome.coverage()}", _markdown(*_statistics(outcome))]
+    parts = [f"{plain(_headline(outcome))}\n\n{plain(outcome.coverage())}", _markdown(*_statistics(outcome))]
     if outcome.paper is not None:
-        parts.append(f"Paper: {outcome.paper.remark}.")
+        parts.append(f"Paper: {plain(outcome.paper.remark)}.")
     if outcome.comparison is not None:
         parts += [_common(outcome), _markdown(*_proxies(outcome))]
     if top:
-        parts.append(_markdown(*_best(outcome, top, code=True)))
+        parts.append(_markdown(*_best(outcome, top)))
     return "\n\n".join(parts)
 
 
 def print_outcome(outcome: Outcome, top: int, console: Console) -> None:
     """Print the evaluation as tables."""
-    console.print(Text(_headline(outcome)))
-    console.print(Text(f"coverage: {outcome.coverage()}"))
-    console.print()
+    put_sentence(_headline(outcome), console)
+    put_sentence(f"coverage: {outcome.coverage()}", console)
+    put("", console)
     _print(*_statistics(outcome), console)
     if outcome.paper is not None:
-        console.print(Text(f"paper: {outcome.paper.remark}"))
+        put_sentence(f"paper: {outcome.paper.remark}", console)
     if outcome.comparison is not None:
-        console.print()
-        console.print(Text(_common(outcome)))
+        put("", console)
+        put_sentence(_common(outcome), console)
         _print(*_proxies(outcome), console)
     if top:
-        console.print()
+        put("", console)
         _print(*_best(outcome, top), console)
 
 
@@ -115,12 +118,11 @@ def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:
     return ["score", "scored alone", "Spearman", "Kendall", "top tenth", f"{best} best", "z", "p"], rows
 
 
-def _best(outcome: Outcome, top: int, code: bool = False) -> tuple[list[str], Rows]:
+def _best(outcome: Outcome, top: int) -> tuple[list[str], Rows]:
     rows = []
     for rank, found in enumerate(outcome.best(top), start=1):
-        arch = f"`{found.arch}`" if code else found.arch
         parameters = "" if found.parameters is None else f"{found.parameters:,}"
-        rows.append([str(rank), arch, f"{found.score:.6f}", f"{found.accuracy:g}", parameters])
+        rows.append([str(rank), found.arch, f"{found.score:.6f}", f"{found.accuracy:g}", parameters])
     return ["#", "architecture", "score", outcome.column, "parameters"], rows
 
 
@@ -139,22 +141,17 @@ def _paper(name: str, value: float | None) -> str:
 
 
 def _markdown(titles: list[str], rows: Rows) -> str:
-    aligned = [":-" if _is_text(title) else "-:" for title in titles]
-    lines = [titles, aligned, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    aligned = [":-" if title in _GIVES else "-:" for title in titles]
+    cells = [
+        [code_cell(c) if t == "architecture" else plain(c) for t, c in zip(titles, row, strict=True)] for row in rows
+    ]
+    lines = [list(map(plain, titles)), aligned, *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _print(titles: list[str], rows: Rows, console: Console) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, justify="left" if _is_text(title) else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _is_text(title: str) -> bool:
-    return title in ("statistic", "score", "architecture")
+    columns = [Column(title, _GIVES.get(title, Give.NOTHING), right=title not in _GIVES) for title in titles]
+    print_rows(columns, [Row(row) for row in rows], console)
 
 
 def _plain(value: Any) -> Any:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from epsinas_onnx.errors import UsageError
-from epsinas_onnx.evaluation.table import FloatArray, Table
+from epsinas_onnx._util.bounded import TooMuch, read_at_most
+from epsinas_onnx._util.memory import readable
+from epsinas_onnx._util.names import unescaped
+from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.evaluation.table import MOST_TEXT, FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
+from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report.records import to_json_line
 from epsinas_onnx.scoring.result import Status
 
@@ -97,17 +102,20 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
     Raises UsageError when the file is missing or holds no such records.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            text = read_at_most(stream, MOST_TEXT).decode("utf-8")
         if path.suffix == ".csv":
-            records: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-        elif path.suffix == ".json":
-            records = json.loads(text)
-        else:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return {str(record["model"]): record for record in records}
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            return {unescaped(row["model"]): row for row in rows}
+        if path.suffix == ".json":
+            return {str(record["model"]): record for record in json.loads(text)}
+        *lines, rest = text.split("\n")  # a rest without an end is a line that is being written, or was cut off
+        return {name: record for name, record, _ in _records(lines if lines and not _is_json(rest) else [*lines, rest])}
+    except TooMuch:
+        raise UsageError(f"{path}: holds more than {readable(MOST_TEXT)}, which is the most that is read") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: holds no results of score or evaluate ({error})") from None
 
 
@@ -117,33 +125,57 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
     ended in an error is tried again. options: keyword arguments of `score_many`; the others come as they are done.
 
-    Raises UsageError when the file holds results of other settings, and when it cannot be written.
+    Raises UsageError when another run is writing the file, or it holds results of other settings, and OutputError when
+    it cannot be written.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
-    done = {} if path is None or not path.exists() else _resumed(path, options)
-    missing = []
-    for network in networks:
-        if network.name in done:
-            yield done[network.name]
-        else:
-            missing.append(network)
     if path is None:
-        yield from (score.to_dict() for _, score in score_as_done(missing, **options))
+        yield from (score.to_dict() for _, score in score_as_done(networks, **options))
         return
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            for _, score in score_as_done(missing, **options):
-                file.write(to_json_line(score))
-                file.flush()
+    with LineFile(path, goes_on=True) as file:
+        done = _resumed(file, path, {network.name for network in networks}, options)
+        yield from (done[network.name] for network in networks if network.name in done)
+        missing = [network for network in networks if network.name not in done]
+        for _, score in score_as_done(missing, **options):
+            try:
+                file.append(to_json_line(score))
+            except OutputError:
                 yield score.to_dict()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+                raise
+            yield score.to_dict()
 
 
-def _resumed(path: Path, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    _drop_cut_line(path)
-    records = read_records(path)
+def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a file holds, and leave in it a line for each model and no error of what is tried again."""
+    try:
+        found = {name: (record, line) for name, record, line in _records(file.lines())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: holds no results of score or evaluate ({error})") from None
+    done = {name: record for name, (record, _) in found.items() if record.get("status") != Status.ERROR}
+    _check_settings(done, path, options)
+    file.keep(line for name, (_, line) in found.items() if name in done or name not in names)
+    return done
+
+
+def _records(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield the model, the record and the line of each line that holds one."""
+    for line in lines:
+        if line.strip():
+            record = json.loads(line)
+            yield str(record["model"]), record, line
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_settings(records: Mapping[str, Mapping[str, Any]], path: Path, options: Mapping[str, Any]) -> None:
+    """Raise UsageError where records were computed with other settings."""
     wanted: dict[str, Any] = {"weights": [float(weight) for weight in options["weights"]], "seed": options["seed"]}
     if options["inputs"] != "auto":
         wanted["input"] = input_text(options["inputs"])
@@ -151,20 +183,11 @@ def _resumed(path: Path, options: Mapping[str, Any]) -> dict[str, dict[str, Any]
         wanted["batch"] = options["batch"]
     for name, record in records.items():
         for key, value in wanted.items():
-            if record.get("status") != Status.ERROR and record.get(key) != value:
+            if record.get(key) != value:
                 raise UsageError(
                     f"{path}: holds results of other settings ({key} {record.get(key)}, not {value}, for {name[:80]}); "
                     f"name another file, or remove this one"
                 )
-    return {name: record for name, record in records.items() if record.get("status") != Status.ERROR}
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Remove a last line without an end, which a run leaves that was killed while it wrote."""
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
 
 
 def _number(record: Mapping[str, Any] | None, key: str) -> float:

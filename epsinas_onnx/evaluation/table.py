@@ -15,9 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from epsinas_onnx._util.bounded import TooMuch, read_at_most
+from epsinas_onnx._util.memory import readable
 from epsinas_onnx.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
+
+MOST_TEXT = 2**29
+"""Bytes of the longest table or list of results that is read: all of NAS-Bench-101 takes half of it."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,12 @@ def _table(name: str, columns: Sequence[str], rows: Sequence[Mapping[Any, Any]])
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return read_at_most(stream, MOST_TEXT).decode("utf-8-sig")
+    except TooMuch:
+        raise UsageError(
+            f"{path}: holds more than {readable(MOST_TEXT)} of text, which is the most that is read"
+        ) from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

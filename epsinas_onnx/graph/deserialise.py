@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,13 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, numpy_helper
 
-from epsinas_onnx.errors import ModelError, UnsupportedError
+from epsinas_onnx._util.memory import readable
+from epsinas_onnx.errors import ModelError, OutOfMemory, UnsupportedError
+from epsinas_onnx.graph.output_sizes import LARGEST
 from epsinas_onnx.graph.traversal import WITH_BODIES, all_graphs, proto_bodies
 
-_PLACEHOLDER = "epsinas.sparse:"
+_PLACEHOLDER = f"epsinas.sparse.{secrets.token_hex(16)}:"
+"""Nobody who writes a file can know it, so that no file can name what stands for another tensor."""
 
 
 def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
@@ -135,6 +139,12 @@ def dense(sparse: onnx.SparseTensorProto, check_only: bool = False) -> npt.NDArr
         raise ValueError("indices do not fit")
     if check_only:
         return values[:0]
+    size = math.prod(shape) * values.dtype.itemsize
+    if size > LARGEST:
+        raise OutOfMemory(
+            f"the sparse tensor {sparse.values.name!r} is {readable(size)} when it is dense, and {readable(LARGEST)} "
+            f"is the most that is computed; give it a role with --role"
+        )
     array = np.zeros(math.prod(shape), values.dtype)
     array[indices] = values
     return array.reshape(shape)

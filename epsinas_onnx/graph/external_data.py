@@ -22,9 +22,16 @@ def read_kept_data(model: ir.Model, name: str) -> None:
     kept = [value for graph in model.graphs() for value in graph.initializers.values()]
     external = sum(v.const_value.nbytes for v in kept if isinstance(v.const_value, ir.ExternalTensor))
     if external > available_bytes():
-        raise _too_large(max(kept, key=lambda v: 0 if v.const_value is None else v.const_value.nbytes), external, name)
+        largest = max(kept, key=lambda v: 0 if v.const_value is None else v.const_value.nbytes)
+        raise _too_large(largest.name, external, name)
     for value in kept:
         value.const_value = kept_tensor(value, name)
+    for node in (node for graph in model.graphs() for node in graph if node.op_type == "Constant"):
+        for key, attribute in list(node.attributes.items()):
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                tensor = read_constant(attribute.value, node.outputs[0].name, name)
+                if tensor is not attribute.value:
+                    node.attributes[key] = ir.AttrTensor(key, tensor)
 
 
 def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
@@ -45,21 +52,27 @@ def kept_tensor(value: ir.Value, name: str) -> ir.TensorProtocol:
             f"{name}: tensor {value.name!r} stands for packed weights, whose values are not read, and it was told to "
             f"stay constant; give it another role, or score the float model"
         )
+    return read_constant(tensor, value.name, name)
+
+
+def read_constant(tensor: ir.TensorProtocol, called: str | None, name: str) -> ir.TensorProtocol:
+    """Return a stored tensor with its data in memory, which is found to fill its shape.
+
+    Raises OutOfMemory when it is more than there is, ModelError when it is missing or cut off.
+    """
     if isinstance(tensor, ir.ExternalTensor):
-        if tensor.nbytes > available_bytes():
-            raise _too_large(value, tensor.nbytes, name)
-        return _read_external(tensor, value, name)
+        return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
     if not isinstance(tensor, ir.LazyTensor) and _entries(tensor) != tensor.size:
         raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant and is declared as {list(tensor.shape)}, and its data "
+            f"{name}: tensor {called!r} stays constant and is declared as {list(tensor.shape)}, and its data "
             f"does not fill that shape; export the model again, or give the tensor a role with --role"
         )
     return tensor
 
 
-def _too_large(value: ir.Value, size: int, name: str) -> OutOfMemory:
+def _too_large(called: str | None, size: int, name: str) -> OutOfMemory:
     return OutOfMemory(
-        f"{name}: tensor {value.name!r} and others that stay constant hold {readable(size)}, which is more than there "
+        f"{name}: tensor {called!r} and others that stay constant hold {readable(size)}, which is more than there "
         f"is memory; give them a role with --role"
     )
 
@@ -75,19 +88,3 @@ def _entries(tensor: ir.TensorProtocol) -> int:
         return int(tensor.numpy().size)
     except Exception:  # NumPy and onnx-ir raise what they like for bytes that do not fit
         return -1
-
-
-def _read_external(tensor: ir.ExternalTensor, value: ir.Value, name: str) -> ir.TensorProtocol:
-    location = str(tensor.location)
-    if not str(tensor.base_dir):
-        raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be found without the "
-            f"model's folder; give the model as a path"
-        )
-    try:
-        return ir.tensor(np.array(tensor.numpy()), name=tensor.name)
-    except Exception as error:
-        raise ModelError(
-            f"{name}: tensor {value.name!r} stays constant, and its data file {location!r} cannot be read "
-            f"({type(error).__name__}); put the file beside the model, or give the tensor a role with --role"
-        ) from error

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.graph.inlined_size import check_inlined_size
 from epsinas_onnx.graph.operators import is_packed
 from epsinas_onnx.graph.passes.dequantise import dequantise
 from epsinas_onnx.graph.passes.float_rewriter import Dequantised
@@ -28,7 +29,9 @@ from epsinas_onnx.graph.passes.fold_shapes import fold_shapes
 from epsinas_onnx.graph.passes.lift_invariants import free_invariants
 from epsinas_onnx.graph.passes.upgrade_opset import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.passes.weight_inputs import Supplied, store_supplied
-from epsinas_onnx.graph.traversal import all_graphs, proto_bodies
+from epsinas_onnx.graph.references import bind_data_files, bind_own_data_files, check_references, read_model_file
+from epsinas_onnx.graph.traversal import all_graphs, node_bodies, proto_bodies
+from epsinas_onnx.graph.validate import check_soundness
 
 
 @runtime_checkable
@@ -81,11 +84,12 @@ def load_proto(source: ModelSource, name: str) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        return copy
+        return _checked(copy, None, name)
     if isinstance(source, bytes):
-        return _parse(source, name)
+        return _checked(_parse(source, name), None, name)
     if isinstance(source, (str, os.PathLike)):
-        return _parse(_read(Path(source)), name)
+        path = Path(source)
+        return _checked(_parse(read_model_file(path), name), path.parent, name)
     return ir.to_proto(_built(source) if isinstance(source, Buildable) else source)
 
 
@@ -136,25 +140,16 @@ def load_model(
     UsageError when `source` is none of the accepted kinds.
     """
     name = source_name(source)
-    if isinstance(source, ir.Model):
-        model = source.clone()
-        for tensor in _external_tensors(model):
-            _check_external_path(tensor, Path(tensor.base_dir), name)
-    elif isinstance(source, onnx.ModelProto):
-        model = _from_proto(source, name)
-    elif isinstance(source, Buildable):
-        model = _built(source)
-    elif isinstance(source, bytes):
-        model = _from_proto(_parse(source, name), name)
-    elif isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        model = _from_proto(proto or _parse(_read(path), name), name)
-        external = list(_external_tensors(model))
-        if external:
-            ir.external_data.set_base_dir(model.graph, path.parent)
-            for tensor in external:
-                _check_external_path(tensor, path.parent, name)
-            _read_sizes(model)
+    if isinstance(source, (ir.Model, Buildable)):
+        model = source.clone() if isinstance(source, ir.Model) else _built(source)
+        bind_own_data_files(model, name)
+    elif isinstance(source, (onnx.ModelProto, bytes, str, os.PathLike)):
+        folder = Path(source).parent if isinstance(source, (str, os.PathLike)) else None
+        if isinstance(source, onnx.ModelProto):
+            proto = _checked(source, None, name)
+        model = _from_proto(proto or load_proto(source, name), name)
+        bind_data_files(model, folder, name)
+        _read_sizes(model)
     else:
         raise UsageError(
             f"a model is a path, bytes, an onnx.ModelProto, an onnx_ir.Model, or an object with a name and a build() "
@@ -200,20 +195,6 @@ def _built(source: Buildable) -> ir.Model:
         raise ModelError(str(error)) from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise ModelError(f"{path}: is a folder; name the ONNX files in it") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not data:
-        raise ModelError(f"{path}: the file is empty; export the model again")
-    return data
-
-
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
@@ -225,9 +206,15 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
+def _checked(proto: onnx.ModelProto, folder: Path | None, name: str) -> onnx.ModelProto:
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{name}: holds no ONNX graph; it is another kind of file, or was cut off")
+    check_soundness(proto, name)
+    check_references(proto, folder, name)
+    return proto
+
+
+def _from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
     opset = declared_opset(proto)
     if opset is not None and opset < OLDEST_OPSET:
         proto = lifted(proto) or proto
@@ -251,20 +238,10 @@ def _check_opset(model: ir.Model, name: str) -> None:
         )
 
 
-def _check_external_path(tensor: ir.ExternalTensor, folder: Path, name: str) -> None:
-    root = folder.resolve()
-    location = Path(os.fspath(tensor.location))
-    if location.is_absolute() or not (root / location).resolve().is_relative_to(root):
-        raise ModelError(
-            f"{name}: tensor {tensor.name!r} keeps its data in {str(location)!r}, which is outside the model's folder; "
-            f"this is refused, so move the data file beside the model"
-        )
-
-
 def _read_sizes(model: ir.Model) -> None:
-    """Read what shapes follow from where it lies in external files: short lists of integers, and scales of a Resize.
+    """Read what shapes follow from where it lies in data files: short lists of integers, and scales of a Resize.
 
-    One that is missing is missed where it is used.
+    One that cannot be read is missed where it is used.
     """
     for graph in all_graphs(model.graph):
         for value in graph.initializers.values():
@@ -273,24 +250,12 @@ def _read_sizes(model: ir.Model) -> None:
                 continue
             longest = _LONGEST_LIST if tensor.dtype in _WHOLE else _MOST_AXES
             if tensor.size <= longest and (tensor.dtype in _WHOLE or tensor.dtype in FLOATS):
-                with contextlib.suppress(OSError, ValueError, TypeError):
+                with contextlib.suppress(ModelError):
                     value.const_value = ir.tensor(np.array(tensor.numpy()), name=tensor.name)
 
 
-def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    for graph in all_graphs(model.graph):
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.is_ref():
-                    continue
-                held = attribute.value if attribute.type == ir.AttributeType.TENSORS else (attribute.value,)
-                yield from (tensor for tensor in held if isinstance(tensor, ir.ExternalTensor))
-
-
 def _inline(model: ir.Model, name: str) -> ir.Model:
+    check_inlined_size(model, name)
     try:
         return InlinePass()(model).model
     except Exception as error:
@@ -298,12 +263,9 @@ def _inline(model: ir.Model, name: str) -> ir.Model:
 
 
 def _check_values(model: ir.Model, name: str) -> None:
-    """Raise ModelError for the first value that nothing makes, or whose name is no text."""
+    """Raise ModelError for the first value that nothing makes, or that is made of itself; bring nodes into order."""
     for graph in all_graphs(model.graph):
         for node in graph:
-            for value in (*node.inputs, *node.outputs):
-                if value is not None and not isinstance(value.name, str | None):
-                    raise ModelError(f"{name}: a value of node {node.name!r} has a name that is no UTF-8 text")
             for slot, value in enumerate(node.inputs):
                 if value is not None and _made_by_nobody(value):
                     raise ModelError(
@@ -313,6 +275,28 @@ def _check_values(model: ir.Model, name: str) -> None:
         for value in graph.outputs:
             if _made_by_nobody(value):
                 raise ModelError(f"{name}: nothing makes the output {value.name!r}; export the model again")
+    if not _in_order(model.graph, set()):
+        try:
+            model.graph.sort()
+        except ValueError:
+            raise ModelError(
+                f"{name}: its nodes go in a circle, each computed from the next; export the model again"
+            ) from None
+
+
+def _in_order(graph: ir.Graph, made: set[ir.Node]) -> bool:
+    """Whether every node comes behind those that it reads, in bodies too; made: nodes that are known to."""
+    for node in graph:
+        if any(value is not None and value.producer() not in made for value in node.inputs if _is_computed(value)):
+            return False
+        if not all(_in_order(body, made) for body in node_bodies(node)):
+            return False
+        made.add(node)
+    return all(value.producer() in made for value in graph.outputs if _is_computed(value))
+
+
+def _is_computed(value: ir.Value | None) -> bool:
+    return value is not None and value.producer() is not None
 
 
 def _made_by_nobody(value: ir.Value) -> bool:

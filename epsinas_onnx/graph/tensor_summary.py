@@ -83,8 +83,8 @@ def stored_shape(value: ir.Value | None) -> list[int] | None:
         return None
     node = value.producer()
     if node is not None and node.op_type == "ConstantOfShape" and node.domain == "" and node.inputs[0] is not None:
-        sizes = ir.convenience.get_const_tensor(node.inputs[0])
-        return None if sizes is None else [int(size) for size in sizes.numpy()]
+        sizes = _list(node.inputs[0])
+        return None if sizes is None else list(sizes)
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
 
@@ -135,11 +135,9 @@ def _sizes(shape: Any) -> tuple[int, ...] | None:
     return tuple(int(dim) for dim in shape)
 
 
-def read(tensor: ir.TensorProtocol) -> npt.NDArray[Any] | None:
-    """Return the entries of a small tensor; None for a large one, and where they are missing or cut off."""
-    if tensor.size > _MOST_READ:
-        return None
-    if isinstance(tensor, ir.ExternalTensor) and not str(tensor.base_dir):  # it would be looked for anywhere
+def read(tensor: ir.TensorProtocol, most: int = _MOST_READ) -> npt.NDArray[Any] | None:
+    """Return up to `most` entries of a tensor; None where it has more, and where they are missing or cut off."""
+    if tensor.size > most:
         return None
     try:
         array = np.array(tensor.numpy())

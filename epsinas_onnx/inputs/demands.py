@@ -11,10 +11,13 @@ import onnx_ir as ir
 from epsinas_onnx.graph.analysis.caches import Cache, Decoding, decoding
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import model_inputs
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import body_outputs, node_bodies
 from epsinas_onnx.inputs.operands import Demand, asked
 from epsinas_onnx.inputs.vocabulary import token_bound
 
+_LARGEST = 2**24
+"""Entries of the largest tensor that is read to find by how much it moves others."""
 _MOVES = frozenset(
     {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Split"}
 )
@@ -97,7 +100,7 @@ def _reached(node: ir.Node, slot: int) -> Iterator[tuple[ir.Value, _Way]]:
 
 def _stored(value: ir.Value | None) -> np.ndarray | None:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None or not tensor.size or tensor.dtype.is_floating_point() else tensor.numpy()
+    return None if tensor is None or not tensor.size or tensor.dtype.is_floating_point() else read(tensor, _LARGEST)
 
 
 def _before(asks: Demand, way: _Way) -> Demand:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import ShapeError, UsageError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import dims_text, fits
+from epsinas_onnx.inputs.arrays import array_names, read_arrays
 
 Array = npt.NDArray[Any]
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+_NO_NUMBERS = frozenset("OSUMmc")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MOST_PIXELS = 2**27
+"""Pixels of the largest image that is decoded: a few kilobytes may say that they are gigabytes."""
 
 
 def read_given(given: object) -> dict[str, Array] | Path:
@@ -30,12 +38,16 @@ def read_given(given: object) -> dict[str, Array] | Path:
         path = Path(given)
         if path.is_dir():
             return path
-        arrays = _load(path)
+        arrays = read_arrays(path)
     else:
         arrays = {"": _array(given)}
     if not arrays:
         raise UsageError("the given input holds no arrays")
     for name, array in arrays.items():
+        if array.dtype.kind in _NO_NUMBERS or array.dtype.fields:
+            raise UsageError(
+                f"the given input{f' {name!r}' if name else ''} holds {array.dtype}, and only numbers can be fed"
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise UsageError(
@@ -50,17 +62,13 @@ def given_names(given: object) -> frozenset[str]:
     if isinstance(given, Mapping):
         return frozenset(map(str, given))
     if isinstance(given, (str, os.PathLike)) and Path(given).suffix == ".npz":
-        try:
-            with np.load(given, allow_pickle=False) as loaded:
-                return frozenset(loaded.files)
-        except (OSError, ValueError, EOFError):
-            return frozenset()
+        return array_names(Path(given))
     return frozenset()
 
 
 def _array(value: object) -> Array:
     if isinstance(value, (str, os.PathLike)):
-        arrays = _load(Path(value))
+        arrays = read_arrays(Path(value))
         if len(arrays) != 1:
             raise UsageError(f"the file {os.fspath(value)} holds {len(arrays)} arrays, and one input takes one")
         return next(iter(arrays.values()))
@@ -71,19 +79,6 @@ def _array(value: object) -> Array:
     if array.dtype == object:
         raise UsageError("a given input is no rectangular array of numbers")
     return array
-
-
-def _load(path: Path) -> dict[str, Array]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"the input {str(path)!r} is neither a known kind of input nor a file that exists") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"the input file {path} is no .npy or .npz file of plain arrays ({error})") from None
-    if isinstance(loaded, np.ndarray):
-        return {"": loaded}
-    with loaded:
-        return {key: loaded[key] for key in loaded.files}
 
 
 def fit(arrays: Mapping[str, Array], specs: Sequence[InputSpec], name: str) -> dict[str, Array]:
@@ -115,12 +110,30 @@ def fit(arrays: Mapping[str, Array], specs: Sequence[InputSpec], name: str) -> d
     return fitted
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files below `folder`, in the order of their names; raises UsageError when there are none."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+def image_files(folder: Path, most: int) -> list[Path]:
+    """Return the first `most` image files below `folder`, in the order of their names.
+
+    Raises UsageError when there are none, or a folder cannot be read.
+    """
+    try:
+        files = heapq.nsmallest(most, images_below(folder))
+    except OSError as error:
+        raise UsageError(f"the folder {error.filename or folder} cannot be read: {error.strerror or error}") from None
     if not files:
         raise UsageError(f"the folder {folder} holds no images ({', '.join(sorted(IMAGE_ENDINGS))})")
     return files
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yield image files one by one, since a folder may hold millions."""
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                elif Path(entry.name).suffix.lower() in IMAGE_ENDINGS and entry.is_file():
+                    yield Path(entry.path)
 
 
 def read_images(folder: Path, spec: InputSpec, batch: int, name: str) -> Array:
@@ -130,27 +143,37 @@ def read_images(folder: Path, spec: InputSpec, batch: int, name: str) -> Array:
     Raises ShapeError when the input takes no images, UsageError when there are none or Pillow is missing.
     """
     layout = spec.layout
-    if layout is None:
+    channels = spec.shape[1 if layout == "NCHW" else 3] if layout else 0
+    mode = _MODES.get(channels)
+    if mode is None:
         raise ShapeError(f"{name}: images were given, and input {spec.name!r} takes {list(spec.shape)}, not images")
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UsageError("reading images needs Pillow; run 'pip install \"epsinas-onnx[images]\"'") from error
-    files = image_files(folder)[:batch]
     channels_first = layout == "NCHW"
     height, width = spec.shape[2:] if channels_first else spec.shape[1:3]
-    channels = spec.shape[1] if channels_first else spec.shape[3]
-    rows = []
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-                rows.append(np.asarray(image.convert(mode).resize((width, height))).reshape(height, width, channels))
-        except OSError as error:
-            raise UsageError(f"the image {path} cannot be read ({error})") from None
-    images = np.stack(rows)
+    rows = [_read_image(path, mode, (width, height)) for path in image_files(folder, batch)]
+    images = np.stack(rows).reshape(len(rows), height, width, channels)
     if spec.dtype.is_floating_point():
         images = images.astype(np.float32) / 255
     if channels_first:
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images.astype(spec.dtype.numpy()))
+
+
+def _read_image(path: Path, mode: str, size: tuple[int, int]) -> Array:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UsageError(f"reading images needs Pillow; run '{pip_install('images')}'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # has a limit of its own, which is lower
+            with Image.open(path) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise UsageError(
+                        f"the image {path} has {image.width} x {image.height} pixels, and {_MOST_PIXELS:,} is the most "
+                        f"that is read"
+                    )
+                return np.asarray(image.convert(mode).resize(size))
+    except UsageError:
+        raise
+    except Exception as error:  # Pillow raises what it likes for damaged files
+        raise UsageError(f"the image {path} cannot be read ({' '.join(str(error).split())})") from None

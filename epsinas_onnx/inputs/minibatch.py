@@ -44,7 +44,7 @@ class Minibatch:
     def size(self, specs: Sequence[InputSpec], wanted: int) -> int:
         """Return how many samples there are: those given, or else as many as wanted."""
         if isinstance(self._given, Path):
-            return _at_least_two(min(wanted, len(image_files(self._given))))
+            return _at_least_two(len(image_files(self._given, wanted)))
         if not isinstance(self._given, dict):
             return wanted
         arrays = fit(self._given, specs, self._name)

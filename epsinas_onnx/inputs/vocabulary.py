@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.shapes import known_shape
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import node_bodies
 
 _PASSES_ON = frozenset(
@@ -49,7 +50,8 @@ def _selects(node: ir.Node) -> bool:
 def _bound(node: ir.Node, slot: int) -> int | None:
     if node.op_type == "OneHot" and slot == 0:
         depth = None if node.inputs[1] is None else ir.convenience.get_const_tensor(node.inputs[1])
-        return None if depth is None else int(depth.numpy().reshape(-1)[0])
+        number = None if depth is None or depth.size != 1 else read(depth)
+        return None if number is None else int(number.reshape(-1)[0])
     table_slot, index_slot = _TABLE_SLOT.get(node.op_type, (0, -1))
     table = node.inputs[table_slot] if slot == index_slot else None
     shape = None if table is None else known_shape(table)

@@ -91,7 +91,7 @@ class _Viewer:
         tensor = ir.convenience.get_const_tensor(value)
         if tensor is None or tensor.size > _SMALL or tensor.dtype == ir.DataType.STRING:
             return None
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(ModelError, ValueError, TypeError):  # it may be a weight, whose file need not be there
             return np.asarray(tensor.numpy())
         return None
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx.lump.unlumpable import TooDeep
 from epsinas_onnx.lump.value import Array, Dims, Tensor
 
 _FOLDED_SIZE = 2**20
 """Stored tensors are laid out anew while the graph is built up to this many entries."""
+_DEEPEST = 8
+"""Bodies inside of bodies that are lowered: a body is lowered twice for each time that the one around it is."""
 
 
 @dataclass(eq=False, slots=True)
@@ -170,6 +173,8 @@ class LoweredGraph:
 
     def open(self) -> Body:
         """Begin a body: what is appended until `close` belongs to it."""
+        if len(self._scopes) > _DEEPEST:
+            raise TooDeep
         self._scopes.append(Body())
         return self._scopes[-1]
 

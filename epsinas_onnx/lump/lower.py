@@ -20,8 +20,9 @@ from epsinas_onnx.lump.cost import multiply_adds, peak_bytes
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Integers, Partition
 from epsinas_onnx.lump.step import SeparateRuns, Target
+from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Cause, Lumped, Parts
-from epsinas_onnx.lump.walk import Unlumpable, Walker
+from epsinas_onnx.lump.walk import Walker
 from epsinas_onnx.lump.write import write_model
 from epsinas_onnx.multiply_adds.total import MultiplyAdds
 

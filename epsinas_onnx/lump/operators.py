@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,19 @@ import onnx_ir as ir
 
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Integers
+from epsinas_onnx.lump.unlumpable import TooLong
 from epsinas_onnx.lump.value import Dims, Tensor
 
+_STORED_SIZE = 2**28
+"""Entries of the largest tensor that is made before the graph runs."""
+
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+
+
+def check_stored(entries: int) -> None:
+    """Raise TooLong for a tensor that is too large to be made before the graph runs."""
+    if entries > _STORED_SIZE:
+        raise TooLong
 
 
 class Operators:
@@ -27,6 +38,11 @@ class Operators:
     def number(self, value: float, dtype: ir.DataType = FLOAT) -> Tensor:
         """Return a stored scalar."""
         return self.constant(np.asarray(value, dtype.numpy()))
+
+    def repeated(self, value: float, shape: Dims, dtype: ir.DataType) -> Tensor:
+        """Return a stored tensor full of a number; raises TooLong where it would be too large."""
+        check_stored(math.prod(shape))
+        return self.constant(np.full(shape, value, dtype.numpy()))
 
     def gather(self, tensor: Tensor, indices: Integers, axis: int) -> Tensor:
         """Return the entries at `indices`, a vector, along an axis."""

@@ -10,7 +10,28 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from epsinas_onnx.lump.unlumpable import TooLong
+
 Integers: TypeAlias = npt.NDArray[np.int64]
+
+LONGEST = 2**25
+"""Indices of the longest axis that are written down one by one."""
+LONGEST_LABELLED = 2**23
+"""Entries of the longest axis whose classes are found, which takes half a gigabyte; honest models have none such."""
+
+
+def check_length(size: int) -> None:
+    """Raise TooLong for an axis that is too long for the classes of its entries to be found."""
+    if size > LONGEST_LABELLED:
+        raise TooLong
+
+
+def every(start: int, stop: int | None = None) -> Integers:
+    """Return the indices from `start`, or from 0 to it; raises TooLong where they are too many."""
+    start, stop = (0, start) if stop is None else (start, stop)
+    if stop - start > LONGEST:
+        raise TooLong
+    return np.arange(start, stop, dtype=np.int64)
 
 
 class Partition:
@@ -39,6 +60,7 @@ class Partition:
     def of(labels: npt.ArrayLike) -> Partition:
         """Return the partition whose indices are in one class where their labels, int `[size]`, are equal."""
         array = np.asarray(labels, np.int64)
+        check_length(array.size)
         if array.size == 0:
             return _discrete(0)
         _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
@@ -66,13 +88,13 @@ class Partition:
         """Return the class of each index, int64 `[size]`."""
         if self._labels is not None:
             return self._labels
-        return np.zeros(self.size, np.int64) if self.count == 1 else np.arange(self.size, dtype=np.int64)
+        return np.broadcast_to(np.int64(0), self.size) if self.count == 1 else every(self.size)
 
     @cached_property
     def sizes(self) -> Integers:
         """Return how many indices each class has, int64 `[count]`."""
         if self.is_discrete:
-            return np.ones(self.count, np.int64)
+            return np.broadcast_to(np.int64(1), self.count)
         if self.count == 1:
             return np.asarray([self.size], np.int64)
         return np.bincount(self.labels, minlength=self.count).astype(np.int64)
@@ -81,7 +103,7 @@ class Partition:
     def representatives(self) -> Integers:
         """Return the first index of each class, int64 `[count]`, ascending."""
         if self.is_discrete:
-            return np.arange(self.size, dtype=np.int64)
+            return every(self.size)
         if self.count == 1:
             return np.zeros(1, np.int64)
         return np.unique(self.labels, return_index=True)[1].astype(np.int64)
@@ -151,9 +173,21 @@ def concatenate(parts: Sequence[Partition]) -> Partition:
     """Return the partition of axes laid end to end: indices of different operands are never merged."""
     if all(part.is_discrete for part in parts):
         return _discrete(sum(part.size for part in parts))
+    check_length(sum(part.size for part in parts))
     offsets = np.cumsum([0, *(part.count for part in parts[:-1])])
     labels = np.concatenate([part.labels + offset for part, offset in zip(parts, offsets, strict=True)])
     return Partition(labels.size, int(offsets[-1]) + parts[-1].count, labels)
+
+
+def repeated(parts: Sequence[Partition]) -> Partition | None:
+    """Return the partition of axes laid end to end whose classes are those of the first; None where it lacks some."""
+    size, count = sum(part.size for part in parts), parts[0].count
+    if any(part.count > count for part in parts):
+        return None
+    if count <= 1:
+        return _one(size)
+    check_length(size)
+    return Partition(size, count, np.concatenate([part.labels for part in parts]))
 
 
 def product(parts: Sequence[Partition]) -> Partition:
@@ -163,6 +197,7 @@ def product(parts: Sequence[Partition]) -> Partition:
         return _one(size)
     if count == size:
         return _discrete(size)
+    check_length(size)
     labels = np.zeros(1, np.int64)
     for part in parts:
         labels = (labels[:, None] * part.count + part.labels[None, :]).reshape(-1)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from epsinas_onnx.graph.random_table import uniform_rows, uniform_table
-from epsinas_onnx.lump.operators import FLOAT, INT64, Operators
+from epsinas_onnx.lump.operators import FLOAT, INT64, Operators, check_stored
+from epsinas_onnx.lump.partition import every
 from epsinas_onnx.lump.value import Lumped, Tensor
 
 _STORED_SIZE = 2**22
@@ -18,9 +19,10 @@ def whole_table(operators: Operators, table: Lumped) -> Tensor:
     """Return all rows of an embedding table."""
     assert table.table is not None
     if math.prod(table.shape) <= _STORED_SIZE or operators.opset < 11:
+        check_stored(math.prod(table.shape))
         return operators.constant(uniform_table(table.shape, table.table))
-    every = operators.constant(np.arange(table.shape[0], dtype=np.int64)[:, None])
-    return _drawn(operators, table, every)
+    rows = operators.constant(every(table.shape[0])[:, None])
+    return _drawn(operators, table, rows)
 
 
 def table_rows(operators: Operators, table: Lumped, indices: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class _Integers:
         return self._operators.constant(np.asarray(value, np.int64))
 
     def range(self, count: int) -> Tensor:
-        return self._operators.constant(np.arange(count, dtype=np.int64))
+        return self._operators.constant(every(count))
 
     def op(self, op_type: str, first: Tensor, second: Tensor) -> Tensor:
         shape = np.broadcast_shapes(first.dims, second.dims)

@@ -66,8 +66,8 @@ class Values(Operators):
     def filled(self, value: float, shape: Sequence[int], dtype: ir.DataType, cause: Cause | None = None) -> Lumped:
         """Return a tensor of `shape` full of a number that is known, as one class along every axis."""
         parts = tuple(Partition.one(size) for size in shape)
-        array = np.full(tuple(part.count for part in parts), value, dtype.numpy())
-        return Lumped(parts, dtype, self.constant(array), cause=cause)
+        tensor = self.repeated(value, tuple(part.count for part in parts), dtype)
+        return Lumped(parts, dtype, tensor, cause=cause)
 
     def result(
         self,

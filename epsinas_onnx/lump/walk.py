@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from epsinas_onnx._util.memory import available_bytes
 from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.analysis.loop_growth import grown
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
-from epsinas_onnx.graph.external_data import kept_tensor
+from epsinas_onnx.graph.evaluate import evaluate
+from epsinas_onnx.graph.external_data import kept_tensor, read_constant
+from epsinas_onnx.graph.output_sizes import Known, outcome, refuse_if_large, refuse_if_larger
 from epsinas_onnx.graph.passes.constant_weights import embedding_seeds, no_shape
-from epsinas_onnx.graph.passes.fold_shapes import evaluate
 from epsinas_onnx.graph.traversal import RANDOM, node_bodies
 from epsinas_onnx.lump.all_rules import find_rule
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.registry import Outcome
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
+from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Dims, Lumped, Tensor
 from epsinas_onnx.multiply_adds.call import Call, Operand
 from epsinas_onnx.multiply_adds.outputs import contributed_shape
@@ -33,10 +38,6 @@ _KEEPS_SPREAD = frozenset(
     {"Conv", "Relu", "Clip", "LeakyRelu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Identity",
      "Dropout", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gemm", "Slice", "Split", "Pad"}
 )  # fmt: skip
-
-
-class Unlumpable(Exception):
-    """Raised where a graph cannot be lowered at all, so that the plain one must do."""
 
 
 class Walker:
@@ -58,6 +59,7 @@ class Walker:
         self._tables: dict[tuple[int, Dims], Lumped] = {}
         self._order = 0
         self._spread: set[ir.Value] = set()
+        self._unlumped: dict[ir.Value, Known] = {}
 
     def _is_replaced(self, use: Use) -> bool:
         if use.role is Role.STATISTICS:
@@ -176,6 +178,50 @@ class Walker:
         for value, result in zip(node.outputs, results, strict=False):
             if result is not None:
                 self.values[value] = result
+        self._refuse_if_large(node, operands, results)
+
+    def _refuse_if_large(
+        self, node: ir.Node, operands: Sequence[Lumped | None], results: Sequence[Lumped | None]
+    ) -> None:
+        """Raise OutOfMemory where more is made of constants alone than is computed, or a loop outgrows the memory.
+
+        What has no known shape is measured all the same. A value of which few entries stand for all is small as long
+        as there is a rule for what reads it.
+        """
+        pairs = [(v, result) for v, result in zip(node.outputs, results, strict=False) if result is not None]
+        unknown = any(result.parts is None for _, result in pairs)
+        fixed = not any(operand is not None and (operand.depends or operand.weighted) for operand in operands)
+        loops = unknown and node.op_type == "Loop" and node.domain == ""
+        if not fixed and not loops:
+            return
+        imports = self.context.graph.imports
+        whole = [
+            None if o is None or v is None else self._whole(v, o) for v, o in zip(node.inputs, operands, strict=True)
+        ]
+        if unknown:
+            made = grown(node, whole, self._around, imports) if loops else outcome(ir.to_proto(node), whole, imports)
+            self._unlumped.update(zip(node.outputs, made, strict=False))
+        else:
+            made = [Known(o.dtype, o.shape, None, 0 if o.tensor is None else o.tensor.elements) for _, o in pairs]
+        if not fixed:
+            refuse_if_larger(node, made, available_bytes(), self.name)
+            return
+        refuse_if_large(node, whole, made, self.name)
+        if self.without_rule[-1:] == [node]:
+            # Operands of which few entries stand for all were stretched for it.
+            stretched = [
+                w for w, o in zip(whole, operands, strict=True) if w is not None and o is not None and _is_small(o)
+            ]
+            refuse_if_large(node, [], stretched, self.name)
+
+    def _around(self, value: ir.Value) -> Known | None:
+        found = self.values.get(value)
+        return None if found is None else self._whole(value, found)
+
+    def _whole(self, value: ir.Value, lumped: Lumped) -> Known:
+        if lumped.parts is None:
+            return self._unlumped.get(value, Known(lumped.dtype, None))
+        return Known(lumped.dtype, lumped.shape, lumped.known, math.prod(lumped.shape))
 
     def _keeps_spread(self, node: ir.Node, operands: Sequence[Lumped | None]) -> bool:
         """Whether what a node takes varies about as much as it is large, because a normalisation saw to it.
@@ -204,17 +250,14 @@ class Walker:
         if not operands or not all(operand is None or operand.known is not None for operand in operands):
             return None
         shapes = [step.out_shape(index) for index in range(len(node.outputs))]
-        if any(shape is not None and int(np.prod(shape)) > _KNOWN_SIZE for shape in shapes):
+        if any(shape is not None and math.prod(shape) > _KNOWN_SIZE for shape in shapes):
             return None
         arrays = [None if operand is None else operand.known for operand in operands]
-        results = evaluate(node, arrays, self.context.graph.imports)
+        results = evaluate(node, arrays, self.context.graph.imports, _KNOWN_SIZE)
         if results is None or any(not isinstance(array, np.ndarray | np.generic) for array in results):
             return None
-        made = [np.asarray(array) for array in results]
-        if any(array.size > _KNOWN_SIZE for array in made):
-            return None
         folded = []
-        for index, array in enumerate(made):
+        for index, array in enumerate(map(np.asarray, results)):
             dtype = step.out_dtype(index) or ir.DataType.from_numpy(array.dtype)
             folded.append(self.context.known(array.astype(dtype.numpy(), copy=False), dtype))
         return folded
@@ -223,7 +266,7 @@ class Walker:
         tensor = ir.convenience.get_const_tensor(node.outputs[0])
         if tensor is None:
             raise Unlumpable(f"node {node.name!r} is a Constant of an unknown kind")
-        return self._stored(tensor)
+        return self._stored(read_constant(tensor, node.outputs[0].name, self.name))
 
     def _measured(self, step: Step, operand: Lumped | None) -> list[Lumped] | None:
         if operand is None or operand.parts is None:
@@ -264,3 +307,8 @@ class Walker:
                 raise SeparateRuns
             results.append(made)
         return results
+
+
+def _is_small(value: Lumped) -> bool:
+    """Whether fewer entries than a value has stand for it."""
+    return value.parts is not None and math.prod(value.counts) < math.prod(value.shape)

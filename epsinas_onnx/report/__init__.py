@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.scoring.result import Score, Status
 
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
@@ -16,10 +17,10 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
     return [*scored, *unscored, *(s for s in scores if s.status is Status.ERROR)]
 
 
-def explanation(score: Score) -> str:
-    """Return a score's reason and warnings as one text; the file's name, which stands beside it, is left out."""
-    parts = [] if score.reason is None else [score.reason.removeprefix(f"{score.model}: ")]
-    return "; ".join([*parts, *(f"note: {warning}" for warning in score.warnings)])
+def remarks(score: Score) -> list[str]:
+    """Return a score's reason and its warnings, a sentence each, without the file's name, which stands beside them."""
+    reason = [] if score.reason is None else [without_subject(score.reason, score.model)]
+    return [*reason, *(f"note: {warning}" for warning in score.warnings)]
 
 
 def coverage(scores: Sequence[Score]) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from epsinas_onnx._util.text import first_names
+from epsinas_onnx._util.text import LONGEST_SENTENCE, first_names, output_line, shown
 from epsinas_onnx.compare.align import Alignment, NodeText
 from epsinas_onnx.compare.diff import ComparedModel, Difference
+from epsinas_onnx.report.columns import Column, Give, Row, row_lines, wrapped
+from epsinas_onnx.report.markup import code, plain
 
 _MOST_SHOWN = 40
 _NONE = "none"
+_COLUMNS = (
+    Column(""), Column("before", Give.MIDDLE, right=True), Column("after", Give.MIDDLE, right=True),
+    Column("change"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,37 +29,46 @@ class _Fact:
     change: str = ""
 
 
-def to_text(found: Difference, width: int) -> str:
-    """Return the difference as lines of at most `width` columns; short where little changed."""
-    lines = [f"{found.before.model} -> {found.after.model}", *_heading(found), ""]
-    rows = [("", "before", "after", "change"), *((r.title, r.before, r.after, r.change) for r in _facts(found))]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for title, before, after, change in rows:
-        lines.append(f"{title:<{widths[0]}}  {before:>{widths[1]}}  {after:>{widths[2]}}  {change}".rstrip())
+def to_text(found: Difference, width: int | None) -> str:
+    """Return the difference as lines that fit `width` columns, or a pipe (None); short where little changed."""
+    lines = [
+        *_wrapped(f"{shown(found.before.model)} -> {shown(found.after.model)}", width),
+        *_wrapped(_heading(found), width),
+        "",
+    ]
+    rows = [Row((fact.title, fact.before, fact.after, fact.change)) for fact in _facts(found)]
+    lines += [line.plain.rstrip() for line in row_lines(_COLUMNS, rows, width)]
     for side, text in _remarks(found):
         lines += _wrapped(f"{side}: {text}", width)
     for title, entries in _sections(found):
         lines += ["", f"{title}:"]
         lines += [line for entry in _limited(entries) for line in _wrapped(entry, width)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(output_line, lines)) + "\n"
 
 
 def to_markdown(found: Difference) -> str:
     """Return the difference as a heading, a table and lists, to paste into a pull request."""
-    lines = [f"### `{found.before.model}` -> `{found.after.model}`", "", *_heading(found), ""]
+    lines = [f"### {code(found.before.model)} -> {code(found.after.model)}", "", _heading(found), ""]
     lines += ["| | before | after | change |", "| :- | -: | -: | -: |"]
-    lines += [f"| {' | '.join(map(_cell, (r.title, r.before, r.after, r.change)))} |" for r in _facts(found)]
-    lines += [""] + [f"- {side}: {text}" for side, text in _remarks(found)]
+    lines += [f"| {' | '.join(map(plain, (r.title, r.before, r.after, r.change)))} |" for r in _facts(found)]
+    lines += [""] + [f"- {side}: {plain(text)}" for side, text in _remarks(found)]
     for title, entries in _sections(found):
-        lines += ["", f"**{title}**", "", "```diff", *_limited(entries), "```"]
+        lines += [
+            "",
+            f"**{title}**",
+            "",
+            "```diff",
+            *(shown(entry, LONGEST_SENTENCE) for entry in _limited(entries)),
+            "```",
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _heading(found: Difference) -> list[str]:
+def _heading(found: Difference) -> str:
     one, two = found.before.facts, found.after.facts
     if found.same_graph:
-        return [f"the same graph, fingerprint {one.fingerprint}"]
-    return [f"the graphs differ: fingerprints {one.fingerprint} and {two.fingerprint}"]
+        return f"the same graph, fingerprint {one.fingerprint}"
+    return f"the graphs differ: fingerprints {one.fingerprint} and {two.fingerprint}"
 
 
 def _facts(found: Difference) -> list[_Fact]:
@@ -167,9 +181,5 @@ def _limited(entries: Sequence[str]) -> list[str]:
     return [*entries[:_MOST_SHOWN], *([f"... and {rest:,} more; --format json has all"] if rest > 0 else [])]
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False) or [""]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _wrapped(text: str, width: int | None) -> list[str]:
+    return wrapped(shown(text, LONGEST_SENTENCE), width, later="    ")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epsinas_onnx.report import coverage, explanation, ranked
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx.report import coverage, ranked, remarks
+from epsinas_onnx.report.markup import code_cell, plain
 from epsinas_onnx.scoring.result import Score
 
 
@@ -14,12 +16,12 @@ def to_markdown(scores: Sequence[Score]) -> str:
     for rank, score in enumerate(ranked(scores), start=1):
         cells = [
             str(rank) if score.score is not None else "",
-            f"`{score.model}`",
+            code_cell(escaped(score.model)),
             "" if score.score is None else f"{score.score:.6f}",
             str(score.status),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
-            explanation(score),
+            plain("; ".join(remarks(score))),
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", coverage(scores), ""])

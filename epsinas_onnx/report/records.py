@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
+from typing import Any
 
+from epsinas_onnx._util import text
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.scoring.result import Score
 
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
@@ -15,18 +17,18 @@ CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "inp
 
 def to_json(scores: Sequence[Score]) -> str:
     """Return a JSON array of records."""
-    return json.dumps([score.to_dict() for score in scores], indent=2, allow_nan=False) + "\n"
+    return text.to_json([score.to_dict() for score in scores])
 
 
 def to_json_line(score: Score) -> str:
     """Return one record on one line."""
-    return json.dumps(score.to_dict(), allow_nan=False) + "\n"
+    return text.to_json(score.to_dict(), indent=None)
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """Return a CSV with a header; lists are joined by spaces or semicolons, seconds are the total."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    """Return a CSV with a header, a line a row; lists are joined by spaces or semicolons, seconds are the total."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
     writer.writerow(CSV_FIELDS)
     for score in scores:
         record = score.to_dict()
@@ -34,5 +36,10 @@ def to_csv(scores: Sequence[Score]) -> str:
         record["seconds"] = round(sum(record["seconds"].values()), 6)
         record["output"] = " ".join(record["output"])
         record["warnings"] = "; ".join(record["warnings"])
-        writer.writerow([record[field] for field in CSV_FIELDS])
-    return text.getvalue()
+        writer.writerow([_cell(record[field]) for field in CSV_FIELDS])
+    return written.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return text escaped, so that a row is a line, no more than text to a CI runner, and read back as it was."""
+    return escaped(value) if isinstance(value, str) else value

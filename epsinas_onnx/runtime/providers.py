@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import MissingRuntime, UsageError
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -27,8 +28,8 @@ def runtime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingRuntime(
-            "ONNX Runtime is not installed; run 'pip install \"epsinas-onnx[cpu]\"', or 'pip install "
-            '"epsinas-onnx[gpu]"\' on a machine with an NVIDIA GPU'
+            f"ONNX Runtime is not installed; run '{pip_install('cpu')}', or '{pip_install('gpu')}' on a machine with "
+            "an NVIDIA GPU"
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingRuntime(
@@ -52,7 +53,7 @@ def choose_providers(wanted: str) -> list[Provider]:
     if NAMES[wanted] not in available:
         raise MissingRuntime(
             f"the installed ONNX Runtime has no {NAMES[wanted]}; run 'pip uninstall onnxruntime' and then "
-            f"'pip install \"epsinas-onnx[gpu]\"', or use --provider cpu"
+            f"'{pip_install('gpu')}', or use --provider cpu"
         )
     if wanted == "cpu":
         return [CPU]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.passes.constant_weights import REPLACES, WEIGHT_INPUT
@@ -197,9 +199,10 @@ def multiplies_by_zero(node: ir.Node) -> bool:
         tensor = None if value is None else ir.convenience.get_const_tensor(value)
         if tensor is None or not 0 < tensor.size <= _SMALL:
             continue
-        array = tensor.numpy()
-        if array.size == tensor.size and not array.any():
-            return True
+        with contextlib.suppress(ModelError):  # it may be a weight, whose data file need not be there
+            array = tensor.numpy()
+            if array.size == tensor.size and not array.any():
+                return True
     return False
 
 

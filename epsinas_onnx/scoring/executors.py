@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.graph.analysis.constant_sizes import refuse_large_constants
+from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.lump.lower import LumpedModel, lump
 from epsinas_onnx.lump.step import ShapesMissing, Target
+from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Lumped
-from epsinas_onnx.lump.walk import Unlumpable
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.runtime.session import CHEAPEST, Engine, bind_constant, to_proto
@@ -190,6 +192,8 @@ class PlainExecutor:
     def __init__(self, planned: ModelPlan, config: ExecutionConfig) -> None:
         self._graph = plain_graph(planned)
         refuse_if_too_large(peak_bytes(self._graph.model), planned.name, config.jobs)
+        replaced = {(use.node, use.slot) for use in planned.decisions.uses if use.role is not Role.CONSTANT}
+        refuse_large_constants(planned.model, replaced, planned.name)
         self.constant_reason = unreachable(self._graph.model, planned.outputs)
         self._engine = plain_engine(self._graph.model, planned.name, config)
         self.seconds = self._engine.seconds

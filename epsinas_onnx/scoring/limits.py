@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from epsinas_onnx.errors import UsageError
 
-DEFAULT_TIMEOUT = 3600.0
+DEFAULT_TIMEOUT: float = 3600
 """Seconds that the command line gives a model: the slowest of docs/real-models.md takes seconds, the largest networks
 that were tried take minutes at a batch of 256, and what takes an hour hardly ends at all."""
 

@@ -27,10 +27,17 @@ DEFAULT_BATCH = 256
 
 
 def check_constant(constant: float) -> None:
-    """Raise UsageError for a constant that float32 cannot hold."""
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.float32(constant)):
-            raise UsageError(f"the constant {constant:g} is beyond float32, or no number at all; give a finite one")
+    """Raise UsageError for a constant that float32, which the weights are fed in whatever the model's type, lacks."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.float32(constant)
+    if not np.isfinite(held):
+        raise UsageError(f"the constant {constant:g} is beyond float32, or no number at all; give a finite one")
+    if held == 0 != constant:
+        smallest = float(np.finfo(np.float32).smallest_subnormal)
+        raise UsageError(
+            f"the constant {constant:g} is 0 in float32, whose smallest number above 0 is {smallest:.2g}; give a "
+            f"larger one"
+        )
 
 
 def check_choices(norm_stats: str, dtype: str, roles: Mapping[str, str]) -> None:
@@ -116,6 +123,7 @@ class ScoreOptions:
             )
         if self.batch < 2:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
+        check_seed(self.seed)
         check_choices(self.norm_stats, self.dtype, self.roles)
         check_which(self.restore_batchnorm)
         object.__setattr__(self, "weights", (first, second))
@@ -135,6 +143,12 @@ class ScoreOptions:
     def whole_graph(self, *, allow_custom: bool = True) -> GraphOptions:
         """Return the same for a graph that is described or written, with all its outputs."""
         return dataclasses.replace(self.graph_options(), outputs=None, allow_custom=allow_custom)
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that no generator takes."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"a seed is a whole number from 0 on, not {seed!r}")
 
 
 class ScoreKeywords(TypedDict, total=False):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -67,6 +68,7 @@ def prepare(modules: Sequence[str]) -> None:
     if QUICK == "forkserver":
         from multiprocessing import forkserver
 
+        _expect_deaths()
         forkserver.set_forkserver_preload(list(modules))
         with _interrupts_held():
             forkserver.ensure_running()
@@ -102,6 +104,7 @@ class Process:
         threading.Thread(target=self._talk, name="epsinas-worker", daemon=True).start()
 
     def _start(self) -> None:
+        _expect_deaths()
         with self._theirs, _interrupts_held():
             self._process.start()
         self._info = psutil.Process(self._process.pid)
@@ -204,6 +207,11 @@ class Process:
             return self._info is not None and self._info.status() == psutil.STATUS_STOPPED
         except psutil.Error:
             return False
+
+
+def _expect_deaths() -> None:
+    """Let Python start its own helper process again, where that was killed too, without a warning."""
+    warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly", UserWarning)
 
 
 @contextlib.contextmanager

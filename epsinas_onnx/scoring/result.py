@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from epsinas_onnx._util.text import sentence
+
 
 class Status(StrEnum):
     """Why there is a score, or why there is none (docs/metric.md)."""
@@ -73,6 +75,9 @@ class Score:
     def __post_init__(self) -> None:
         if (self.score is None) == (self.status is Status.OK):
             raise ValueError(f"a score goes with the status ok and no other, got {self.score} with {self.status}")
+        if self.reason is not None:
+            object.__setattr__(self, "reason", sentence(self.reason))
+        object.__setattr__(self, "warnings", tuple(map(sentence, self.warnings)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only: numbers that JSON cannot hold (NaN, infinities) become None."""

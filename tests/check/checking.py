@@ -12,6 +12,17 @@ from epsinas_onnx.check.config import load_config
 from epsinas_onnx.check.finding import CheckedModel, Finding
 from epsinas_onnx.check.runner import check_one, task_of
 
+ABORTS = """
+import os, sys
+
+def hook(event, args):
+    if event == "open" and str(args[0]).endswith("{}"):
+        os.abort()
+
+sys.addaudithook(hook)
+"""
+"""A sitecustomize.py by which every process ends that opens a file of that name."""
+
 QUICK = "score = { batch = 8 }\n"
 
 

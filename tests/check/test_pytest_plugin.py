@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import build, perceptron, save
+from tests.check.checking import ABORTS
 
 pytest_plugins = ("pytester",)
 
@@ -126,11 +127,7 @@ def test_the_fixture_scores_as_the_configuration_says(project: pytest.Pytester) 
 
 @pytest.mark.slow
 def test_a_model_that_kills_its_process_fails_alone(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("sitecustomize.py").write_text(
-        "import multiprocessing, os, pathlib\n"
-        "read = pathlib.Path.read_bytes\n"
-        "pathlib.Path.read_bytes = lambda self: os.abort() if self.name == 'fixed.onnx' else read(self)\n"
-    )
+    Path("sitecustomize.py").write_text(ABORTS.format("fixed.onnx"))
     monkeypatch.setenv("PYTHONPATH", str(project.path), prepend=":")
     done, outcomes = run(project, "--onnx", "models")
     assert outcomes == {"passed": 2, "failed": 1}

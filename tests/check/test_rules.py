@@ -98,7 +98,7 @@ def broken_raw(model: onnx.ModelProto) -> None:
 def broken_list(model: onnx.ModelProto) -> None:
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
-    tensor.float_data.extend([1.0] * 11)
+    tensor.float_data.extend([1.0] * (tensor.dims[0] * tensor.dims[1] - 1))
 
 
 def broken_declaration(model: onnx.ModelProto) -> None:
@@ -106,16 +106,25 @@ def broken_declaration(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "width", "rule", "message"),
     [
-        (broken_raw, "tensor 'W' declares the shape [3, 4] and the type FLOAT, 48 bytes, and holds 44"),
-        (broken_list, "tensor 'W' declares the shape [3, 4] and the type FLOAT, 12 entries, and holds 11"),
-        (broken_declaration, "tensor 'W' has the shape [3, 4], and the graph declares [3, 5]"),
+        (broken_raw, 2000, "weight-data", "the shape [3, 2000] and the type FLOAT, 24,000 bytes, and holds 23,996"),
+        (broken_list, 2000, "weight-data", "the shape [3, 2000] and the type FLOAT, 6,000 entries, and holds 5,999"),
+        (broken_raw, 4, "unreadable", "the shape [3, 4] and the type FLOAT, 48 bytes, and holds 44"),
+        (broken_list, 4, "unreadable", "the shape [3, 4] and the type FLOAT, 12 entries, and holds 11"),
     ],
 )
-def test_data_that_does_not_fit_its_shape(change: object, message: str, tmp_path: Path) -> None:
-    model = perceptron()
+def test_data_that_does_not_fit_its_shape(change: object, width: int, rule: str, message: str, tmp_path: Path) -> None:
+    model = perceptron(width=width)
     change(model)  # type: ignore[operator]
+    [found] = of(rule, checked(model, tmp_path).findings)
+    assert f"tensor 'W' declares {message}" in found.message
+
+
+def test_a_shape_that_the_graph_declares_otherwise(tmp_path: Path) -> None:
+    model = perceptron()
+    broken_declaration(model)
+    message = "tensor 'W' has the shape [3, 4], and the graph declares [3, 5]"
     assert message in [one.message for one in of("weight-data", checked(model, tmp_path).findings)]
 
 

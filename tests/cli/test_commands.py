@@ -75,7 +75,7 @@ def score_of(*args: str) -> float:
 def table_rows(text: str) -> list[list[str]]:
     """Return the words of each line of a printed table, between its titles and its last line."""
     lines = text.splitlines()
-    assert lines[0].split() == ["#", "model", "score", "status", "parameters", "seconds", "why"]
+    assert lines[0].split() == ["#", "model", "score", "status", "parameters", "seconds"]
     return [line.split() for line in lines[1:-1]]
 
 
@@ -290,7 +290,8 @@ def test_a_format_that_is_asked_for_wins_over_the_ending(perceptron_file: str, t
 
 
 def test_an_output_file_that_cannot_be_written_is_a_wrong_command(perceptron_file: str, tmp_path: Path) -> None:
-    target = tmp_path / "no such folder" / "results.json"
+    (tmp_path / "no folder").write_text("")
+    target = tmp_path / "no folder" / "results.json"
     done = command("score", perceptron_file, *BATCH, "--output", str(target))
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
@@ -639,9 +640,10 @@ def test_rewrite_refuses_in_one_sentence_and_writes_nothing(
 
 
 def test_rewrite_says_where_it_cannot_write(perceptron_file: str, tmp_path: Path) -> None:
-    target = str(tmp_path / "no such folder" / "out.onnx")
+    (tmp_path / "no folder").write_text("")
+    target = str(tmp_path / "no folder" / "out.onnx")
     done = command("rewrite", perceptron_file, "--weight", "1", "--output", target)
-    assert done.code in (2, 3)
+    assert done.code == 2
     assert done.err.count("\n") == 1
     assert target in done.err
 
@@ -743,7 +745,7 @@ def test_an_input_that_cannot_be_used_prints_no_empty_table(tmp_path: Path) -> N
 
 
 def test_a_mistake_of_our_own_is_one_line_too(perceptron_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with mock.patch("epsinas_onnx.cli.inspect._print", side_effect=RuntimeError("two\nlines")):
+    with mock.patch("epsinas_onnx.report.inspection.print_inspection", side_effect=RuntimeError("two\nlines")):
         done = command("inspect", perceptron_file)
         assert (done.code, done.out) == (1, "")
         assert done.err.startswith("Error: unexpected RuntimeError: two lines; please report it")

@@ -330,6 +330,23 @@ def test_bad_commands_end_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         strip(tmp_path / "none.onnx")
     assert written("strip", path, "-o", path).code == 2
-    assert written("strip", path, "-o", str(tmp_path / "no" / "folder.onnx")).code == 3
+    assert written("strip", path, "-o", f"{path}/folder.onnx").code == 2
     assert written("fill", path, "-o", str(tmp_path / "x.onnx"), "--init", "zeros").code == 2
     assert onnx.load(path).graph.initializer
+
+
+def test_weights_that_are_too_many_for_a_file_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epsinas_onnx.edit.fill.LARGEST", 1000)
+    path = save(perceptron(width=400), tmp_path / "model.onnx")
+    target = tmp_path / "links" / "filled.onnx"
+    for seed in (1, 2):  # the second one takes the place of the first
+        fill(path, seed=seed, output=target)
+    assert sorted(file.name for file in target.parent.iterdir()) == ["filled.onnx", "filled.onnx.data"]
+    assert target.stat().st_size < 4000
+    assert (target.parent / "filled.onnx.data").stat().st_size < 4 * (3 * 400 + 400 * 2 + 400)
+    onnx.checker.check_model(str(target), full_check=True)
+    monkeypatch.undo()
+    whole = {tensor.name: numpy_helper.to_array(tensor) for tensor in fill(path, seed=2).graph.initializer}
+    for tensor in onnx.load(target).graph.initializer:
+        assert np.array_equal(numpy_helper.to_array(tensor), whole[tensor.name])
+    assert result(str(target)) == result(path)

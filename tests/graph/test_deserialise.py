@@ -109,6 +109,8 @@ def test_broken_ones_end_in_a_sentence() -> None:
     with pytest.raises(ModelError, match=r"sparse tensor 'W' has indices that do not fit its shape \[8, 8\]"):
         score(thin, batch=4)
     _, thin = pair()
-    thin.graph.sparse_initializer[0].values.data_location = TensorProto.EXTERNAL
+    values = thin.graph.sparse_initializer[0].values
+    values.data_location = TensorProto.EXTERNAL
+    values.external_data.add(key="location", value="gone.bin")
     with pytest.raises(UnsupportedError, match="'W' lies in an external file"):
         score(thin, batch=4)

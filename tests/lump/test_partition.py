@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epsinas_onnx.lump.partition import Partition, concatenate, of_array, product
+from epsinas_onnx.lump.partition import Partition, concatenate, every, of_array, product, repeated
+from epsinas_onnx.lump.unlumpable import TooLong
 from tests.lump.harness import partitions
 
 labels = st.lists(st.integers(0, 3), min_size=1, max_size=8)
@@ -104,3 +107,29 @@ def test_equal_slices_of_an_array_are_one_class(seed: int) -> None:
 def test_an_empty_axis_has_no_class() -> None:
     assert [part.count for part in of_array(np.zeros((0, 3), np.float32))] == [0, 1]
     assert Partition.of([]).count == 0
+
+
+@given(st.lists(labels, min_size=1, max_size=3), st.integers(1, 3))
+def test_axes_whose_classes_are_those_of_the_first_are_laid_end_to_end_like_any_other(
+    first: list[list[int]], times: int
+) -> None:
+    parts = [Partition.of(labels) for labels in first] * times
+    whole = Partition.of(np.concatenate([part.labels for part in parts]))
+    assert repeated(parts) == (whole if whole.count == parts[0].count else None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Partition.discrete(2**40).representatives, lambda: Partition.discrete(2**40).labels,
+     lambda: concatenate([Partition.one(2**40), Partition.one(3)]), lambda: repeated([Partition.of([0, 1])] * 2**23),
+     lambda: product([Partition.one(2**40), Partition.discrete(3)]), lambda: every(2**40), lambda: every(5, 2**40)],
+)  # fmt: skip
+def test_an_axis_that_is_too_long_to_be_told_apart_is_said_to_be(make: Callable[[], object]) -> None:
+    with pytest.raises(TooLong):
+        make()
+
+
+def test_classes_of_a_long_axis_are_counted_without_a_number_each() -> None:
+    assert Partition.discrete(2**40).sizes[7] == 1
+    assert Partition.one(2**40).labels[2**39] == 0
+    assert Partition.one(2**40).sizes.tolist() == [2**40]

@@ -22,6 +22,8 @@ HOSTILE = (
     "a\r\n::error::forged",
     "::stop-commands::x",
     "x::warning file=y::z",
+    "##[error]x ##vso[task.complete]",
+    "n" * 300 + "end",
     "%0A%25%3A",
     "{0} {{1}}",
     "]]>",

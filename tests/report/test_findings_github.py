@@ -13,9 +13,10 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 
+from epsinas_onnx._util.text import printable, sentence
 from epsinas_onnx.check.finding import CheckReport, Severity
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.report.findings.wording import printable, statement
+from epsinas_onnx.report.findings.wording import statement
 
 from .samples import FULL, HOSTILE, checked, finding, quick, report, reports
 
@@ -51,10 +52,10 @@ def test_the_runner_reads_every_finding_whole_and_nothing_else(report: CheckRepo
     assert len(read) == len(expected)
     for command, (model, found) in zip(read, expected, strict=True):
         assert command.name == {"note": "notice"}.get(found.severity, str(found.severity))
-        assert command.data == f"{statement(found)}\nfix: {printable(found.fix)}"
+        assert command.data == f"{statement(found)}\nfix: {sentence(found.fix)}"
         assert command.properties["title"] == found.rule
         if model.model.isprintable() and model.model and "//" not in model.model and "./" not in model.model:
-            assert command.properties["file"].rstrip("/") == model.model.rstrip("/")
+            assert command.properties["file"].rstrip("/") == printable(model.model).rstrip("/")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -8,9 +8,11 @@ import junitparser
 import pytest
 from hypothesis import given
 
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence
 from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.report.findings.wording import printable, statement
+from epsinas_onnx.report.findings.wording import statement
 
 from .samples import FULL, checked, finding, quick, report, reports
 
@@ -38,13 +40,13 @@ def test_every_finding_is_a_case_that_comes_back_whole(report: CheckReport) -> N
     read = cases(report)
     assert len(read) == len(wanted)
     for case, (model, found) in zip(read, wanted, strict=True):
-        assert case.classname == printable(model.model)
+        assert case.classname == escaped(model.model)
         if found is None:
             assert case.name == "check"
             assert case.is_passed
             continue
         assert case.name.startswith(found.rule)
-        text = f"{statement(found)}\nfix: {printable(found.fix)}"
+        text = f"{statement(found)}\nfix: {sentence(found.fix)}"
         if found.ignored is None and not found.severity.reaches(report.fail_on):
             assert case.is_passed
             assert case.system_out == f"{found.severity}: {text}"
@@ -53,7 +55,7 @@ def test_every_finding_is_a_case_that_comes_back_whole(report: CheckReport) -> N
         assert result.text == text
         if found.ignored is not None:
             assert isinstance(result, junitparser.Skipped)
-            assert result.message == printable(found.ignored)
+            assert result.message == sentence(found.ignored)
         else:
             kind = junitparser.Error if found.rule == "unreadable" else junitparser.Failure
             assert isinstance(result, kind)

@@ -11,9 +11,11 @@ from cmarkgfm.cmark import Options
 from hypothesis import given
 from markdown_it import MarkdownIt
 
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import CheckReport, Severity
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.report.findings.wording import printable, statement
+from epsinas_onnx.report.findings.wording import statement
 
 from .samples import FULL, HOSTILE, checked, finding, quick, report, reports
 
@@ -74,16 +76,16 @@ def test_github_shows_every_finding_whole_and_nothing_else(report: CheckReport) 
     assert page.tags["li"] == len(list(report.counting())) + len(ignored)
     assert page.tags["h4"] == sum(bool(model.counting()) for model in report.models)
     for model in report.models:
-        assert squeezed(printable(model.model)) in page.text
+        assert squeezed(shown(escaped(model.model))) in page.text
         for found in model.findings:
             assert squeezed(f"{found.rule}: {statement(found)}") in page.text
             assert squeezed(
-                f"Fix: {printable(found.fix)}" if found.ignored is None else found_reason(found.ignored)
+                f"Fix: {sentence(found.fix)}" if found.ignored is None else found_reason(found.ignored)
             ) in (page.text)
 
 
 def found_reason(ignored: str) -> str:
-    return f"Ignored: {printable(ignored)}"
+    return f"Ignored: {sentence(ignored)}"
 
 
 @quick

@@ -12,9 +12,10 @@ import jsonschema
 import pytest
 from hypothesis import given
 
+from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import CheckReport
 from epsinas_onnx.report.findings import Format, render
-from epsinas_onnx.report.findings.wording import printable, statement
+from epsinas_onnx.report.findings.wording import statement
 
 from .samples import FULL, RULES, checked, finding, quick, report, reports
 
@@ -31,7 +32,7 @@ def run_of(report: CheckReport) -> dict[str, Any]:
     return run
 
 
-def shown(message: dict[str, str]) -> str:
+def read(message: dict[str, str]) -> str:
     return message["text"].replace("{{", "{").replace("}}", "}")
 
 
@@ -45,7 +46,7 @@ def test_it_is_valid_and_every_finding_comes_back_whole(report: CheckReport) -> 
     for result, (model, found) in zip(run["results"], wanted, strict=True):
         assert result["ruleId"] == found.rule == rules[result["ruleIndex"]]["id"]
         assert result["level"] == str(found.severity)
-        assert shown(result["message"]) == f"{statement(found)}\nFix: {printable(found.fix)}".replace("](", "] (")
+        assert read(result["message"]) == f"{statement(found)}\nFix: {sentence(found.fix)}".replace("](", "] (")
         assert "](" not in result["message"]["text"]
         [location] = result["locations"]
         assert location["physicalLocation"]["region"] == {"startLine": 1}
@@ -54,9 +55,9 @@ def test_it_is_valid_and_every_finding_comes_back_whole(report: CheckReport) -> 
         if model.model.isprintable() and not model.model.startswith("/"):
             assert PurePath(unquote(artifact["uri"])) == PurePath(model.model)
         names = [place["fullyQualifiedName"] for place in location.get("logicalLocations", [])]
-        assert names == ([printable(found.node)] if found.node else [])
+        assert names == ([shown(found.node)] if found.node else [])
         reasons = [suppression["justification"] for suppression in result.get("suppressions", [])]
-        assert reasons == ([] if found.ignored is None else [printable(found.ignored)])
+        assert reasons == ([] if found.ignored is None else [sentence(found.ignored)])
 
 
 @quick

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.check.baseline import written_by
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.model import ModelUnderCheck
@@ -41,7 +42,7 @@ def _score(model: ModelUnderCheck, options: ScoreTolerance) -> Iterator[Problem]
     entry, score = expected.entry, model.score
     by = "" if expected.written_by in ("", written_by()) else f"; the baseline was written by {expected.written_by}"
     if score.status is not entry.status:
-        reason = (score.reason or "").removeprefix(f"{model.path}: ")
+        reason = without_subject(score.reason or "", model.path)
         yield Problem(f"the status is {score.status}, and was {entry.status}{reason and f' ({reason})'}{by}")
     elif not same_score(score.score, entry.score, options.relative, options.absolute):
         yield Problem(f"the score is {score.score:.6g}, and was {entry.score:.6g}{by}")

@@ -13,6 +13,7 @@ from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
 from epsinas_onnx.graph.analysis.shapes import fixed_batch_size
 from epsinas_onnx.graph.passes.rebatch import fixed_batch
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs
 
 _GRADIENTS = ("ai.onnx.preview.training", "ai.onnx.training")
@@ -70,7 +71,8 @@ def _trains(node: ir.Node) -> str | None:
 
 def _is_true(value: ir.Value | None) -> bool:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return tensor is not None and bool(np.all(tensor.numpy()))
+    array = None if tensor is None else read(tensor)
+    return array is not None and bool(np.all(array))
 
 
 def _normalises_by_minibatch(node: ir.Node) -> bool:

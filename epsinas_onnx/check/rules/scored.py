@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.check.finding import Severity
 from epsinas_onnx.check.model import ModelUnderCheck
 from epsinas_onnx.check.rule import Options, Problem, Rule
@@ -30,7 +31,7 @@ def _weightless(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
 def _status(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
     score = model.score
     if score.status is not Status.OK:
-        reason = (score.reason or "no reason is known").removeprefix(f"{model.path}: ")
+        reason = without_subject(score.reason or "no reason is known", model.path)
         yield Problem(f"the status is {score.status}: {reason}", fix=_FIXES.get(score.status))
 
 

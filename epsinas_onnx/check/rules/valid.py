@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
 
@@ -31,7 +32,7 @@ UNREADABLE = Rule(
 
 def _invalid(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
     try:
-        onnx.checker.check_model(model.path, full_check=True)
+        onnx.checker.check_model(_for_checker(model.path), full_check=True)
     except onnx.checker.ValidationError as error:
         if not _is_missing_data(model, str(error)):
             yield Problem(f"onnx's checker refuses it: {_one_line(error)}")
@@ -39,6 +40,15 @@ def _invalid(model: ModelUnderCheck, _: Options) -> Iterator[Problem]:
         yield Problem(f"its shapes contradict each other: {_one_line(error)}")
     except (RuntimeError, ValueError, TypeError) as error:  # what the checker's own code stumbles over
         yield Problem(f"onnx's checker cannot read it: {_one_line(error)}")
+
+
+def _for_checker(path: str) -> str | bytes:
+    """Return a path, or what is in the file where the checker, which takes UTF-8 alone, cannot be told its name."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Path(path).read_bytes()
+    return path
 
 
 def _is_missing_data(model: ModelUnderCheck, message: str) -> bool:

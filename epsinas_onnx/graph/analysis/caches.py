@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.features import feature_count
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import LAYOUT, body_outputs
 
 if TYPE_CHECKING:
@@ -148,8 +149,10 @@ def _moved(node: ir.Node, slot: int, axis: int, rank: int) -> Iterator[Place]:
         case "Identity" | "Cast":
             pass
         case "Transpose":
-            perm = node.attributes.get_ints("perm", None) or list(reversed(range(rank)))
-            axis = list(perm).index(axis)
+            perm = list(node.attributes.get_ints("perm", None) or reversed(range(rank)))
+            if axis not in perm:  # made for another rank: ONNX Runtime will say so
+                return
+            axis = perm.index(axis)
         case "Split":
             if node.attributes.get_int("axis", 0) % rank == axis:
                 return
@@ -174,7 +177,8 @@ def _axes(node: ir.Node, rank: int) -> list[int] | None:
     attribute = node.attributes.get_ints("axes", None)
     operand = node.inputs[1] if len(node.inputs) > 1 else None
     tensor = None if operand is None else ir.convenience.get_const_tensor(operand)
-    axes = attribute if attribute is not None else None if tensor is None else tensor.numpy().reshape(-1).tolist()
+    array = None if tensor is None else read(tensor)
+    axes = attribute if attribute is not None else None if array is None else array.reshape(-1).tolist()
     return None if axes is None else [int(axis) % rank for axis in axes]
 
 

@@ -111,13 +111,13 @@ def decide_roles(
     into the node or the model, the operator and its neighbourhood, and `constant` for everything else. A pattern is
     a shell glob over `NODE:SLOT`, the node's name, or the tensor's name.
 
-    Raises UsageError for a role that does not exist, and ModelError where an explicit role is put on an operand that
-    is computed from the input at run time.
+    Raises UsageError for an explicit role that does not exist, and ModelError for one that the metadata names, and
+    where an explicit role is put on an operand that is computed from the input at run time.
     """
     static = static or StaticValues.of(model)
     patterns = [(pattern, _role(role), f"{GIVEN}: {pattern}={role}") for pattern, role in (explicit or {}).items()]
     patterns += [
-        (key.partition(":")[2], _role(role), f"{FROM_MODEL}: {key}={role}")
+        (key.partition(":")[2], _recorded_role(role, f"{name}: metadata {key!r}"), f"{FROM_MODEL}: {key}={role}")
         for key, role in model.metadata_props.items()
         if key.startswith(f"{METADATA_PREFIX}:")
     ]
@@ -132,6 +132,14 @@ def _role(text: str) -> Role:
         return Role(text)
     except ValueError:
         raise UsageError(f"there is no role {text!r}; the roles are {', '.join(Role)}") from None
+
+
+def _recorded_role(text: str, where: str) -> Role:
+    """Return a role that the file itself gives, which is no fault of the call where there is none such."""
+    try:
+        return _role(text)
+    except UsageError as error:
+        raise ModelError(f"{where} gives a role, and {error}; mend or remove it") from None
 
 
 class _Decider:
@@ -187,7 +195,10 @@ class _Decider:
                 self.matched.add(pattern)
                 return role, rule
         written = node.metadata_props.get(f"{METADATA_PREFIX}.{slot}")
-        return None if written is None else (_role(written), f"metadata of the node: {written}")
+        if written is None:
+            return None
+        where = f"{self.name}: node {node.name!r} ({node.op_type}), metadata '{METADATA_PREFIX}.{slot}'"
+        return _recorded_role(written, where), f"metadata of the node: {written}"
 
     def _means(self, node: ir.Node, slot: int, value: ir.Value) -> bool:
         """Whether a pattern names this very operand, rather than its node, whose stored operands it then means."""
@@ -348,7 +359,8 @@ def _fan_in(use: Use) -> int:
     if use.node.op_type in ("MatMul", "FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"):
         return shape[-2] if use.slot else shape[-1]
     if use.node.op_type in ("Gemm", "FusedGemm"):
-        return shape[use.slot ^ 1 ^ use.node.attributes.get_int("transB" if use.slot else "transA", 0)]
+        transposed = use.node.attributes.get_int("transB" if use.slot else "transA", 0) != 0
+        return shape[use.slot ^ 1 ^ transposed]
     return shape[-1]
 
 

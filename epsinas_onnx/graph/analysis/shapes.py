@@ -37,6 +37,8 @@ def declared_dims(value: ir.Value, name: str) -> tuple[int | str | None, ...]:
         )
     if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
         raise UnsupportedError(f"{name}: input {value.name!r} has no element type; export the model again")
+    if value.dtype != ir.DataType.STRING and value.dtype.bitwidth < 8:
+        raise UnsupportedError(f"{name}: input {value.name!r} is {value.dtype}, and no array of these can be fed")
     if value.shape is None:
         raise ShapeError(
             f"{name}: input {value.name!r} has no rank; give its shape with --shape {value.name}=1,3,224,224"
@@ -119,11 +121,11 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
 
 
 def known_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """Return the concrete shape of a value, or None where any dimension is unknown."""
+    """Return the concrete shape of a value, or None where any dimension is unknown, for which some write -1."""
     if value.shape is None:
         return None
     dims = tuple(value.shape)
-    if not all(isinstance(dim, int) for dim in dims):
+    if not all(isinstance(dim, int) and dim >= 0 for dim in dims):
         return None
     return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
 

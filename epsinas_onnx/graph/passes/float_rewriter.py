@@ -12,9 +12,11 @@ import onnx_ir as ir
 from epsinas_onnx.graph.analysis.layer_uses import is_input
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.operators import Part, find_operand
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.graph.unpacked import UNPACKED, Unpacked, stands_for
 
+_MOST_CHANNELS = 2**24
 _INTEGERS = frozenset(
     {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4}
 )
@@ -193,7 +195,8 @@ class Rewriter:
         if tensor is None or tensor.dtype not in _INTEGERS or not tensor.size:
             return False
         smallest = {ir.DataType.INT8: -128, ir.DataType.INT16: -32768, ir.DataType.INT4: -8}.get(tensor.dtype, 0)
-        return bool((tensor.numpy().astype(np.int64) == smallest).all())
+        array = read(tensor, _MOST_CHANNELS)
+        return array is not None and bool((array.astype(np.int64) == smallest).all())
 
     def node(
         self, op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Sequence[ir.Attr] = (),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.graph.evaluate import evaluate
 from epsinas_onnx.graph.tensor_summary import stored_shape
 from epsinas_onnx.graph.traversal import RANDOM, all_graphs, node_bodies
 
@@ -44,7 +45,7 @@ def _list_repeated(model: ir.Model) -> bool:
                 short = sizes is not None and sizes.size <= _MOST_AXES
                 known[listed] = tuple(map(int, sizes.numpy().reshape(-1))) if sizes is not None and short else None
             dims = known[listed]
-            if dims is not None and math.prod(dims) < _MOST_AXES:
+            if dims is not None and min(dims, default=0) >= 0 and math.prod(dims) < _MOST_AXES:
                 filling = node.attributes.get("value")
                 number = np.zeros(1, np.float32) if filling is None else filling.as_tensor().numpy()
                 _replace(graph, node, np.full(dims, number.reshape(-1)[0], number.dtype))
@@ -94,9 +95,9 @@ def _computed(node: ir.Node, imports: Mapping[str, int]) -> Array | None:
         if value is not None and (tensor is None or tensor.size > _LARGEST or tensor.dtype.is_floating_point()):
             return None
         arrays.append(None if tensor is None else tensor.numpy())
-    results = evaluate(node, arrays, imports)
+    results = evaluate(node, arrays, imports, _LARGEST)
     array = None if results is None else np.asarray(results[0])
-    return array if array is not None and array.size <= _LARGEST and array.dtype.kind in "iub" else None
+    return array if array is not None and array.dtype.kind in "iub" else None
 
 
 def _replace(graph: ir.Graph, node: ir.Node, array: Array) -> ir.Value:
@@ -113,19 +114,3 @@ def _replace(graph: ir.Graph, node: ir.Node, array: Array) -> ir.Value:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     return new
-
-
-def evaluate(node: ir.Node, arrays: Sequence[Array | None], imports: Mapping[str, int]) -> Sequence[Array] | None:
-    """Return a node's outputs as ONNX's reference implementation computes them; None where it has none or fails."""
-    from onnx.reference import ReferenceEvaluator
-
-    axes = node.attributes.get("axes")
-    if node.op_type == "Unsqueeze" and axes is not None and arrays[0] is not None:
-        return [np.expand_dims(arrays[0], tuple(axes.as_ints()))]  # onnx's own takes no list before operator set 13
-    proto = ir.to_proto(node)
-    feeds = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
-    try:
-        with np.errstate(all="ignore"):
-            return list(ReferenceEvaluator(proto, opsets=dict(imports)).run(None, feeds))
-    except Exception:  # it raises what it likes; the node is then lowered like any other
-        return None

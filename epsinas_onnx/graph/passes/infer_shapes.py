@@ -13,6 +13,9 @@ from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
 _LONGEST_VECTOR = 2**20
+_MOST_FOLLOWED = 2**23
+_COPIED = frozenset({"Add", "Cast", "Gather", "Identity", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"})
+"""Operators through which inference follows entries (ONNX's schemas with data propagation), beside Concat."""
 _ROUNDS = 8
 """How often shapes are inferred anew from what sizes gave before."""
 
@@ -32,13 +35,41 @@ def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec], infer: bool = 
 
 def infer_shapes(model: ir.Model) -> None:
     """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
-    # Data propagation turns every long vector that it meets into a protobuf of 78 bytes an entry.
-    vectors = (v.shape for graph in all_graphs(model.graph) for v in graph.initializers.values())
-    long = any(s is not None and len(s) == 1 and isinstance(s[0], int) and s[0] > _LONGEST_VECTOR for s in vectors)
-    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)
+    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=_vectors_are_short(model))
     infer(model)
     if _unmeasured(model):
         _follow_sizes(model, infer)
+
+
+def _vectors_are_short(model: ir.Model) -> bool:
+    """Whether inference may follow the entries of vectors, each of which becomes a protobuf of 78 bytes.
+
+    Operators that copy entries make a vector no longer than their operands are together, and it is theirs to be long.
+    """
+    length: dict[ir.Value | None, int] = {}
+    total = 0
+    for graph in all_graphs(model.graph):
+        for value in graph.initializers.values():
+            shape = value.shape
+            if shape is not None and len(shape) == 1 and isinstance(shape[0], int):
+                if shape[0] > _LONGEST_VECTOR:
+                    return False
+                length[value] = shape[0]
+        for node in graph:
+            if node.op_type == "Constant":
+                tensor = ir.convenience.get_const_tensor(node.outputs[0])
+                longest = 0 if tensor is None else tensor.size
+            elif node.op_type == "Concat":
+                longest = sum(length.get(value, 1) for value in node.inputs)
+            elif node.op_type in _COPIED:
+                longest = max((length.get(value, 1) for value in node.inputs), default=1)
+            else:
+                continue
+            total += longest
+            if longest > _LONGEST_VECTOR or total > _MOST_FOLLOWED:
+                return False
+            length[node.outputs[0]] = longest
+    return True
 
 
 def _unmeasured(model: ir.Model) -> list[ir.Value]:
@@ -105,7 +136,8 @@ def weights_have_shapes(model: ir.Model) -> bool:
             tensor = ir.convenience.get_const_tensor(node.outputs[0])
             if tensor is None:
                 return False
-            node.outputs[0].shape, node.outputs[0].type = ir.Shape(tensor.numpy().shape), ir.TensorType(tensor.dtype)
+            dims = [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
+            node.outputs[0].shape, node.outputs[0].type = ir.Shape(dims), ir.TensorType(tensor.dtype)
         elif _needs_inference(node):
             return False
     return True

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import known_shape, model_inputs
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
+from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import StaticValues
 
 
@@ -126,7 +127,8 @@ def _stored_axes(node: ir.Node) -> list[int] | None:
         return list(attribute)
     operand = node.inputs[1] if len(node.inputs) > 1 else None
     tensor = None if operand is None else ir.convenience.get_const_tensor(operand)
-    return None if tensor is None else [int(axis) for axis in tensor.numpy().reshape(-1)]
+    array = None if tensor is None else read(tensor)
+    return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
 def _shifted(axis: int, moved: Sequence[int] | None, inserted: bool, rank: int | None) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import BOOL, FLOAT, Context
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.operators import check_stored
+from epsinas_onnx.lump.partition import Partition, every
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules import matmul
@@ -143,7 +144,7 @@ def group_query_attention(context: Context, step: Step, operands: Operands) -> O
     key, value = (in_heads(context, operand, pairs) for operand in (key, value))
     if not _unused(past_key, key) or not _unused(past_value, value):
         return None
-    counts = context.known(np.arange(1, length + 1, dtype=np.float32))
+    counts = context.known(every(1, length + 1).astype(np.float32))
     ends = gather(context, step, [counts, last])  # refused out of range, as by the operator
     if not isinstance(ends, Lumped):
         return None
@@ -151,7 +152,7 @@ def group_query_attention(context: Context, step: Step, operands: Operands) -> O
     if step.integer("do_rotary", 0):
         if cos is None or sin is None or not _fit_tables(cos, sin, length, query.shape[3]):
             return None
-        tokens = context.known(np.arange(length)[None])
+        tokens = context.known(every(length)[None])
         cos, sin = (angles(context, step, table, tokens) for table in (cos, sin))
         interleaved = bool(step.integer("rotary_interleaved", 0))
         query, key = (rotated(context, context.settle(each), cos, sin, interleaved) for each in (query, key))
@@ -200,7 +201,7 @@ def _fit_tables(cos: Lumped, sin: Lumped, length: int, width: int) -> bool:
 
 def _pieces(context: Context, x: Lumped, axis: int, sizes: tuple[int, ...] | list[int]) -> list[Lumped]:
     ends = np.cumsum(sizes)
-    return [chosen(context, x, axis, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    return [chosen(context, x, axis, every(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _of_stack(context: Context, x: Lumped, index: int) -> Lumped:
@@ -211,6 +212,7 @@ def _of_stack(context: Context, x: Lumped, index: int) -> Lumped:
 
 def causal(context: Context, length: int, total: int) -> Lumped:
     """Return which keys each query sees: those up to its own place."""
+    check_stored(length * total)
     return context.known(np.tri(length, total, dtype=np.bool_))
 
 
@@ -239,7 +241,7 @@ def _padding(
         return None
     one = Partition.one(1)
     if mask.shape == (batch,):
-        seen = context.elementwise("Less", [_floats(context, np.arange(total)), _lengths(context, mask)], BOOL)
+        seen = context.elementwise("Less", [_floats(context, every(total)), _lengths(context, mask)], BOOL)
     elif mask.rank in (2, 3) and mask.shape[-1] == total:
         middle = (one, one) if mask.rank == 2 else (one, mask.axes[1])
         mask = relabelled(context, mask, (mask.axes[0], *middle, mask.axes[-1]))
@@ -255,8 +257,8 @@ def _prompt(context: Context, lengths: Lumped, length: int, window: int) -> Lump
 
     lengths: of the samples, `[batch, 1, 1, 1]`; a query behind its sample's end stands for the last in it.
     """
-    ends = context.elementwise("Min", [_floats(context, np.arange(1, length + 1)[:, None]), lengths])
-    columns = _floats(context, np.arange(length))
+    ends = context.elementwise("Min", [_floats(context, every(1, length + 1)[:, None]), lengths])
+    columns = _floats(context, every(length))
     seen = context.elementwise("Less", [columns, ends], BOOL)
     if window < 0:
         return seen

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import BOOL, Context
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import Partition, every
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.rules.attention import is_wanted
 from epsinas_onnx.lump.rules.convolution import convolve
@@ -55,7 +54,7 @@ def embed(context: Context, step: Step, operands: Operands) -> Outcome:
         return None
     rows = [gather(context, step, [words, ids])]
     if given is None:
-        rows.append(chosen(context, places, 0, np.arange(ids.shape[1])))
+        rows.append(chosen(context, places, 0, every(ids.shape[1])))
     else:
         rows.append(gather(context, step, [places, given]))
     if kinds is not None and segments is not None:
@@ -121,7 +120,7 @@ def split_gelu(context: Context, step: Step, operands: Operands) -> Lumped | Non
         return None
     x = context.add(x, bias)
     width = x.shape[2] // 2
-    left, right = chosen(context, x, 2, np.arange(width)), chosen(context, x, 2, np.arange(width, 2 * width))
+    left, right = chosen(context, x, 2, every(width)), chosen(context, x, 2, every(width, 2 * width))
     tensor = context.tensor(right)
     gelu = context.op("Gelu", [tensor], tensor.shape, domain=_MICROSOFT)
     return context.elementwise("Mul", [left, context.result(gelu, right.axes, [right])])

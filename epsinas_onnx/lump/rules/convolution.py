@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import LONGEST_LABELLED, Partition, check_length
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
@@ -43,6 +43,7 @@ def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     )  # fmt: skip
     if min(box.space) < 1:
         return None
+    x = countable(context, x, whole[2:], box.space)
     y = _scaled_box(context, x, weight, counts, channels, box)
     return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))
 
@@ -55,6 +56,7 @@ def channel_counts(part: Partition, groups: int, outputs: int) -> tuple[Array, P
     width = part.size // groups
     if groups == 1 or part.is_one:
         return part.sizes[None, :] // groups if part.is_one else part.sizes[None, :], Partition.one(outputs)
+    check_length(max(outputs, groups * part.count))
     rows = np.zeros((groups, part.count), np.int64)
     np.add.at(rows, (np.repeat(np.arange(groups), width), part.labels), 1)
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -154,7 +156,7 @@ class _Box:
     def _kernel(self, context: Context, maps: int, dtype: ir.DataType, weight: Lumped | None) -> Tensor:
         shape = (maps, 1, *self.kernel)
         if weight is None:
-            return context.constant(np.ones(shape, dtype.numpy()))
+            return context.repeated(1, shape, dtype)
         constants = context.constants if weight.varied else 1
         rank = len(self.kernel)
         column = context.reshape(context.tensor(weight), (constants, *(1,) * (rank + 2)))
@@ -196,6 +198,15 @@ def merged_positions(x: Lumped) -> list[int]:
     return [axis for axis, part in enumerate(x.axes[2:]) if not part.is_discrete]
 
 
+def countable(context: Context, x: Lumped, kernel: Dims, space: Dims) -> Lumped:
+    """Return an image with those axes told apart along which counting classes in windows would take too much."""
+    parts = (
+        part if part.is_discrete or size * (part.count + length) <= LONGEST_LABELLED else Partition.discrete(part.size)
+        for part, length, size in zip(x.axes[2:], kernel, space, strict=True)
+    )
+    return context.refine(x, (*x.axes[:2], *parts))
+
+
 @rule("ConvTranspose")
 def transposed_convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The transpose of a convolution: every input spreads w times itself over the kernel's positions.
@@ -226,6 +237,7 @@ def _spread_out(context: Context, step: Step, x: Lumped, kernel: Dims, space: Di
     rank = len(kernel)
     strides, dilations = step.integers("strides") or (1,) * rank, step.integers("dilations") or (1,) * rank
     pads = step.integers("pads") or (0,) * 2 * rank
+    x = countable(context, x, kernel, space)
     merged = merged_positions(x)
     if step.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or step.integers("output_shape") is not None:
         # How such pads are shared out has changed between versions of the operator.
@@ -244,7 +256,7 @@ def _spread_out(context: Context, step: Step, x: Lumped, kernel: Dims, space: Di
                 "strides": list(except_at(strides, merged, 1)),
             }
         out = tuple(x.counts[2 + axis] if axis in merged else space[axis] for axis in range(rank))
-        ones = context.constant(np.ones((1, 1, *except_at(kernel, merged, 1)), x.dtype.numpy()))
+        ones = context.repeated(1, (1, 1, *except_at(kernel, merged, 1)), x.dtype)
         made = context.op("ConvTranspose", [maps, ones], (*maps.dims[:2], *out), **attributes)
         parts = (x.axes[2 + axis] if axis in merged else Partition.discrete(space[axis]) for axis in range(rank))
         y = context.result(made, (*x.axes[:2], *parts), [x], x.factor)

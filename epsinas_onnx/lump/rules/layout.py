@@ -9,12 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.partition import Integers, Partition, concatenate
+from epsinas_onnx.lump.partition import Integers, Partition, check_length, concatenate, every, repeated
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.tables import table_rows
 from epsinas_onnx.lump.value import Dims, Lumped, Parts
+
+_KNOWN_SIZE = 2**22
+"""Entries up to which what is chosen of a known value is known as well."""
 
 
 def known_ints(value: Lumped | None) -> tuple[int, ...] | None:
@@ -164,9 +167,8 @@ def joined(context: Context, values: Sequence[Lumped], axis: int) -> Lumped:
     varied = any(value.varied for value in values)
     first = values[0]
     if all(context.alike(first, value, axis) for value in values[1:]):
-        labels = np.concatenate([value.axes[axis].labels for value in values])
-        whole = Partition.of(labels)
-        if whole.count == first.axes[axis].count:
+        whole = repeated([value.axes[axis] for value in values])
+        if whole is not None:
             return relabelled(context, first, (*parts[:axis], whole, *parts[axis + 1 :])).replace(factor=factor)
     tensors = [context.in_all(value) if varied else context.canonical(value) for value in values]
     place = axis + varied
@@ -192,7 +194,7 @@ def split(context: Context, step: Step, operands: Operands) -> Outcome:
         lengths = tuple(min(each, x.shape[axis] - each * index) for index in range(count))
     pieces, start = [], 0
     for length in lengths:
-        pieces.append(chosen(context, x, axis, np.arange(start, start + length)))
+        pieces.append(chosen(context, x, axis, every(start, start + length)))
         start += length
     return pieces
 
@@ -201,7 +203,7 @@ def chosen(context: Context, x: Lumped, axis: int, indices: Integers) -> Lumped:
     """Return the entries of a value at known indices along an axis: the classes that are among them."""
     part, classes = x.axes[axis].restrict(indices)
     parts = (*x.axes[:axis], part, *x.axes[axis + 1 :])
-    if x.known is not None:
+    if x.known is not None and x.known.size // max(1, x.shape[axis]) * indices.size <= _KNOWN_SIZE:
         return context.known(np.take(x.known, indices, axis), x.dtype)
     have = x.axes[axis].count
     if classes.size == have and bool((classes == np.arange(have)).all()):
@@ -237,7 +239,7 @@ def cut(context: Context, step: Step, operands: Operands) -> Lumped | None:
         size = x.shape[axis]
         # ONNX clamps a start in front of the axis to its first entry, whichever way the steps go; NumPy does not.
         start, stop = max(start, -size), None if stride < 0 and end < -size else end
-        x = chosen(context, x, axis, np.arange(size)[slice(start, stop, stride)])
+        x = chosen(context, x, axis, every(size)[slice(start, stop, stride)])
     return x
 
 
@@ -280,6 +282,8 @@ def tile(context: Context, step: Step, operands: Operands) -> Lumped | None:
     repeats = known_ints(operands[1]) if len(operands) == 2 else None
     if x is None or repeats is None or 0 in repeats:
         return None
+    for part, times in zip(x.axes, repeats, strict=True):
+        check_length(part.size * times if times > 1 else 0)
     parts = tuple(
         part if times == 1 else Partition.of(np.tile(part.labels, times))
         for part, times in zip(x.axes, repeats, strict=True)

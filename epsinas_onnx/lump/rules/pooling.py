@@ -10,7 +10,7 @@ import numpy as np
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
-from epsinas_onnx.lump.rules.convolution import merged_positions
+from epsinas_onnx.lump.rules.convolution import countable, merged_positions
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Lumped
 from epsinas_onnx.lump.windows import Window, except_at, held, pads_of, seen
@@ -69,7 +69,10 @@ def windows(context: Context, step: Step, x: Lumped, space: tuple[int, ...]) -> 
     """
     kernel = step.integers("kernel_shape")
     known = kernel is not None and kernel and step.node.op_type in ("AveragePool", "MaxPool", "LpPool")
-    found = _windows(step, x, kernel, space) if known and kernel is not None else None
+    found = None
+    if known and kernel is not None:
+        x = countable(context, x, kernel, space)
+        found = _windows(step, x, kernel, space)
     if found is None:
         x = context.refine(x, (*x.axes[:2], *(Partition.discrete(size) for size in x.shape[2:])))
         found = {}

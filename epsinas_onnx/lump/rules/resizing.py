@@ -8,7 +8,7 @@ import numpy as np
 
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.interpolation import Interpolation, interpolated
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import LONGEST_LABELLED, Partition, check_length, every
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules.layout import chosen, known_ints, permuted, relabelled
@@ -48,20 +48,22 @@ def pad(context: Context, step: Step, operands: Operands) -> Lumped | None:
 def _padded(context: Context, x: Lumped, axis: int, front: int, behind: int, mode: str, number: float) -> Lumped:
     size = x.shape[axis]
     if front < 0 or behind < 0:
-        x = chosen(context, x, axis, np.arange(max(0, -front), size + min(0, behind)))
+        x = chosen(context, x, axis, every(max(0, -front), size + min(0, behind)))
         front, behind, size = max(0, front), max(0, behind), x.shape[axis]
     if front == behind == 0:
         return x
     if mode != "constant":
+        check_length(size + front + behind)
         kind = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode]
-        return chosen(context, x, axis, np.pad(np.arange(size), (front, behind), kind))  # type: ignore[call-overload]
+        return chosen(context, x, axis, np.pad(every(size), (front, behind), kind))  # type: ignore[call-overload]
     if x.zero and number == 0:
         parts = (*x.axes[:axis], Partition.one(size + front + behind), *x.axes[axis + 1 :])
         return context.zeros(tuple(part.size for part in parts), x.dtype, x.cause)
+    check_length(size + front + behind)
     part = x.axes[axis]
     extra = tuple(Partition.one(have.count) if i != axis else Partition.one(1) for i, have in enumerate(x.axes))
     dims = (*((context.constants,) if x.varied else ()), *(p.size for p in extra))
-    ring = context.constant(np.full(dims, number, x.dtype.numpy()))
+    ring = context.repeated(number, dims, x.dtype)
     tensor = context.canonical(x)
     place = axis + x.varied
     # One class of padding serves both ends; it is the first where there is padding in front.
@@ -194,7 +196,7 @@ def _matrices(
         )  # fmt: skip
     found = {}
     for axis, keep in enumerate(kept):
-        if not keep and not x.axes[axis].is_discrete:
+        if not keep and not x.axes[axis].is_discrete and shape[axis] * x.axes[axis].count <= LONGEST_LABELLED:
             made = interpolated(x.axes[axis], shape[axis], float(scales[axis]), how)
             if made is not None:
                 found[axis] = made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from epsinas_onnx.lump.context import INT64, Context
-from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.partition import Partition, every
 from epsinas_onnx.lump.registry import Operands, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.rules.layout import chosen, gather, joined, permuted, relabelled
@@ -26,7 +26,7 @@ def contributed_rotation(context: Context, step: Step, operands: Operands) -> Lu
     if not counted or cos.rank != 2 or not _fit(step, x, cos, sin, None if first else places):
         return None
     if first:
-        tokens = context.known(np.arange(x.shape[-2], dtype=np.int64))
+        tokens = context.known(every(x.shape[-2]))
         places = context.elementwise("Add", [_integers(context, places), tokens])
         places = relabelled(context, places, (Partition.one(1), *places.axes))
     return _embedded(context, step, x, places, cos, sin)
@@ -96,8 +96,8 @@ def rotated(context: Context, x: Lumped, cos: Lumped, sin: Lumped, interleaved: 
     pairs = cos.shape[3]
     rest = None
     if 2 * pairs != width:
-        rest = chosen(context, x, 3, np.arange(2 * pairs, width))
-        x = chosen(context, x, 3, np.arange(2 * pairs))
+        rest = chosen(context, x, 3, every(2 * pairs, width))
+        x = chosen(context, x, 3, every(2 * pairs))
     shape = (batch, heads, length, pairs, 2) if interleaved else (batch, heads, length, 2, pairs)
     pair = 4 if interleaved else 3
     x = reshaped(context, x, shape)

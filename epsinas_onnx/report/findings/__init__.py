@@ -1,6 +1,6 @@
 """A check's findings as text: one file a format, and the one function that chooses between them.
 
-Whatever a format cannot hold, or a terminal would obey, is shown as an escape: see `wording.printable`.
+Whatever a format cannot hold, or a terminal would obey, is shown as an escape: see `_util.text.shown`.
 """
 
 from __future__ import annotations

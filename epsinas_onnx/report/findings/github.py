@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.report.findings.wording import posix_path, printable, statement
+from epsinas_onnx.report.findings.wording import posix_path, statement
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckReport, Finding
@@ -31,9 +32,9 @@ def to_github(report: CheckReport) -> str:
 
 
 def _command(model: str, finding: Finding) -> str:
-    properties = {"file": posix_path(model), "title": printable(finding.rule)}
+    properties = {"file": posix_path(model), "title": shown(finding.rule)}
     listed = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
-    data = _escape_data(f"{statement(finding)}\nfix: {printable(finding.fix)}")
+    data = _escape_data(f"{statement(finding)}\nfix: {sentence(finding.fix)}")
     return f"::{_COMMANDS[finding.severity]} {listed}::{data}"
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from epsinas_onnx.report.findings.wording import UNREADABLE, printable, statement
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence, shown
+from epsinas_onnx.report.findings.wording import UNREADABLE, statement
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding, Severity
@@ -45,7 +47,7 @@ def _cases(checked: CheckedModel, fail_on: Severity) -> Iterator[ET.Element]:
     for finding in [*([] if failing else [None]), *checked.findings]:
         name = "check" if finding is None else _name(finding, taken)
         taken.add(name)
-        names = {"classname": printable(checked.model), "name": name}
+        names = {"classname": escaped(checked.model), "name": name}
         case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})
         if finding is not None:
             _fill(case, finding, fail_on)
@@ -55,15 +57,15 @@ def _cases(checked: CheckedModel, fail_on: Severity) -> Iterator[ET.Element]:
 
 def _name(finding: Finding, taken: set[str]) -> str:
     """Return a name that no other case of the model has: of those with one name GitLab keeps the first."""
-    name = printable(f"{finding.rule}: {finding.node}" if finding.node else finding.rule)
+    name = shown(f"{finding.rule}: {finding.node}" if finding.node else finding.rule)
     names = (name if number == 1 else f"{name} ({number})" for number in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)
 
 
 def _fill(case: ET.Element, finding: Finding, fail_on: Severity) -> None:
-    text = f"{statement(finding)}\nfix: {printable(finding.fix)}"
+    text = f"{statement(finding)}\nfix: {sentence(finding.fix)}"
     if finding.ignored is not None:
-        ET.SubElement(case, "skipped", message=printable(finding.ignored)).text = text
+        ET.SubElement(case, "skipped", message=sentence(finding.ignored)).text = text
     elif finding.severity.reaches(fail_on):
         kind = "error" if finding.rule == UNREADABLE else "failure"
         ET.SubElement(case, kind, type=str(finding.severity), message=statement(finding)).text = text

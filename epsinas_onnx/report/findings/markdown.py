@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from epsinas_onnx._util.names import escaped
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.report.findings.wording import printable, statement, verdict
+from epsinas_onnx.report.findings.wording import statement, verdict
+from epsinas_onnx.report.markup import code, plain
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding
 
 _ROOM = 60_000  # characters; GitHub refuses a comment of more than 65,536
 _LONG = 120  # characters of a fix that is folded away
-
-_SPECIAL = re.compile(r"[&<>`*_\[\]|\\~$]|@|#(?=\d)|:(?=//)|(?<=www)\.", re.IGNORECASE)
-_NOTIFIES = "@#"
 
 
 def to_markdown(report: CheckReport) -> str:
@@ -43,7 +41,7 @@ def _row(checked: CheckedModel) -> str:
     facts = checked.facts
     score = f"{facts.score:.6f}" if facts.score is not None else str(facts.status or "")
     parameters = "" if facts.parameters is None else f"{facts.parameters:,}"
-    return f"| {_code(checked.model)} | {score} | {parameters} | {_counts(checked)} |"
+    return f"| {code(escaped(checked.model))} | {score} | {parameters} | {_counts(checked)} |"
 
 
 def _counts(checked: CheckedModel) -> str:
@@ -53,10 +51,10 @@ def _counts(checked: CheckedModel) -> str:
 
 def _blocks(checked: CheckedModel) -> Iterator[str]:
     """Yield a list item for each finding that counts; the first has the model as its heading."""
-    heading = f"#### {_code(checked.model)}\n\n"
+    heading = f"#### {code(escaped(checked.model))}\n\n"
     for finding in checked.counting():
-        item = f"- **{finding.severity}** {_code(finding.rule)}: {_escaped(statement(finding))}"
-        fix = f"Fix: {_escaped(printable(finding.fix))}"
+        item = f"- **{finding.severity}** {code(finding.rule)}: {plain(statement(finding))}"
+        fix = f"Fix: {plain(finding.fix)}"
         if len(finding.fix) > _LONG:
             fix = f"<details><summary>How to fix it</summary>\n\n  {fix}\n\n  </details>"
         yield f"{heading}{item}\n\n  {fix}\n"
@@ -64,8 +62,8 @@ def _blocks(checked: CheckedModel) -> Iterator[str]:
 
 
 def _ignored(checked: CheckedModel, finding: Finding) -> str:
-    reason = _escaped(printable(finding.ignored or ""))
-    return f"- {_code(checked.model)}, {_code(finding.rule)}: {_escaped(statement(finding))}. Ignored: {reason}"
+    reason = plain(finding.ignored or "")
+    return f"- {code(escaped(checked.model))}, {code(finding.rule)}: {plain(statement(finding))}. Ignored: {reason}"
 
 
 def _left_out(count: int, what: str, where: str) -> list[str]:
@@ -83,20 +81,3 @@ def _fitting(blocks: Sequence[str], room: int) -> list[str]:
             break
         fitting.append(block)
     return fitting
-
-
-def _code(name: str) -> str:
-    """Return a name as code; what a code span cannot hold in a table is written as HTML."""
-    name = printable(name)
-    if name and not set(name) & set("`|"):
-        return f"`{name}`"
-    return f"<code>{_escaped(name)}</code>"
-
-
-def _escaped(text: str) -> str:
-    """Return printable text as Markdown that shows it: no markup, HTML, link, mention or reference comes of it.
-
-    GitHub looks for mentions and references after the Markdown is read, so that escaping their sign is not enough:
-    a zero-width space goes behind it.
-    """
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};{'&#8203;' * (match[0] in _NOTIFIES)}", text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from epsinas_onnx._util import text
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckReport
@@ -11,4 +12,4 @@ if TYPE_CHECKING:
 
 def to_json(report: CheckReport) -> str:
     """Return one JSON object in ASCII, so that a lone surrogate in a path survives too."""
-    return json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    return text.to_json(report.to_dict())

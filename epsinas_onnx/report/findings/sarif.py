@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from epsinas_onnx.report.findings.wording import printable, statement, verdict
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import printable, sentence, shown, to_json
+from epsinas_onnx.report.findings.wording import statement, verdict
 from epsinas_onnx.versions import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def to_sarif(report: CheckReport, rules: Sequence[Rule]) -> str:
         ],
         "properties": {"verdict": verdict(report), "failOn": str(report.fail_on), "summary": report.summary()},
     }
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, allow_nan=False) + "\n"
+    return to_json({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _descriptor(rule: Rule) -> dict[str, Any]:
@@ -88,18 +90,18 @@ def _results(findings: Sequence[Finding], location: dict[str, Any], index: dict[
             }
         }
         if finding.node:
-            node = printable(finding.node)
+            node = shown(finding.node)
             place["logicalLocations"] = [{"name": node, "fullyQualifiedName": node, "kind": "member"}]
         result: dict[str, Any] = {
             "ruleId": printable(finding.rule),
             "ruleIndex": index[finding.rule],
             "level": str(finding.severity),
-            "message": _message(f"{statement(finding)}\nFix: {printable(finding.fix)}"),
+            "message": _message(f"{statement(finding)}\nFix: {sentence(finding.fix)}"),
             "locations": [place],
             "partialFingerprints": _fingerprints(finding, location["uri"], seen[finding.rule, finding.node]),
         }
         if finding.ignored is not None:
-            result["suppressions"] = [{"kind": "external", "justification": printable(finding.ignored)}]
+            result["suppressions"] = [{"kind": "external", "justification": sentence(finding.ignored)}]
         results.append(result)
         seen[finding.rule, finding.node] += 1
     return results
@@ -119,7 +121,7 @@ def _location(model: str) -> dict[str, str]:
     try:
         os.fsencode(model)
     except UnicodeEncodeError:  # no file of this system is called so
-        model = printable(model)
+        model = escaped(model)
     path = Path(model)
     if path.is_absolute():
         return {"uri": path.as_uri()}

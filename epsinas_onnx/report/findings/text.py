@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from epsinas_onnx._util.names import escaped
+from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.check.finding import Severity
-from epsinas_onnx.report.findings.wording import printable, statement, verdict
+from epsinas_onnx.report.columns import fitted, put, wrapped
+from epsinas_onnx.report.findings.wording import statement, verdict
 
 if TYPE_CHECKING:
     from epsinas_onnx.check.finding import CheckedModel, CheckReport, Finding
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _INDENT = "  "
-_NARROWEST = 30  # columns of a message; where a terminal leaves fewer, the message runs on below its heading
+_NARROWEST = 50  # columns of a message; where a terminal leaves fewer, the message runs on below its heading
 
 
 def to_text(report: CheckReport, *, verbose: bool = False, width: int | None = None) -> str:
@@ -40,28 +43,21 @@ def print_text(report: CheckReport, console: Console, *, verbose: bool = False, 
     for checked in report.models:
         findings = _shown(checked, verbose)
         if findings:
-            lines.put(Text(_path(checked), style="bold"))
+            lines.put(Text(lines.name(escaped(checked.model)), style="bold"))
             for finding in findings:
                 _put(lines, finding, rules)
         elif verbose:
-            lines.put(Text.assemble(_path(checked), ": ", ("nothing found", "green")))
+            lines.put(Text.assemble(lines.name(escaped(checked.model)), ": ", ("nothing found", "green")))
         else:
             silent += 1
     if silent:
         lines.put(Text(f"{silent:,} {'model' if silent == 1 else 'models'} without findings", style="dim"))
-    lines.put(
-        Text(f"{verdict(report)}: {report.summary()}; {_rate(report)}", style="red" if report.failed else "green")
-    )
+    style = "red" if report.failed else "green"
+    lines.put(Text(), Text(f"{verdict(report)}: {report.summary()}; {_rate(report)}", style=style))
 
 
 def _shown(checked: CheckedModel, verbose: bool) -> tuple[Finding, ...]:
     return checked.findings if verbose else checked.counting()
-
-
-def _path(checked: CheckedModel) -> str:
-    """Return the model's path; one that a CI runner would take for a command is written as another that is the same."""
-    path = printable(checked.model)
-    return f"./{path}" if path.lstrip().startswith("::") else path
 
 
 def _put(lines: _Lines, finding: Finding, rules: int) -> None:
@@ -70,14 +66,14 @@ def _put(lines: _Lines, finding: Finding, rules: int) -> None:
         _INDENT,
         (f"{finding.severity:<7}", dim + _COLOURS[finding.severity]),
         _INDENT,
-        (printable(f"{finding.rule:<{rules}}"), dim),
+        (f"{shown(finding.rule):<{rules}}", dim),
         _INDENT,
     )
     lines.put(head, Text(statement(finding), style=dim))
     margin = Text(" " * head.cell_len)
-    lines.put(margin, Text(f"fix: {printable(finding.fix)}", style="dim"))
+    lines.put(margin, Text(f"fix: {sentence(finding.fix)}", style="dim"))
     if finding.ignored is not None:
-        lines.put(margin, Text(f"ignored: {printable(finding.ignored)}", style="dim"))
+        lines.put(margin, Text(f"ignored: {sentence(finding.ignored)}", style="dim"))
 
 
 def _rate(report: CheckReport) -> str:
@@ -91,18 +87,20 @@ class _Lines:
     def __init__(self, console: Console, wrap: bool) -> None:
         self._console, self._wrap = console, wrap
 
+    def name(self, model: str) -> str:
+        """Return a model's name as it fits a line."""
+        return fitted(shown(model), self._console.width) if self._wrap else shown(model)
+
     def put(self, head: Text, body: Text | None = None) -> None:
         if body is None or not self._wrap:
-            self._console.print(head if body is None else head + body, soft_wrap=True)
+            put(head if body is None else head + body, self._console)
             return
         indent = head.cell_len
         if self._console.width - indent < _NARROWEST:
             indent = 2 * len(_INDENT)
             if head.plain.strip():
-                self._console.print(head, soft_wrap=True)
+                put(head, self._console)
             head = Text(" " * indent)
-        rows = body.wrap(self._console, max(1, self._console.width - indent), overflow="fold")
-        for row in rows:
-            row.rstrip()
-            self._console.print(head + row, soft_wrap=True)
+        for line in wrapped(body.plain, max(1, self._console.width - indent)):
+            put(head + Text(line, style=body.style), self._console)
             head = Text(" " * indent)

@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from epsinas_onnx._util.install import pip_install
+
 _LONGEST = 2**24  # bytes of a record; the benchmark's have some 400
 _MASK = 0xA282EAD8
 
@@ -92,7 +94,7 @@ def _checksum(path: Path) -> Any:
         from google_crc32c import value
     except ImportError:
         raise ImportError(
-            f"{path}: reading .tfrecord files needs google-crc32c; run 'pip install \"epsinas-onnx[benchmarks]\"'"
+            f"{path}: reading .tfrecord files needs google-crc32c; run '{pip_install('benchmarks')}'"
         ) from None
     return value
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from epsinas_exporters.readers.restricted import array_functions, restricted_load
+from epsinas_onnx._util.install import pip_install
 
 _SPLITS = {
     "cifar10_valid": ("cifar10-valid", "x-valid"),
@@ -72,7 +73,7 @@ def _load_torch(path: Path) -> Any:
         import torch
     except ImportError:
         raise ImportError(
-            f"{path}: reading .pth files needs torch; run 'pip install \"epsinas-onnx[torch]\"', or take the "
+            f"{path}: reading .pth files needs torch; run '{pip_install('torch')}', or take the "
             f"benchmark's .pickle.pbz2 file"
         ) from None
     import numpy as np
