@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -45,6 +46,24 @@ DimOption: TypeAlias = Annotated[
 ]
 RoleOption: TypeAlias = Annotated[
     list[str] | None, typer.Option("--role", metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")
+]
+
+
+class ArithmeticName(StrEnum):
+    """What the formula is computed in."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    FLOAT32 = "float32"
+
+
+ArithmeticOption: TypeAlias = Annotated[
+    ArithmeticName,
+    typer.Option(
+        "--arithmetic",
+        help="float32 is the published procedure, which ends where float32 does; exact has no range; auto is exact "
+        "wherever that can be computed.",
+    ),
 ]
 
 TimeoutOption: TypeAlias = Annotated[

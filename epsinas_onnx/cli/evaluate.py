@@ -12,6 +12,8 @@ import typer
 from epsinas_onnx._util.text import to_json
 from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
+    ArithmeticName,
+    ArithmeticOption,
     MemoryOption,
     TimeoutOption,
     find_space,
@@ -83,6 +85,7 @@ def evaluate_command(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
     ] = 1,
+    arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
         list[Path] | None, typer.Option(metavar="TABLE", help="Another table, whose columns are added by architecture.")
@@ -148,6 +151,7 @@ def evaluate_command(
         "seed": seed,
         "jobs": jobs,
         "lump": lump,
+        "arithmetic": arithmetic.value,
         "timeout": timeout,
         "memory": memory,
         "isolate": True,

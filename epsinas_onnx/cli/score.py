@@ -16,6 +16,8 @@ from rich.console import Console
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    ArithmeticName,
+    ArithmeticOption,
     DimOption,
     MemoryOption,
     RestoreOption,
@@ -130,6 +132,7 @@ def score_command(
     dtype: Annotated[
         str, typer.Option(help="float32 (the metric's), or model for the model's own float types.")
     ] = "float32",
+    arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     lump: Annotated[
         bool,
         typer.Option("--lump/--no-lump", help="Merge identical channels (exact, and fast), or run the plain graph."),
@@ -159,6 +162,7 @@ def score_command(
         weights=parse_weights(weights),
         inputs=fed,
         batch=batch,
+        arithmetic=arithmetic.value,
         lump=lump,
         shapes=parse_shapes(shape or [], dim or []),
         outputs=tuple(output_name or ()),

@@ -12,7 +12,8 @@ from epsinas_onnx._util.names import escaped
 from epsinas_onnx.scoring.result import Score
 
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
-              "nodes", "seconds", "output", "warnings", "norm_stats", "seed")  # fmt: skip
+              "nodes", "seconds", "output", "warnings", "norm_stats", "seed",
+              "arithmetic", "order", "float32_status")  # fmt: skip
 
 
 def to_json(scores: Sequence[Score]) -> str:

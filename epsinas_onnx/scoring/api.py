@@ -16,6 +16,7 @@ from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.options import (
     DEFAULT_BATCH,
     DEFAULT_WEIGHTS,
+    Arithmetic,
     ElementType,
     ProviderName,
     ScoreKeywords,
@@ -42,6 +43,7 @@ def score(
     dtype: ElementType = "float32",
     threads: int = 0,
     restore_batchnorm: str = "auto",
+    arithmetic: Arithmetic = "auto",
 ) -> Score:
     """Score one ONNX model without training it, and without reading its weights.
 
@@ -63,10 +65,13 @@ def score(
             False runs the plain graph.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
         seed: of random inputs and of embedding tables.
-        dtype: the arithmetic: `float32`, which the metric is defined in, or `model` for the model's own float types.
+        dtype: the element type: `float32`, which the metric is defined in, or `model` for the model's own float types.
         threads: intra-op threads, 0 for one a core.
         restore_batchnorm: behind which layers a BatchNormalization is put back that an exporter folded into them:
             `auto` (where there is evidence), `none`, `all` (every convolution but heads), or a glob over node names.
+        arithmetic: `float32` is the published procedure, which ends where float32 does; `exact` is its formula without
+            a range, on the CPU; `auto` is exact where that can be computed, and gives the number of `float32`, within
+            rounding, where that has one (docs/numerics.md).
 
     Returns:
         A Score whose `status` says whether there is a number.
@@ -87,6 +92,7 @@ def score(
     options = score_options(
         weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
         lump=lump, providers=providers, seed=seed, dtype=dtype, threads=threads, restore_batchnorm=restore_batchnorm,
+        arithmetic=arithmetic,
     )  # fmt: skip
     return score_with(model, options)
 

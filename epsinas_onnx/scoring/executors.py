@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
 
 Array = npt.NDArray[Any]
+
+
+EVALUATOR_NODE_COST = 2**13
+"""How many entries cost as much as a node does in our own evaluator (`Target.node_cost`)."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,18 @@ def lower(
     constants: int,
     bound: bool = True,
     feeds: Feeds | None = None,
+    evaluated: bool = False,
 ) -> LumpedModel:
-    """Return the lumped graph of a planned model for so many constants a run; feeds: what it is lowered for, if any."""
+    """Return the lumped graph of a planned model for so many constants a run.
+
+    feeds: what it is lowered for, if any. evaluated: whether our own evaluator runs it.
+    """
     options = planned.options
     fixed, parts = (None, None) if feeds is None else (feeds.fixed, feeds.parts(planned.specs))
-    target = Target(constants, config.on_cpu, bound and config.on_cpu, options.norm_stats)
+    if evaluated:
+        target = Target(1, False, True, options.norm_stats, whole_norms=True, node_cost=EVALUATOR_NODE_COST)
+    else:
+        target = Target(constants, config.on_cpu, bound and config.on_cpu, options.norm_stats)
     for known in (planned.inferred, True):
         try:
             planned = planned.with_shapes() if known else planned
@@ -130,12 +141,33 @@ def lower(
     raise AssertionError("inference ran, and shapes that it does not find are no reason to ask for it")
 
 
+class Runs(Protocol):
+    """What runs a graph for the constants of one run; `Engine` does."""
+
+    seconds: dict[str, float]
+
+    def run(
+        self,
+        weight: Array,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str],
+        batch_axes: Mapping[str, int] | None = None,
+    ) -> dict[str, Array]:
+        """Return values by name; batch_axes: where samples are run one by one."""
+
+
+Evaluate: TypeAlias = Callable[[LumpedModel, Mapping[str, Lumped]], Runs]
+"""Makes what runs a lumped graph instead of ONNX Runtime."""
+
+
 class LumpedExecutor:
     """The lumped graph: all constants in one run where it allows that, else one run of one session for each."""
 
     lumped = True
 
-    def __init__(self, lowered: LumpedModel, planned: ModelPlan, config: ExecutionConfig) -> None:
+    def __init__(
+        self, lowered: LumpedModel, planned: ModelPlan, config: ExecutionConfig, evaluate: Evaluate | None = None
+    ) -> None:
         refuse_if_too_large(lowered.peak_bytes(), planned.name, config.jobs)
         self._lowered = lowered
         self._names = list(planned.outputs)
@@ -144,10 +176,14 @@ class LumpedExecutor:
             self._fetched |= {f"epsinas.mean.{index}": pair[0], f"epsinas.variance.{index}": pair[1]}
         self._guards = {f"epsinas.guard.{index}": guard for index, guard in enumerate(lowered.context.guards)}
         self._fetched |= self._guards
-        self._engine = Engine(
-            lambda weight: lowered.to_proto(self._fetched, weight if lowered.bound else None),
-            planned.name, config.providers, config.threads, lowered.bound, CHEAPEST if config.on_cpu else (),
-        )  # fmt: skip
+        self._engine: Runs
+        if evaluate is not None:
+            self._engine = evaluate(lowered, self._fetched)
+        else:
+            self._engine = Engine(
+                lambda weight: lowered.to_proto(self._fetched, weight if lowered.bound else None),
+                planned.name, config.providers, config.threads, lowered.bound, CHEAPEST if config.on_cpu else (),
+            )  # fmt: skip
         self.together = lowered.constants > 1
         self.seconds = self._engine.seconds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,30 @@ Mask = npt.NDArray[np.bool_]
 
 EPSILON = float(np.finfo(np.float32).eps)
 """Spacing of float32 numbers next to 1."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What an arithmetic resolves. epsilon: spacing of numbers next to 1. tiny: below this bits are lost with every
+    halving. smallest: the step between numbers below that. Both are 0 where exponents have no bounds.
+    """
+
+    epsilon: float
+    tiny: float
+    smallest: float
+
+    @property
+    def change(self) -> float:
+        """By which share everything moves when an output is suspected to be rounding alone.
+
+        The last bits would not do: those of the terms of a long sum lie below the last bit of the sum, and leave its
+        rounding as it was.
+        """
+        return 512 * self.epsilon
+
+
+FLOAT32 = Precision(EPSILON, float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).smallest_subnormal))
+EXACT = Precision(float(np.finfo(np.float64).eps), 0.0, 0.0)
 
 
 def normalise(values: Floats, skipped: Mask | None = None) -> Floats:

@@ -22,6 +22,10 @@ ProviderName: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt"]
 ElementType: TypeAlias = Literal["float32", "model"]
 """What graphs compute in: float32, which the metric is defined in, or the model's own float types."""
 
+Arithmetic: TypeAlias = Literal["auto", "exact", "float32"]
+"""What the formula is computed in: `float32` is the published procedure, `exact` has no range, and `auto` is exact
+wherever that can be computed."""
+
 DEFAULT_WEIGHTS = (1e-7, 1.0)
 DEFAULT_BATCH = 256
 
@@ -92,6 +96,7 @@ class ScoreOptions:
         threads: intra-op threads, 0 for one a core.
         jobs: how many worker processes share the machine's memory and cores.
         restore_batchnorm: `auto`, `none`, `all`, or a glob over node names.
+        arithmetic: `auto`, `exact` or `float32`.
     """
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
@@ -108,6 +113,7 @@ class ScoreOptions:
     threads: int = 0
     jobs: int = 1
     restore_batchnorm: str = AUTO
+    arithmetic: Arithmetic = "auto"
 
     def __post_init__(self) -> None:
         try:
@@ -125,8 +131,21 @@ class ScoreOptions:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
         check_seed(self.seed)
         check_choices(self.norm_stats, self.dtype, self.roles)
+        self._check_arithmetic()
         check_which(self.restore_batchnorm)
         object.__setattr__(self, "weights", (first, second))
+
+    def _check_arithmetic(self) -> None:
+        if self.arithmetic not in get_args(Arithmetic):
+            raise UsageError(f"the arithmetic is one of {', '.join(get_args(Arithmetic))}, not {self.arithmetic!r}")
+        if self.arithmetic != "exact":
+            return
+        if self.providers not in ("auto", "cpu"):
+            raise UsageError(f"exact arithmetic runs on the CPU, not on {self.providers}; leave out one of the two")
+        if not self.lump:
+            raise UsageError("exact arithmetic runs the lumped graph, so it cannot do without lumping")
+        if self.dtype != "float32":
+            raise UsageError("exact arithmetic does not round to the model's own float types; leave out one of the two")
 
     @property
     def named_inputs(self) -> frozenset[str]:
@@ -167,6 +186,7 @@ class ScoreKeywords(TypedDict, total=False):
     dtype: ElementType
     threads: int
     restore_batchnorm: str
+    arithmetic: Arithmetic
 
 
 def score_options(*, jobs: int = 1, **keywords: Unpack[ScoreKeywords]) -> ScoreOptions:

@@ -17,8 +17,8 @@ from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import SignalLoss, advice
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
 from epsinas_onnx.scoring.feeds import Feeds
+from epsinas_onnx.scoring.metric import FLOAT32
 from epsinas_onnx.scoring.plan import ModelPlan, plan
-from epsinas_onnx.scoring.verdict import CHANGE
 
 Array = npt.NDArray[Any]
 
@@ -61,11 +61,11 @@ class Reruns:
         return known[constant]
 
     def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
-        """Run a few samples with another constant, plain and moved by the share `CHANGE`."""
+        """Run a few samples with another constant, plain and moved a little."""
         few, feeds = self._trace()
-        nudge = _nudged(constant, CHANGE)
+        nudge = _nudged(constant, FLOAT32.change)
         plain = few.output(constant, feeds, self._cut_axes)
-        moved = few.output(nudge, self._moved(feeds, CHANGE), self._cut_axes)
+        moved = few.output(nudge, self._moved(feeds, FLOAT32.change), self._cut_axes)
         self._check({constant: plain.size, nudge: moved.size})
         return plain, moved
 
@@ -120,6 +120,21 @@ class Reruns:
             chosen = few_samples(feeds.arrays, feeds.axes, batching.samples, batching.traced, few.demands)
             self._traced = traced, chosen
         return self._traced
+
+
+class WithoutReasons:
+    """The same where only the status is asked for: no node is looked for."""
+
+    def __init__(self, runs: Reruns) -> None:
+        self.rerun_perturbed = runs.rerun_perturbed
+        self.run_probe_constant = runs.run_probe_constant
+        self.advice = runs.advice
+
+    def find_loss(self, constant: float) -> None:
+        """Name none."""
+
+    def find_explosion(self, constant: float) -> None:
+        """Name none."""
 
 
 def _nudged(constant: float, change: float | None = None) -> float:

@@ -51,6 +51,11 @@ class Score:
         warnings: what a careful reader should know, a sentence each.
         norm_stats: which statistics normalisations used: `batch`, `reset` or `stored`.
         seed: of random inputs and of embedding tables.
+        arithmetic: `exact` or `float32`, in which the score was computed; None where nothing was.
+        order: d log|v| / d log c towards c = 0, where v is how far the output's entries lie apart with weights c: how
+            many weights in a row the shortest path to the output has. Networks of different order lie on different
+            scales. None where the output does not vary, or nobody asked.
+        float32_status: the status that float32, the published procedure, gives; None where nobody asked.
         versions: of this package, onnx, onnx-ir and onnxruntime, by the name of the package.
     """
 
@@ -70,6 +75,9 @@ class Score:
     warnings: tuple[str, ...] = ()
     norm_stats: str = "batch"
     seed: int = 0
+    arithmetic: str | None = None
+    order: float | None = None
+    float32_status: Status | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,9 +91,11 @@ class Score:
         """Return plain JSON types only: numbers that JSON cannot hold (NaN, infinities) become None."""
         record = dataclasses.asdict(self)
         record["status"] = str(self.status)
-        for key in ("score", "raw_score"):
+        for key in ("score", "raw_score", "order"):
             value = record[key]
             record[key] = value if value is not None and math.isfinite(value) else None
+        if self.float32_status is not None:
+            record["float32_status"] = str(self.float32_status)
         for key in ("weights", "output", "warnings"):
             record[key] = list(record[key])
         for key in ("seconds", "versions"):

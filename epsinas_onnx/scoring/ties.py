@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.scoring.metric import EPSILON, Mask, normalise, normalised_dispersion
+from epsinas_onnx.scoring.metric import Mask, normalise, normalised_dispersion
 
 Array = npt.NDArray[Any]
 
 
-def suspected(output: Array, depth: int) -> tuple[Mask, ...]:
+def suspected(output: Array, depth: int, epsilon: float) -> tuple[Mask, ...]:
     """Return the sets of entries that the formula might skip, by a cheap look at one pass; the first is what it skips.
 
-    The second, where it differs, are all within rounding at the largest magnitude of the output: a small entry may be
-    the difference of two large ones. A minimum of 0 is what a rectifier or a saturation cut off, and float32 resolves
-    what lies beside it.
+    epsilon: spacing of numbers next to 1. The second, where it differs, are all within rounding at the largest
+    magnitude of the output: a small entry may be the difference of two large ones. A minimum of 0 is what a
+    rectifier or a saturation cut off, and any arithmetic resolves what lies beside it.
     """
     exact = _smallest(output)
     if output.min() == 0:
         return (exact,)
-    return _different(exact, exact | _close(output, _gathered(float(np.abs(output).max()), depth)))
+    return _different(exact, exact | _close(output, _gathered(float(np.abs(output).max()), depth, epsilon)))
 
 
-def choices(output: Array, again: Array, depth: int, margin: float) -> tuple[Mask, ...]:
+def choices(output: Array, again: Array, depth: int, margin: float, epsilon: float) -> tuple[Mask, ...]:
     """Return the sets of entries that another order of operations might have the formula skip; the first is its own.
 
     again: the output with other last bits. The second set is what lies within `margin` times the change of the
@@ -36,10 +36,10 @@ def choices(output: Array, again: Array, depth: int, margin: float) -> tuple[Mas
     others that are exactly the minimum may be so by chance; where the minimum did not change at all, as that of a
     saturated function, they are so by structure.
     """
-    exact, *near = suspected(output, depth)
+    exact, *near = suspected(output, depth, epsilon)
     there = exact | _smallest(again)
     change = float(np.abs(output[there].astype(np.float64) - again[there]).max())
-    distance = max(margin * change, _gathered(abs(float(output.min())), depth))
+    distance = max(margin * change, _gathered(abs(float(output.min())), depth, epsilon))
     sets = _different(exact, *(exact | (mask & _close(output, distance)) for mask in near))
     if len(sets) == 1 or change == 0:
         return sets
@@ -64,9 +64,9 @@ def _close(output: Array, distance: float) -> Mask:
     return close
 
 
-def _gathered(magnitude: float, depth: int) -> float:
+def _gathered(magnitude: float, depth: int, epsilon: float) -> float:
     """Return by how much a value of this magnitude may be off: roundings over a path add up as its root."""
-    return EPSILON * math.sqrt(depth) * magnitude
+    return epsilon * math.sqrt(depth) * magnitude
 
 
 def _different(exact: Mask, *others: Mask) -> tuple[Mask, ...]:

@@ -11,39 +11,34 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.scoring.diagnosis import SignalLoss
-from epsinas_onnx.scoring.metric import EPSILON, Mask, amplification, levels_compared, normalised_dispersion, varies
+from epsinas_onnx.scoring.metric import (
+    EPSILON,
+    EXACT,
+    FLOAT32,
+    Mask,
+    Precision,
+    amplification,
+    levels_compared,
+    normalised_dispersion,
+    varies,
+)
+from epsinas_onnx.scoring.reasons import NOISY, PROPORTIONAL, noise, overflow, tied, underflow
 from epsinas_onnx.scoring.result import Status, same_score
 from epsinas_onnx.scoring.ties import choices, score_range, suspected
 
 Array = npt.NDArray[Any]
 ChannelStats: TypeAlias = Sequence[tuple[Array, Array]]
 
-SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-"""Below this float32 loses bits with every halving."""
-
-RELATIVE_VARIATION = 2.0**-10
-"""Doubt an output that varies by less than this share of its size: 13 bits of the 23 have cancelled by then."""
+LOST = 2.0**13
+"""Doubt an output that varies by less of its size than this many roundings: of the 23 bits of float32 13 have
+cancelled by then."""
 
 NORM_DEVIATION = 16 * EPSILON
 """Doubt a batch normalisation whose channel deviates by less than this share of its mean: only rounding may be left."""
 
-CHANGE = 2.0**-14
-"""By this share everything moves when an output is suspected to be rounding alone. The last bits would not do: those
-of the terms of a long sum lie below the last bit of the sum, and leave its rounding as it was."""
-
-NOISY = 0.25
-"""An output is noise when moving everything by `CHANGE` gives this dispersion: it changes about as much as it varies,
-where a signal would have to be amplified 4,000 times to do so."""
-
 UNSURE = 0.02
 """From this dispersion on it is also noise when a change 16 times smaller gives more than a quarter of it: a signal
 answers in proportion. Sparse rounding errors, of which most are the same again, end here."""
-
-SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
-"""The step between float32 numbers below the normal range."""
-
-SMALL_SCORE = 2.0**-10
-"""Doubt a score below this: long sums with cancellation lose so much, however short the graph is."""
 
 RESOLUTION = 4.0
 """A score counts when it is more than this many times the dispersion that the last bits alone cause; and not where
@@ -61,7 +56,9 @@ class Runner(Protocol):
         """Return the output for `constant` with inputs and constant moved by a share, None for their last bits."""
 
     def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
-        """Return the output for a few samples and another constant: as they are, and moved by `CHANGE`."""
+        """Return the output for a few samples and another constant: as they are, and moved a little
+        (`Precision.change`).
+        """
 
     def find_loss(self, constant: float) -> SignalLoss | None:
         """Return where the signal ends for `constant`."""
@@ -80,7 +77,8 @@ class Evidence:
     outputs: one array a constant. channel_stats: for each constant, mean and variance by channel of batch
     normalisations. depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
     normalisations within samples (LayerNorm and its kin). constant_reason: why no path leads from input to output, None
-    where one does. without_weights: why the model has no weights, None where it has some.
+    where one does. without_weights: why the model has no weights, None where it has some. precision: what the
+    arithmetic resolves.
     """
 
     weights: tuple[float, float]
@@ -91,6 +89,7 @@ class Evidence:
     sample_norms: Sequence[str]
     constant_reason: str | None
     without_weights: str | None = None
+    precision: Precision = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _judged(evidence: Evidence, runner: Runner) -> Verdict:
         )
     for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
         if not np.isfinite(output).all():
-            return Verdict(Status.OVERFLOW, _overflow(constant, runner), raw_score)
+            return Verdict(Status.OVERFLOW, overflow(constant, runner.find_explosion(constant)), raw_score)
     still = [c for c, output in zip(evidence.weights, evidence.outputs, strict=True) if not varies(output)]
     if still:
         return _without_signal(evidence, still, runner, raw_score)
@@ -144,12 +143,13 @@ def _doubtful(evidence: Evidence, raw: float) -> bool:
         return True
     # A signal is rounded once a node, and normalising enlarges what has gathered by then.
     enlarged = sum(amplification(output) for output in evidence.outputs)
-    return raw < max(SMALL_SCORE, RESOLUTION * evidence.depth * EPSILON * enlarged)
+    epsilon = evidence.precision.epsilon
+    return raw < max(LOST * epsilon, RESOLUTION * evidence.depth * epsilon * enlarged)
 
 
 def _may_be_rounding(evidence: Evidence, index: int) -> bool:
     """Whether rounding alone could be what makes the output for one of the constants vary."""
-    if evidence.sample_norms or amplification(evidence.outputs[index]) * RELATIVE_VARIATION > 1:
+    if evidence.sample_norms or amplification(evidence.outputs[index]) * LOST * evidence.precision.epsilon > 1:
         return True
     return any(
         bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
@@ -159,26 +159,31 @@ def _may_be_rounding(evidence: Evidence, index: int) -> bool:
 
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     pairs = list(zip(evidence.weights, evidence.outputs, strict=True))
-    shares = [_noise_share(output, constant, runner) for constant, output in pairs]
+    precision = evidence.precision
+    shares = [_noise_share(output, constant, runner, precision) for constant, output in pairs]
     floor = sum(_dispersion(output, runner.rerun_perturbed(constant)) for constant, output in pairs)
     # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
     # of its terms change; and steps below the normal range do not answer to last bits at all.
-    floor = max(floor, EPSILON * math.sqrt(evidence.longest_sum)) + sum(_grid(o) / _spread(o) for _, o in pairs)
+    step = precision.smallest
+    floor = max(floor, precision.epsilon * math.sqrt(evidence.longest_sum))
+    floor += sum(_grid(o, step) / _spread(o) for _, o in pairs) if step else 0.0
     worst = max(shares)
     if raw is not None and worst == 0 and raw > RESOLUTION * floor:
         return _counted(evidence, raw, runner)
     for constant, output in pairs:
-        if _spread(output) < SMALLEST_NORMAL:
+        if _spread(output) < precision.tiny:
             reason = f"with weights {constant:g} the output spans {_spread(output):.2g}, below float32's normal range"
             return Verdict(Status.UNDERFLOW, reason, raw)
     if worst > 0:
-        return Verdict(Status.NOISE, _noise(evidence.weights[shares.index(worst)], worst, runner), raw)
+        return Verdict(Status.NOISE, _noise(evidence.weights[shares.index(worst)], worst, runner, precision), raw)
     if raw is None:
         reason = "the formula skips zeros, and no entry is left to compare; a larger --batch leaves more"
         return Verdict(Status.NOISE, reason, raw)
     if raw == 0 and levels_compared(*evidence.outputs) == 1:  # both are at their largest there, which is no rounding
         note = "the formula skips zeros, and only equal entries are left to compare; a larger --batch leaves more"
         return Verdict(Status.OK, None, raw, note)
+    if precision is EXACT:
+        return Verdict(Status.OK, None, 0.0, PROPORTIONAL)
     return Verdict(
         Status.NOISE,
         f"the two outputs differ too little to tell from rounding: the formula gives {raw:.2g}, and a score counts "
@@ -190,14 +195,15 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
 def _counted(evidence: Evidence, raw: float, runner: Runner) -> Verdict:
     """Return ok, with a note where rounding decides what the formula skips and that matters; noise where it is all."""
     outputs, pairs = evidence.outputs, list(zip(evidence.weights, evidence.outputs, strict=True))
-    first, second = (suspected(output, evidence.depth) for output in outputs)
+    epsilon = evidence.precision.epsilon
+    first, second = (suspected(output, evidence.depth, epsilon) for output in outputs)
     if not _matters(outputs, (first, second)):
         return Verdict(Status.OK, None, raw)
-    first, second = (choices(o, runner.rerun_perturbed(c), evidence.depth, RESOLUTION) for c, o in pairs)
+    first, second = (choices(o, runner.rerun_perturbed(c), evidence.depth, RESOLUTION, epsilon) for c, o in pairs)
     if not _matters(outputs, (first, second)):
         return Verdict(Status.OK, None, raw)
     low, high = score_range(*outputs, (first, second))
-    where = " and ".join(_tied(c, sets) for c, sets in zip(evidence.weights, (first, second), strict=True) if sets[1:])
+    where = " and ".join(tied(c, sets) for c, sets in zip(evidence.weights, (first, second), strict=True) if sets[1:])
     if high <= RESOLUTION * low:
         return Verdict(Status.OK, None, raw, f"the score lies between {low:.4g} and {high:.4g}: {where}")
     if math.isnan(low):
@@ -214,17 +220,11 @@ def _matters(outputs: tuple[Array, Array], skipped: tuple[Sequence[Mask], Sequen
     return any(sets[1:] for sets in skipped) and not same_score(*score_range(*outputs, skipped))
 
 
-def _tied(constant: float, sets: Sequence[Mask]) -> str:
-    exact, tied = (f"{100 * mask.mean():.3g}%" for mask in sets[:2])
-    return (
-        f"with weights {constant:g}, {tied} of the output's entries lie within rounding of its minimum, and the "
-        f"formula skips the {exact} that are exactly it"
-    )
-
-
 def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, raw: float | None) -> Verdict:
     shares = {
-        constant: _noise_share(output, constant, runner) if _may_be_rounding(evidence, index) else 0.0
+        constant: _noise_share(output, constant, runner, evidence.precision)
+        if _may_be_rounding(evidence, index)
+        else 0.0
         for index, (constant, output) in enumerate(zip(evidence.weights, evidence.outputs, strict=True))
         if constant not in still
     }
@@ -241,7 +241,7 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
     varying = any(share == 0 for share in shares.values())
     if shares and not varying:
         constant, share = max(shares.items(), key=lambda item: item[1])
-        return Verdict(Status.NOISE, _noise(constant, share, runner), raw)
+        return Verdict(Status.NOISE, _noise(constant, share, runner, evidence.precision), raw)
     constant = still[0]
     if not varying:
         constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
@@ -249,58 +249,22 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
     if not varying:
         where = f": {loss.place} gives every sample the same values{runner.advice(loss)}" if loss else ""
         return Verdict(Status.CONSTANT, f"the output does not depend on the input{where}", raw)
-    return Verdict(Status.UNDERFLOW, _underflow(constant, loss, runner), raw)
+    advice = "" if loss is None else runner.advice(loss)
+    return Verdict(Status.UNDERFLOW, underflow(constant, loss, advice, evidence.precision), raw)
 
 
-def _underflow(constant: float, loss: SignalLoss | None, runner: Runner) -> str:
-    if loss is None:
-        return f"with weights {constant:g} the signal leaves the float32 range: the output is the same for every sample"
-    if loss.cuts and loss.largest_out == 0 and loss.largest_in >= SMALLEST_NORMAL:
-        return (
-            f"with weights {constant:g} every sample is cut off to the same value in {loss.place}, whose operand "
-            f"reaches {loss.largest_in:.2g} in magnitude"
-        )
-    if loss.largest_out < SMALLEST_NORMAL:
-        return (
-            f"with weights {constant:g} the signal underflows to {loss.largest_out:.2g} in {loss.place}; the largest "
-            f"magnitude in front of it is {loss.largest_in:.2g}"
-        )
-    return (
-        f"with weights {constant:g} the signal becomes smaller than float32 resolves beside {loss.largest_out:.3g} in "
-        f"{loss.place}{runner.advice(loss) or _smaller(constant)}"
-    )
-
-
-def _smaller(constant: float) -> str:
-    return "; smaller constants keep it in range, such as --weights 1e-5,1e-3" if abs(constant) > 1e-3 else ""
-
-
-def _overflow(constant: float, runner: Runner) -> str:
-    loss = runner.find_explosion(constant)
-    where = f" first in {loss.place}, whose largest operand is {loss.largest_in:.2g}" if loss else " in the output"
-    return f"with weights {constant:g} the signal becomes infinite or NaN{where}"
-
-
-def _noise(constant: float, share: float, runner: Runner) -> str:
+def _noise(constant: float, share: float, runner: Runner, precision: Precision) -> str:
     loss = runner.find_loss(constant)
-    where = f"; behind {loss.place} nothing but rounding is left{runner.advice(loss)}" if loss else ""
-    changes = (
-        f"changes the output by {share:.0%} of its variation" if math.isfinite(share) else "leaves none to compare"
-    )
-    sooner = "" if share >= NOISY else ", and a move 16 times smaller by more than a quarter as much"
-    signal = f"a signal stays below {NOISY:.0%}" if share >= NOISY else "a signal answers in proportion"
-    return (
-        f"with weights {constant:g} the output's variation cannot be told from rounding: moving input and weights by "
-        f"{CHANGE:.1g} of themselves {changes}{sooner}, where {signal}{where}"
-    )
+    return noise(constant, share, loss, "" if loss is None else runner.advice(loss), precision)
 
 
-def _noise_share(output: Array, constant: float, runner: Runner) -> float:
+def _noise_share(output: Array, constant: float, runner: Runner, precision: Precision) -> float:
     """Return by which share of its variation an output changes with everything in front of it; 0 for a signal."""
-    share = _dispersion(output, runner.rerun_perturbed(constant, CHANGE))
+    change = precision.change
+    share = _dispersion(output, runner.rerun_perturbed(constant, change))
     if share >= NOISY:
         return share
-    if share >= UNSURE and _dispersion(output, runner.rerun_perturbed(constant, CHANGE / 16)) > share / 4:
+    if share >= UNSURE and _dispersion(output, runner.rerun_perturbed(constant, change / 16)) > share / 4:
         return share
     return 0.0
 
@@ -311,17 +275,17 @@ def _dispersion(output: Array, again: Array) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _grid(output: Array) -> float:
-    """Return the step between numbers that an output could have held.
+def _grid(output: Array, smallest: float) -> float:
+    """Return the step between numbers that an output could have held; smallest: the step that its arithmetic has.
 
     What left the normal range and was then multiplied, by a sum over equal channels for one, keeps the coarser steps
     that it had there: they are what all entries are multiples of.
     """
     largest = float(np.abs(output).max())
-    if largest >= SMALLEST * 2**52:
-        return SMALLEST
-    steps = (output.astype(np.float64) / SMALLEST).astype(np.int64)
-    return SMALLEST * max(1, int(np.gcd.reduce(steps, axis=None)))
+    if largest >= smallest * 2**52:
+        return smallest
+    steps = (output.astype(np.float64) / smallest).astype(np.int64)
+    return smallest * max(1, int(np.gcd.reduce(steps, axis=None)))
 
 
 def _spread(output: Array) -> float:

@@ -1,0 +1,130 @@
+"""Runs a lumped graph in our own evaluator: exactly, or in float32 where a session of ONNX Runtime takes longer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from epsinas_onnx.errors import RunError
+from epsinas_onnx.evaluate_lumped.call import Unsupported
+from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, order, variation
+from epsinas_onnx.evaluate_lumped.value import Value
+from epsinas_onnx.inputs.generate import unstretched
+from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.lump.value import Lumped
+from epsinas_onnx.scoring.executors import ForwardResult
+
+Array = npt.NDArray[Any]
+
+
+class PlainEvaluator:
+    """A lumped graph in float32, every value as it stands; it runs like an `Engine`."""
+
+    def __init__(self, lowered: LumpedModel, fetched: Mapping[str, Lumped]) -> None:
+        started = time.perf_counter()
+        self._evaluator = _evaluator(lowered, fetched, "float32")
+        self.seconds = {"session": time.perf_counter() - started, "run": 0.0}
+
+    def run(
+        self,
+        weight: Array,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str],
+        batch_axes: Mapping[str, int] | None = None,
+    ) -> dict[str, Array]:
+        """Return `outputs` by name for a weight, float32 `[1]`; batch_axes: where samples are run one by one."""
+        started = time.perf_counter()
+        constant = float(weight[0])
+        if not batch_axes:
+            made = self._evaluator.plain(constant, feeds)
+        else:
+            each = [self._evaluator.plain(constant, sample) for sample in samples(feeds, batch_axes)]
+            made = {name: np.stack([one[name] for one in each]) for name in outputs}
+        self.seconds["run"] += time.perf_counter() - started
+        return {name: made[name] for name in outputs}
+
+
+class ExactExecutor:
+    """A lumped graph in exact arithmetic: outputs are float64, less what all samples have in common, up to a factor.
+
+    The metric makes the same of them, and they have no range. axes: along which samples lie in the inputs.
+    """
+
+    together = False
+    lumped = True
+
+    def __init__(self, lowered: LumpedModel, outputs: Sequence[str], axes: Mapping[str, int]) -> None:
+        started = time.perf_counter()
+        self._lowered, self._axes = lowered, axes
+        self._fetched = {name: lowered.outputs[name] for name in outputs}
+        self._evaluator = _evaluator(lowered, self._fetched, "exact")
+        self.seconds = {"session": time.perf_counter() - started, "run": 0.0}
+
+    @property
+    def without_rule(self) -> list[str]:
+        """Return the names of nodes that ONNX Runtime runs."""
+        return [node.source for node in self._evaluator.without_rule]
+
+    def run(
+        self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> list[ForwardResult]:
+        """Return what each constant gives."""
+        started = time.perf_counter()
+        feeds = self._lowered.fed(feeds)
+        results = [ForwardResult(self._variation(Constant(constant), feeds, axes)) for constant in constants]
+        self.seconds["run"] += time.perf_counter() - started
+        return results
+
+    def order(self, feeds: Mapping[str, Array]) -> float | None:
+        """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not."""
+        started = time.perf_counter()
+        found = order(self._evaluator, self._lowered.fed(feeds), self._axes)
+        self.seconds["run"] += time.perf_counter() - started
+        return found if np.isfinite(found) else None
+
+    def _variation(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Array:
+        lumped = list(self._fetched.values())
+        values = self._values(constant, feeds, axes)
+
+        def split(index: int, array: Array) -> Array:
+            (row,) = self._lowered.split(lumped[index % len(lumped)], array)
+            return row.reshape(-1)
+
+        return variation(values, split).settled().array
+
+    def _values(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Value]:
+        if axes is None:
+            return list(self._evaluator.values(constant, feeds, self._axes).values())
+        each = samples(feeds, axes)
+        first = next(samples(feeds, axes))
+        return [
+            value
+            for sample in each
+            for value in self._evaluator.values(constant, sample, axes, {name: first[name] for name in axes}).values()
+        ]
+
+
+def _evaluator(lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic) -> Evaluator:
+    try:
+        return Evaluator(lowered, fetched, arithmetic)
+    except Unsupported as error:
+        raise RunError(f"the lumped graph cannot be evaluated: {error}") from error
+
+
+def samples(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> Iterator[dict[str, Array]]:
+    """Yield minibatches of one sample each; inputs without an axis of samples come along whole."""
+    count = max(feeds[name].shape[axis] for name, axis in axes.items())
+    for index in range(count):
+        yield {name: np.take(array, [index], axes[name]) if name in axes else array for name, array in feeds.items()}
+
+
+def widened(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the inputs with floats in float64, whose last bits are those of exact arithmetic."""
+    return {
+        name: np.broadcast_to(unstretched(array).astype(np.float64), array.shape) if array.dtype.kind == "f" else array
+        for name, array in feeds.items()
+    }

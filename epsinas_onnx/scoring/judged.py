@@ -1,0 +1,225 @@
+"""Runs a planned model in the arithmetic that was asked for, or that suits it, and has the outputs judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epsinas_onnx.errors import OutOfMemory, RunError
+from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
+from epsinas_onnx.graph.analysis.roles import Role
+from epsinas_onnx.graph.load import LoadedModel
+from epsinas_onnx.inputs.minibatch import few_samples
+from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.lump.unlumpable import Unlumpable
+from epsinas_onnx.runtime.memory import refuse_if_too_large
+from epsinas_onnx.scoring.batching import Batching
+from epsinas_onnx.scoring.diagnosis import advice, longest_path
+from epsinas_onnx.scoring.evaluated import ExactExecutor, PlainEvaluator
+from epsinas_onnx.scoring.exact_reruns import ExactReruns
+from epsinas_onnx.scoring.executors import (
+    ExecutionConfig,
+    Executor,
+    ForwardResult,
+    LumpedExecutor,
+    PlainExecutor,
+    choose_executor,
+    lower,
+)
+from epsinas_onnx.scoring.feeds import Feeds
+from epsinas_onnx.scoring.metric import EXACT, FLOAT32, Precision
+from epsinas_onnx.scoring.options import Arithmetic, ScoreOptions
+from epsinas_onnx.scoring.plan import ModelPlan, plan
+from epsinas_onnx.scoring.reruns import Reruns, WithoutReasons
+from epsinas_onnx.scoring.result import Status
+from epsinas_onnx.scoring.verdict import Evidence, Runner, Verdict, judge
+from epsinas_onnx.scoring.warnings import no_weights, sample_norms
+
+LARGE = 2**26
+"""From so many multiply-adds a constant on, ONNX Runtime computes a lumped graph sooner than our evaluator does."""
+
+_DOUBLE = 4
+"""How many times the memory of float32 exact arithmetic takes: two parts of twice the size."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A planned model, its minibatch, and how it is to be scored."""
+
+    loaded: LoadedModel
+    planned: ModelPlan
+    batching: Batching
+    config: ExecutionConfig
+    feeds: Feeds
+    options: ScoreOptions
+
+    @property
+    def cut_axes(self) -> Mapping[str, int] | None:
+        """Return along which axes samples are run one by one, None where they go through together."""
+        return self.feeds.axes if self.batching.per_sample else None
+
+    def check_sizes(self, sizes: Mapping[float, int]) -> None:
+        """Raise ModelError where the output has another number of entries for another constant."""
+        check_sizes(self.planned.model, self.planned.name, sizes)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, and how it came about.
+
+    arithmetic: in which the outputs were computed. executor: what ran them, None where nothing had to run. order: see
+    `Score`. float32: the status that float32 gives, None where nobody asked.
+    """
+
+    verdict: Verdict
+    arithmetic: Arithmetic
+    executor: Executor | None
+    order: float | None = None
+    float32: Status | None = None
+
+
+def judge_model(task: Task) -> Judged:
+    """Run and judge a model; raises what running it does, where it runs in no arithmetic."""
+    lowered = _lowered(task)
+    wanted = task.options.arithmetic
+    if isinstance(lowered, str):
+        if wanted == "exact":
+            name = task.loaded.name
+            raise RunError(f"{name}: cannot be evaluated exactly: {lowered}; --arithmetic auto takes what can be run")
+        return _in_float32(task, None)
+    if lowered.cut_off is not None:
+        reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
+        proven: Arithmetic = "float32" if wanted == "float32" else "exact"
+        return dataclasses.replace(_judged(task, None, reason), arithmetic=proven)
+    small = lowered.multiply_adds().total <= LARGE
+    if wanted == "float32":
+        return _in_float32(task, lowered if small else None)
+    if wanted == "exact":
+        return _exactly(task, lowered)
+    return _small(task, lowered) if small else _large(task, lowered)
+
+
+def _small(task: Task, lowered: LumpedModel) -> Judged:
+    """Judge a model whose arithmetic costs less than a session: exactly, and in float32 for its status alone."""
+    try:
+        found = _exactly(task, lowered)
+    except (OutOfMemory, RunError):
+        return _in_float32(task, lowered)
+    return dataclasses.replace(found, float32=_in_float32(task, lowered, explain=False).verdict.status)
+
+
+def _large(task: Task, lowered: LumpedModel) -> Judged:
+    """Judge a model in float32, which takes less, and exactly where that gives no score."""
+    published = _in_float32(task, None, explain=False)
+    if published.verdict.status is Status.OK:
+        return dataclasses.replace(published, order=_order_of_few(task))
+    try:
+        return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
+    except (OutOfMemory, RunError):
+        return _in_float32(task, None)
+
+
+def _lowered(task: Task) -> LumpedModel | str:
+    """Return the graph that our evaluator runs, or why there is none."""
+    options = task.options
+    if options.providers not in ("auto", "cpu") or not options.lump or options.dtype != "float32":
+        return "not with these options"
+    try:
+        return lower(task.planned, task.config, 1, feeds=task.feeds, evaluated=True)
+    except Unlumpable as error:
+        return str(error) or "the graph cannot be lumped"
+
+
+def _exactly(task: Task, lowered: LumpedModel) -> Judged:
+    needed, largest = lowered.peak_bytes()
+    refuse_if_too_large((_DOUBLE * needed, largest), task.loaded.name, task.config.jobs)
+    executor = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes)
+    results = executor.run(task.options.weights, task.feeds.arrays, task.cut_axes)
+    task.check_sizes(_sizes(task, results))
+    reruns = ExactReruns(executor, task.feeds, task.options.seed, task.cut_axes, task.check_sizes)
+    verdict = judge(_evidence(task, results, None, EXACT), reruns)
+    varies = verdict.status in (Status.OK, Status.NOISE)
+    order = executor.order(task.feeds.arrays) if varies and task.cut_axes is None else None
+    return Judged(verdict, "exact", executor, order)
+
+
+def _in_float32(task: Task, lowered: LumpedModel | None, explain: bool = True) -> Judged:
+    """Follow the published procedure; lowered: the graph for our evaluator where that is to run it.
+
+    explain: whether the node is looked for that a reason names, which takes as long as the rest.
+    """
+    reason = None
+    executor: Executor | None
+    if lowered is not None:
+        executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
+    else:
+        executor, reason = choose_executor(task.planned, task.config, len(task.options.weights), task.feeds)
+    return _judged(task, executor, reason, explain)
+
+
+def _judged(task: Task, executor: Executor | None, reason: str | None, explain: bool = True) -> Judged:
+    weights = task.options.weights
+    results = [ForwardResult.nothing()] * len(weights)
+    if executor is not None:
+        executor, results = _run(task, executor)
+    sizes = _sizes(task, results)
+    task.check_sizes(sizes)
+    made = Reruns(
+        task.loaded, task.planned, task.batching, task.config, executor, task.feeds, weights, sizes
+    )  # fmt: skip
+    runner: Runner = made if explain else WithoutReasons(made)
+    verdict = judge(_evidence(task, results, reason, FLOAT32), runner)
+    return Judged(verdict, "float32", executor, float32=verdict.status)
+
+
+def _run(task: Task, executor: Executor) -> tuple[Executor, list[ForwardResult]]:
+    """Run all constants; a lumped graph that cannot be run gives way to the plain one."""
+    weights, arrays = task.options.weights, task.feeds.arrays
+    try:
+        return executor, executor.run(weights, arrays, task.cut_axes)
+    except RunError:
+        if not executor.lumped:
+            raise
+    plain = PlainExecutor(task.planned, task.config)
+    return plain, plain.run(weights, arrays, task.cut_axes)
+
+
+def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
+    return {constant: done.output.size for constant, done in zip(task.options.weights, results, strict=True)}
+
+
+def _evidence(
+    task: Task, results: Sequence[ForwardResult], constant_reason: str | None, precision: Precision
+) -> Evidence:
+    planned = task.planned
+    return Evidence(
+        task.options.weights,
+        (results[0].output, results[1].output),
+        (results[0].channel_stats, results[1].channel_stats),
+        longest_path(planned.model, planned.outputs),
+        planned.decisions.longest_sum(),
+        sample_norms(planned.model),
+        constant_reason,
+        None if planned.decisions.with_role(Role.WEIGHT) else no_weights(planned.model),
+        precision,
+    )
+
+
+def _order_of_few(task: Task) -> float | None:
+    """Return the order as a few samples give it, which is that of all; None where they give none."""
+    batching = task.batching
+    if batching.per_sample:
+        return None
+    if batching.options.loosen:  # the graph was rewritten for its minibatch
+        few = plan(task.loaded, batching.traced, batching.options)
+    else:
+        few = task.planned.with_batch(batching.traced)
+    arrays = few_samples(task.feeds.arrays, task.feeds.axes, batching.samples, batching.traced, few.demands)
+    try:
+        lowered = lower(few, task.config, 1, feeds=task.feeds, evaluated=True)
+        needed, largest = lowered.peak_bytes()
+        refuse_if_too_large((_DOUBLE * needed, largest), task.loaded.name, task.config.jobs)
+        return ExactExecutor(lowered, few.outputs, task.feeds.axes).order(arrays)
+    except (Unlumpable, OutOfMemory, RunError):
+        return None
