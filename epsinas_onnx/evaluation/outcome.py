@@ -17,6 +17,10 @@ OURS = "epsinas"
 """What the scores of this package are called beside other proxies."""
 
 
+MOST_ORDERS = 12
+"""With more different orders than this each holds too few networks for a ranking of its own."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One architecture as a list of the best shows it; parameters is None where nobody knows them."""
@@ -31,8 +35,10 @@ class Architecture:
 class Outcome:
     """How the scores of one table rank its architectures.
 
-    archs, scores, accuracies: one entry a row; scores are NaN where there is none. comparison: None where no other
-    proxy was named. paper: None where the paper has no figures for this space and column.
+    archs, scores, accuracies: one entry a row; scores are NaN where there is none. published: the ranking of those
+    alone that float32 scores too, None where these are all, or nobody knows. by_order: the ranking of the networks of
+    each order, empty where all have the same. comparison: None where no other proxy was named. paper: None where the
+    paper has no figures for this space and column.
     """
 
     space: str
@@ -42,6 +48,8 @@ class Outcome:
     scores: Scores = field(repr=False)
     accuracies: FloatArray = field(repr=False)
     ranking: Ranking
+    published: Ranking | None
+    by_order: Mapping[float, Ranking]
     comparison: Comparison | None
     paper: PaperFigures | None
 
@@ -64,8 +72,8 @@ class Outcome:
     def coverage(self) -> str:
         """Return how many architectures have a score, and what became of the others, as a sentence."""
         rest = ", ".join(f"{count:,} {status}" for status, count in self.scores.statuses.items() if status != "ok")
-        share = self.ranking.scored / self.ranking.total
-        return f"{self.ranking.scored:,} of {self.ranking.total:,} scored, {share:.1%}" + (f" ({rest})" if rest else "")
+        text = _share(self.ranking) + (f" ({rest})" if rest else "")
+        return text if self.published is None else f"{text}; {_share(self.published)} in float32"
 
     def plot(self, path: Path) -> None:
         """Draw score against accuracy into `path`; its ending chooses the format."""
@@ -107,8 +115,38 @@ def evaluate(
     ranking = evaluate_ranking(
         scores.values, accuracies, lower_is_better=lower_is_better, resamples=resamples, seed=seed
     )  # fmt: skip
+    published = None
+    if scores.published is not None and not scores.published[np.isfinite(scores.values)].all():
+        known = np.where(scores.published, scores.values, np.nan)
+        published = evaluate_ranking(
+            known, accuracies, lower_is_better=lower_is_better, resamples=resamples, seed=seed
+        )  # fmt: skip
     comparison = None
     if proxies:
         comparison = compare({OURS: scores.values, **proxies}, accuracies, lower_is_better=lower_is_better)
     paper = paper_figures(space, column)
-    return Outcome(space, column, lower_is_better, archs, scores, accuracies, ranking, comparison, paper)
+    return Outcome(
+        space, column, lower_is_better, archs, scores, accuracies, ranking, published,
+        _by_order(scores, accuracies, lower_is_better), comparison, paper,
+    )  # fmt: skip
+
+
+def _by_order(scores: Scores, accuracies: FloatArray, lower_is_better: bool) -> dict[float, Ranking]:
+    """Return the ranking within each order, without intervals; nothing where there is one order, or very many."""
+    if scores.orders is None:
+        return {}
+    known = np.isfinite(scores.values) & np.isfinite(scores.orders)
+    orders = np.unique(scores.orders[known])
+    if not 1 < len(orders) <= MOST_ORDERS:
+        return {}
+    return {
+        float(order): evaluate_ranking(
+            np.where(scores.orders == order, scores.values, np.nan), accuracies, lower_is_better=lower_is_better,
+            resamples=0,
+        )
+        for order in orders
+    }  # fmt: skip
+
+
+def _share(ranking: Ranking) -> str:
+    return f"{ranking.scored:,} of {ranking.total:,} scored, {ranking.scored / ranking.total:.1%}"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from epsinas_onnx.evaluation.outcome import Outcome
-from epsinas_onnx.evaluation.ranking import BEST, Estimate
+from epsinas_onnx.evaluation.ranking import BEST, Estimate, Ranking
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.report.markup import code_cell, plain
 
@@ -19,6 +19,9 @@ _GIVES = {"statistic": Give.LINES, "score": Give.MIDDLE, "architecture": Give.WH
 """What columns of text do on a narrow terminal; the others hold numbers."""
 
 Rows = list[list[str]]
+
+_OF_ORDERS = ("spearman", "kendall", "top_share")
+_ORDERS = "by order: networks of different order lie on different scales, so that their scores compare within one order"
 
 
 def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
@@ -32,6 +35,10 @@ def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
         "statuses": dict(outcome.scores.statuses),
         **_plain(dataclasses.asdict(outcome.ranking)),
         "paper": None if outcome.paper is None else {**outcome.paper.values, "remark": outcome.paper.remark},
+        "float32": None if outcome.published is None else _plain(dataclasses.asdict(outcome.published)),
+        "orders": [
+            {"order": order, **_plain(dataclasses.asdict(ranking))} for order, ranking in outcome.by_order.items()
+        ],
         "comparison": None if comparison is None else _plain(dataclasses.asdict(comparison)),
         "top": [dataclasses.asdict(architecture) for architecture in outcome.best(top)],
     }
@@ -42,6 +49,8 @@ def to_markdown(outcome: Outcome, top: int = 0) -> str:
     parts = [f"{plain(_headline(outcome))}\n\n{plain(outcome.coverage())}", _markdown(*_statistics(outcome))]
     if outcome.paper is not None:
         parts.append(f"Paper: {plain(outcome.paper.remark)}.")
+    if outcome.by_order:
+        parts += [_ORDERS, _markdown(*_orders(outcome))]
     if outcome.comparison is not None:
         parts += [_common(outcome), _markdown(*_proxies(outcome))]
     if top:
@@ -57,6 +66,10 @@ def print_outcome(outcome: Outcome, top: int, console: Console) -> None:
     _print(*_statistics(outcome), console)
     if outcome.paper is not None:
         put_sentence(f"paper: {outcome.paper.remark}", console)
+    if outcome.by_order:
+        put("", console)
+        put_sentence(_ORDERS, console)
+        _print(*_orders(outcome), console)
     if outcome.comparison is not None:
         put("", console)
         put_sentence(_common(outcome), console)
@@ -90,18 +103,31 @@ def _statistics(outcome: Outcome) -> tuple[list[str], Rows]:
         "top_share": f"of the best-scored tenth, in the tenth with the {better} {outcome.column}",
         "best": f"of the {best} best-scored, in the twentieth with the {better} {outcome.column}",
     }
-    rows = []
-    for name, label in labels.items():
-        estimate: Estimate = getattr(outcome.ranking, name)
-        interval = ""
-        if estimate.low is not None and estimate.high is not None:
-            interval = f"{_number(name, estimate.low)} to {_number(name, estimate.high)}"
-        paper = None if outcome.paper is None else outcome.paper.values.get(name)
-        rows.append([label, _number(name, estimate.value), interval, _paper(name, paper)])
-    titles = ["statistic", "value", "95 % interval", "paper"]
-    if outcome.paper is None:
-        return titles[:3], [row[:3] for row in rows]
+    titles = ["statistic", "value", "95 % interval"]
+    rows = [[label, *_estimate(outcome.ranking, name)] for name, label in labels.items()]
+    if outcome.published is not None:
+        titles += ["in float32", "95 % interval"]
+        rows = [[*row, *_estimate(outcome.published, name)] for row, name in zip(rows, labels, strict=True)]
+    if outcome.paper is not None:
+        titles.append("paper")
+        rows = [[*row, _paper(name, outcome.paper.values.get(name))] for row, name in zip(rows, labels, strict=True)]
     return titles, rows
+
+
+def _estimate(ranking: Ranking, name: str) -> tuple[str, str]:
+    """Return a statistic and its interval."""
+    estimate: Estimate = getattr(ranking, name)
+    if estimate.low is None or estimate.high is None:
+        return _number(name, estimate.value), ""
+    return _number(name, estimate.value), f"{_number(name, estimate.low)} to {_number(name, estimate.high)}"
+
+
+def _orders(outcome: Outcome) -> tuple[list[str], Rows]:
+    rows = [
+        [f"{order:g}", f"{ranking.scored:,}", *(_number(name, getattr(ranking, name).value) for name in _OF_ORDERS)]
+        for order, ranking in outcome.by_order.items()
+    ]
+    return ["order", "scored", "Spearman", "Kendall", "top tenth"], rows
 
 
 def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:

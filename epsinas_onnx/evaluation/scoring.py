@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from epsinas_onnx._util.bounded import TooMuch, read_at_most
 from epsinas_onnx._util.memory import readable
@@ -35,13 +36,16 @@ class Scores:
     """A score for each row of a table, float64 `[rows]`, NaN where there is none.
 
     statuses: how many rows have which status. parameters: of each network, NaN where unknown. source: where the
-    scores came from, in words.
+    scores came from, in words. published: bool `[rows]`, which of the rows float32, the published procedure, scores
+    too; None where the results do not say. orders: of each network, NaN where unknown (`Score.order`).
     """
 
     values: FloatArray
     statuses: Mapping[str, int]
     parameters: FloatArray
     source: str
+    published: npt.NDArray[np.bool_] | None = None
+    orders: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ def of_records(table: Table, keys: Sequence[str], records: Mapping[str, Mapping[
     values = np.array([_number(record, "score") for record in found], np.float64)
     statuses = Counter("missing" if record is None else str(record.get("status") or "ok") for record in found)
     ours = np.array([_number(record, "parameters") for record in found], np.float64)
-    return Scores(values, statuses, np.where(np.isfinite(ours), ours, table_parameters(table)), source)
+    parameters = np.where(np.isfinite(ours), ours, table_parameters(table))
+    told = [None if record is None else record.get("float32_status") or None for record in found]
+    published = np.array([status == Status.OK for status in told]) if any(told) else None
+    orders = np.array([_number(record, "order") for record in found], np.float64)
+    return Scores(values, statuses, parameters, source, published, orders)
 
 
 def table_parameters(table: Table) -> FloatArray:

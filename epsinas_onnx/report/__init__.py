@@ -23,6 +23,28 @@ def remarks(score: Score) -> list[str]:
     return [*reason, *(f"note: {warning}" for warning in score.warnings)]
 
 
+def beyond_float32(score: Score) -> str:
+    """Return the status that float32 gives where it gives no score and exact arithmetic does, else nothing."""
+    other = score.float32_status
+    return str(other) if score.score is not None and other is not None and other is not Status.OK else ""
+
+
+def order(score: Score) -> str:
+    """Return the order as text."""
+    return "" if score.order is None else f"{score.order:g}"
+
+
+def scales(scores: Sequence[Score]) -> str | None:
+    """Return what a reader should know of scores of different order, None where all have the same."""
+    orders = sorted({score.order for score in scores if score.score is not None and score.order is not None})
+    if len(orders) < 2:
+        return None
+    return (
+        f"orders from {orders[0]:g} to {orders[-1]:g}: scores of different order lie on different scales, so compare "
+        f"those of one order"
+    )
+
+
 def coverage(scores: Sequence[Score]) -> str:
     """Return how many models were scored, and how many not for which reason, as a sentence."""
     counts: dict[Status, int] = {}

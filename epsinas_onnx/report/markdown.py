@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epsinas_onnx._util.names import escaped
-from epsinas_onnx.report import coverage, ranked, remarks
+from epsinas_onnx.report import beyond_float32, coverage, order, ranked, remarks, scales
 from epsinas_onnx.report.markup import code_cell, plain
 from epsinas_onnx.scoring.result import Score
 
 
 def to_markdown(scores: Sequence[Score]) -> str:
     """Return the ranked table and a line of coverage."""
-    lines = ["| # | model | score | status | parameters | seconds | why |", "| -: | :- | -: | :- | -: | -: | :- |"]
+    lines = [
+        "| # | model | score | status | order | float32 | parameters | seconds | why |",
+        "| -: | :- | -: | :- | -: | :- | -: | -: | :- |",
+    ]
     for rank, score in enumerate(ranked(scores), start=1):
         cells = [
             str(rank) if score.score is not None else "",
             code_cell(escaped(score.model)),
             "" if score.score is None else f"{score.score:.6f}",
             str(score.status),
+            order(score),
+            beyond_float32(score),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
             plain("; ".join(remarks(score))),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", coverage(scores), ""])
+    remark = scales(scores)
+    return "\n".join([*lines, "", coverage(scores), "", *([] if remark is None else [remark, ""])])

@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.text import Text
 
 from epsinas_onnx._util.names import escaped
-from epsinas_onnx.report import coverage, ranked, remarks
-from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put
+from epsinas_onnx.report import beyond_float32, coverage, order, ranked, remarks, scales
+from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.scoring.result import Score, Status
 
 _COLOURS = {Status.OK: "green", Status.ERROR: "red"}
 _COLUMNS = (
     Column("#", right=True), Column("model", Give.MIDDLE), Column("score", right=True), Column("status"),
-    Column("parameters", right=True), Column("seconds", right=True),
+    Column("order", Give.BELOW, right=True), Column("float32", Give.BELOW), Column("parameters", right=True),
+    Column("seconds", right=True),
 )  # fmt: skip
 
 
@@ -28,9 +29,20 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
             escaped(score.model),
             "" if score.score is None else f"{score.score:.6f}",
             Text(str(score.status), style=_COLOURS.get(score.status, "yellow")),
+            order(score),
+            beyond_float32(score),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
         )
         rows.append(Row(cells, remarks(score)))
-    print_rows(_COLUMNS, rows, console)
+    print_rows(*_without_empty(_COLUMNS, rows), console)
     put(coverage(scores), console)
+    remark = scales(scores)
+    if remark is not None:
+        put_sentence(remark, console)
+
+
+def _without_empty(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[Column], list[Row]]:
+    """Return a table without those of the columns that may be left out and have nothing to say."""
+    kept = [i for i, column in enumerate(columns) if not column.leaves or any(row.cells[i] for row in rows)]
+    return [columns[i] for i in kept], [Row([row.cells[i] for i in kept], row.below) for row in rows]

@@ -16,6 +16,7 @@ from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.inputs.generate import unstretched
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.value import Lumped
+from epsinas_onnx.runtime.blas import single_threaded
 from epsinas_onnx.scoring.executors import ForwardResult
 
 Array = npt.NDArray[Any]
@@ -39,11 +40,12 @@ class PlainEvaluator:
         """Return `outputs` by name for a weight, float32 `[1]`; batch_axes: where samples are run one by one."""
         started = time.perf_counter()
         constant = float(weight[0])
-        if not batch_axes:
-            made = self._evaluator.plain(constant, feeds)
-        else:
-            each = [self._evaluator.plain(constant, sample) for sample in samples(feeds, batch_axes)]
-            made = {name: np.stack([one[name] for one in each]) for name in outputs}
+        with single_threaded():
+            if not batch_axes:
+                made = self._evaluator.plain(constant, feeds)
+            else:
+                each = [self._evaluator.plain(constant, sample) for sample in samples(feeds, batch_axes)]
+                made = {name: np.stack([one[name] for one in each]) for name in outputs}
         self.seconds["run"] += time.perf_counter() - started
         return {name: made[name] for name in outputs}
 
@@ -75,16 +77,18 @@ class ExactExecutor:
         """Return what each constant gives."""
         started = time.perf_counter()
         feeds = self._lowered.fed(feeds)
-        results = [ForwardResult(self._variation(Constant(constant), feeds, axes)) for constant in constants]
+        with single_threaded():
+            results = [ForwardResult(self._variation(Constant(constant), feeds, axes)) for constant in constants]
         self.seconds["run"] += time.perf_counter() - started
         return results
 
     def order(self, feeds: Mapping[str, Array]) -> float | None:
         """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not."""
         started = time.perf_counter()
-        found = order(self._evaluator, self._lowered.fed(feeds), self._axes)
+        with single_threaded():
+            found = order(self._evaluator, self._lowered.fed(feeds), self._axes)
         self.seconds["run"] += time.perf_counter() - started
-        return found if np.isfinite(found) else None
+        return round(found, 6) if np.isfinite(found) else None
 
     def _variation(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Array:
         lumped = list(self._fetched.values())

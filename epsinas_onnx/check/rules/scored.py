@@ -13,8 +13,8 @@ from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.warnings import no_weights
 
 _FIXES = {
-    Status.UNDERFLOW: "Use constants that keep the signal in range, such as score.weights = [1e-5, 1e-3].",
-    Status.OVERFLOW: "Use smaller constants, such as score.weights = [1e-5, 1e-3].",
+    Status.UNDERFLOW: "Compare a value in front of the node (score.outputs), or use other constants (score.weights).",
+    Status.OVERFLOW: "Compare a value in front of the node (score.outputs), or use other constants (score.weights).",
     Status.CONSTANT: "See with epsinas-onnx inspect which node cuts the input off; ignore the rule if it is meant.",
     Status.NOISE: "Use other constants, or compare another value (score.outputs); ignore the rule for a network whose "
     "exact score is 0.",
@@ -50,7 +50,7 @@ SCORED = (
         Severity.WARNING,
         "The model has no score: its status is not ok.",
         "A baseline can only compare what has a score; a status that was ok before tells of a broken export.",
-        "Read the reason; underflow and overflow end with other constants, such as score.weights = [1e-5, 1e-3].",
+        "Read the reason: it names the node in which the signal ends, and score.outputs may name a value before it.",
         "Ignore it by path for networks that have no score with any constants, such as transformers whose exact "
         "output is constant.",
         _status,
