@@ -27,8 +27,9 @@ STAGES = (
     Stage("graph/load", "reads without weight bytes, checks, inlines", "LoadedModel"),
     Stage("scoring/batching", "free, fixed, re-batched, or sample by sample", "Batching"),
     Stage("scoring/plan", "shapes, folded BatchNorm, roles, outputs", "ModelPlan"),
-    Stage("lump", "equal channels become one, or a proof", "LumpedModel"),
-    Stage("scoring/executors, runtime", "both constants on ONNX Runtime", "ForwardResult"),
+    Stage("scoring/feeds", "the minibatch, and its equal positions", "Feeds"),
+    Stage("lump", "equal indices become one, or a proof", "LumpedModel"),
+    Stage("scoring/executors, runtime", "both constants, on ONNX Runtime", "ForwardResult"),
     Stage("scoring/verdict", "status, reason, number", "Verdict"),
 )
 
@@ -36,9 +37,9 @@ STAGES = (
 def main() -> None:
     """Draw the stages from top to bottom and write the file."""
     mpl.rcParams.update({"font.size": 10, "font.family": "DejaVu Sans", "svg.hashsalt": "epsinas"})
-    figure, axes = plt.subplots(figsize=(8.6, 10.2))
+    figure, axes = plt.subplots(figsize=(8.6, 11.6))
     axes.set_xlim(-0.3, 8.9)
-    axes.set_ylim(-14.4, 1.0)
+    axes.set_ylim(-16.3, 1.0)
     axes.axis("off")
     box(axes, 0.0, 0.0, DATA, "a path, bytes, a ModelProto, ...", "ModelSource")
     for index, stage in enumerate(STAGES):
@@ -53,12 +54,16 @@ def main() -> None:
     axes.text(WIDTH / 2 + 0.15, last - 0.05, STAGES[-1].gives, va="center", style="italic")
     box(axes, 0.0, last - 1.45, DATA, "Score", "report/ writes it; cli/ shows it")
 
-    box(axes, 5.2, -2.05 * 3 - 1.55, SIDE, "scoring/executors", "PlainGraph: nothing merged")
-    arrow(axes, (WIDTH, -2.05 * 2 - 1.15), (5.2, -2.05 * 3 - 1.0), "--no-lump, or\nlumping cannot", 1.0)
-    arrow(axes, (5.2, -2.05 * 3 - 1.35), (WIDTH, -2.05 * 4 - 1.0))
-    box(axes, 5.2, -2.05 * 5 - 1.55, SIDE, "scoring/reruns, diagnosis", "moved inputs, probes, lost signal")
-    arrow(axes, (WIDTH, -2.05 * 5 - 1.0), (5.2, -2.05 * 5 - 1.0), "only where\nin doubt")
-    arrow(axes, (5.2, -2.05 * 5 - 1.35), (WIDTH, -2.05 * 5 - 1.35))
+    planned, lumped, run, judged = (-2.05 * row for row in (2, 4, 5, 6))
+    box(axes, 5.2, lumped - 1.55, SIDE, "scoring/executors", "PlainGraph: nothing merged")
+    arrow(axes, (WIDTH, planned - 1.15), (5.2, lumped - 0.9), "--no-lump, or\nlumping cannot", 0.9)
+    arrow(axes, (5.2, lumped - 1.35), (WIDTH, run - 0.85))
+    box(axes, 5.2, run - 1.75, SIDE, "evaluate_lumped", "NumPy: exact, or in float32")
+    arrow(axes, (WIDTH, run - 1.15), (5.2, run - 1.15), "small graphs")
+    arrow(axes, (5.2, run - 1.5), (WIDTH, run - 1.5))
+    box(axes, 5.2, judged - 1.55, SIDE, "scoring/reruns, diagnosis", "moved inputs, probes, lost signal")
+    arrow(axes, (WIDTH, judged - 1.0), (5.2, judged - 1.0), "only where\nin doubt")
+    arrow(axes, (5.2, judged - 1.35), (WIDTH, judged - 1.35))
     figure.tight_layout()
     path = Path(__file__).with_name("architecture.svg")
     figure.savefig(path, metadata={"Date": None})
