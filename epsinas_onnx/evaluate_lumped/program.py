@@ -140,7 +140,7 @@ def _advance(steps: Sequence[Step], values: list[Any]) -> None:
     for step in steps:
         try:
             made = step.run([values[place] for place in step.inputs])
-        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AssertionError, LookupError, TypeError, Unsupported, ValueError) as error:
             raise RunError(f"node {step.node.source!r} ({step.node.op_type}) cannot be evaluated: {error}") from error
         for place, value in zip(step.outputs, made):  # noqa: B905 -- outputs that nobody reads may be left out
             values[place] = value

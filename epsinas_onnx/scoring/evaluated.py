@@ -98,7 +98,7 @@ class ExactExecutor:
             (row,) = self._lowered.split(lumped[index % len(lumped)], array)
             return row.reshape(-1)
 
-        return variation(values, split).settled().array
+        return _snapped(variation(values, split).settled().array)
 
     def _values(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Value]:
         if axes is None:
@@ -110,6 +110,18 @@ class ExactExecutor:
             for sample in each
             for value in self._evaluator.values(constant, sample, axes, {name: first[name] for name in axes}).values()
         ]
+
+
+_TIED = 2.0**-44
+"""Entries that lie no further above the smallest than this share of the largest are the smallest, but for rounding."""
+
+
+def _snapped(entries: Array) -> Array:
+    """Return entries of which those equal to the smallest are so to the bit, because the metric skips them."""
+    if not entries.size or not np.isfinite(entries).all():
+        return entries
+    low = entries.min()
+    return np.where(entries - low <= _TIED * np.abs(entries).max(), low, entries)
 
 
 def _evaluator(lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic) -> Evaluator:

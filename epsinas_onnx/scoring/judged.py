@@ -87,14 +87,14 @@ def judge_model(task: Task) -> Judged:
         if wanted == "exact":
             name = task.loaded.name
             raise RunError(f"{name}: cannot be evaluated exactly: {lowered}; --arithmetic auto takes what can be run")
-        return _in_float32(task, None)
+        return _in_float32(task)
     if lowered.cut_off is not None:
         reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
         proven: Arithmetic = "float32" if wanted == "float32" else "exact"
         return dataclasses.replace(_judged(task, None, reason), arithmetic=proven)
     small = lowered.multiply_adds().total <= LARGE
     if wanted == "float32":
-        return _in_float32(task, lowered if small else None)
+        return _in_float32(task)
     if wanted == "exact":
         return _exactly(task, lowered)
     return _small(task, lowered) if small else _large(task, lowered)
@@ -105,19 +105,19 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
     try:
         found = _exactly(task, lowered)
     except (OutOfMemory, RunError):
-        return _in_float32(task, lowered)
-    return dataclasses.replace(found, float32=_in_float32(task, lowered, explain=False).verdict.status)
+        return _in_float32(task)
+    return dataclasses.replace(found, float32=_status_in_float32(task, lowered))
 
 
 def _large(task: Task, lowered: LumpedModel) -> Judged:
     """Judge a model in float32, which takes less, and exactly where that gives no score."""
-    published = _in_float32(task, None, explain=False)
+    published = _in_float32(task, explain=False)
     if published.verdict.status is Status.OK:
         return dataclasses.replace(published, order=_order_of_few(task))
     try:
         return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
     except (OutOfMemory, RunError):
-        return _in_float32(task, None)
+        return _in_float32(task)
 
 
 def _lowered(task: Task) -> LumpedModel | str:
@@ -139,23 +139,27 @@ def _exactly(task: Task, lowered: LumpedModel) -> Judged:
     task.check_sizes(_sizes(task, results))
     reruns = ExactReruns(executor, task.feeds, task.options.seed, task.cut_axes, task.check_sizes)
     verdict = judge(_evidence(task, results, None, EXACT), reruns)
-    varies = verdict.status in (Status.OK, Status.NOISE)
-    order = executor.order(task.feeds.arrays) if varies and task.cut_axes is None else None
+    ordered = verdict.status is Status.OK and task.cut_axes is None
+    order = executor.order(task.feeds.arrays) if ordered else None
     return Judged(verdict, "exact", executor, order)
 
 
-def _in_float32(task: Task, lowered: LumpedModel | None, explain: bool = True) -> Judged:
-    """Follow the published procedure; lowered: the graph for our evaluator where that is to run it.
+def _in_float32(task: Task, explain: bool = True) -> Judged:
+    """Follow the published procedure.
 
     explain: whether the node is looked for that a reason names, which takes as long as the rest.
     """
-    reason = None
-    executor: Executor | None
-    if lowered is not None:
-        executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
-    else:
-        executor, reason = choose_executor(task.planned, task.config, len(task.options.weights), task.feeds)
+    executor, reason = choose_executor(task.planned, task.config, len(task.options.weights), task.feeds)
     return _judged(task, executor, reason, explain)
+
+
+def _status_in_float32(task: Task, lowered: LumpedModel) -> Status:
+    """Return the status that float32 gives, as our own evaluator has it where it can run the graph."""
+    try:
+        executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
+        return _judged(task, executor, None, explain=False).verdict.status
+    except RunError:
+        return _in_float32(task, explain=False).verdict.status
 
 
 def _judged(task: Task, executor: Executor | None, reason: str | None, explain: bool = True) -> Judged:

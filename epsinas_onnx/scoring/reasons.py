@@ -14,8 +14,8 @@ varies, where a signal would have to be amplified 4,000 times (float32) to do so
 
 PROPORTIONAL = (
     "the two outputs are proportional, which makes the score 0: they are for every network that is homogeneous in its "
-    "weights, such as one without biases and normalisations, so the score tells such networks apart from others and "
-    "not from each other"
+    "weights, such as one without normalisations, so the score tells such networks apart from others and not from each "
+    "other"
 )
 
 

@@ -114,7 +114,7 @@ def test_a_network_with_its_normalisation_put_back_has_this_score(name: str, exp
 
 
 def scored(model: Any, **options: Any) -> tuple[object, ...]:
-    found = score(model, weights=CONSTANTS, batch=8, providers="cpu", **options)
+    found = score(model, weights=CONSTANTS, batch=8, providers="cpu", arithmetic="float32", **options)
     assert isinstance(found, Score)
     restored = [note for note in found.warnings if note.startswith("1 BatchNorm restored")]
     return str(found.status), found.raw_score, found.parameters, len(restored)

@@ -21,7 +21,8 @@ Array = npt.NDArray[Any]
 
 
 def scored(proto: onnx.ModelProto, **options: Any) -> Score:
-    return score(proto, **{"batch": 16, "providers": "cpu", "threads": 1, **options})
+    """Score a model in float32, where signals end."""
+    return score(proto, **{"batch": 16, "providers": "cpu", "threads": 1, "arithmetic": "float32", **options})
 
 
 def reason(result: Score) -> str:
@@ -481,6 +482,6 @@ def test_what_a_rectifier_cuts_off_is_called_that() -> None:
         "  p = Mul(x, x)  h = MatMul(p, W)  s = Sub(h, k)  r = Relu(s)  y = MatMul(r, V) }"
     )
     proto = build(graph, W=(3, 4), V=(4, 2), k=np.asarray(2, np.float32))
-    found = score(proto, weights=(0.01, 10), batch=8, providers="cpu")
+    found = score(proto, weights=(0.01, 10), batch=8, providers="cpu", arithmetic="float32")
     assert found.status is Status.UNDERFLOW
     assert "every sample is cut off to the same value in node 'Relu(r)'" in str(found.reason)

@@ -464,13 +464,13 @@ def test_evaluate_goes_on_until_every_row_is_there_over_many_kills(tmp_path: Pat
 
 
 def test_the_seconds_of_a_row_are_all_that_was_waited_for() -> None:
-    from epsinas_onnx.scoring import pipeline
+    from epsinas_onnx.scoring import judged
 
     def slowly(*args: Any) -> Any:
         time.sleep(0.2)
         return judge(*args)
 
-    judge = pipeline.judge
-    with mock.patch.object(pipeline, "judge", slowly):
+    judge = judged.judge
+    with mock.patch.object(judged, "judge", slowly):
         result = epsinas_onnx.score(perceptron(), batch=8)
     assert result.seconds["judge"] >= 0.2
