@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from epsinas_onnx.scoring.options import (
     DEFAULT_BATCH,
     DEFAULT_WEIGHTS,
+    Arithmetic,
     ProviderName,
     ScoreKeywords,
     ScoreOptions,
@@ -48,13 +49,14 @@ class ScoreSettings(BaseModel):
     roles: Mapping[str, str] = {}
     restore_batchnorm: str = "auto"
     seed: int = 0
+    arithmetic: Arithmetic = "auto"
 
     def keywords(self) -> ScoreKeywords:
         """Return them as the keyword arguments of `score`."""
         return {
             "weights": self.weights, "batch": self.batch, "inputs": self.input, "shapes": dict(self.shapes),
             "outputs": self.outputs, "roles": dict(self.roles), "restore_batchnorm": self.restore_batchnorm,
-            "seed": self.seed,
+            "seed": self.seed, "arithmetic": self.arithmetic,
         }  # fmt: skip
 
     def options(self, provider: str) -> ScoreOptions:

@@ -102,7 +102,7 @@ def _loosening_holds(loaded: LoadedModel, minibatch: Minibatch, options: GraphOp
         # Away from 0, so that the first sample of the grey ramp is no all-zero one that hides a mistake.
         feeds = {k: v + np.float32(0.25) if v.dtype == np.float32 else v for k, v in feeds.items()}
         axes = {spec.name: spec.batch_axis for spec in both.specs if spec.batch_axis is not None}
-        given = Feeds.of(feeds, axes, {})
+        given = Feeds.of(feeds, axes)
         together, single = (single_executor(planned, config, given) for planned in (both, alone))
         for constant in _CHECK_CONSTANTS:
             ours = together.run([constant], feeds, None)[0].output

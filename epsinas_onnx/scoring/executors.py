@@ -124,7 +124,10 @@ def lower(
     feeds: what it is lowered for, if any. evaluated: whether our own evaluator runs it.
     """
     options = planned.options
-    fixed, parts = (None, None) if feeds is None else (feeds.fixed, feeds.parts(planned.specs))
+    fixed, parts = None, None
+    if feeds is not None:
+        fixed = feeds.fixed
+        parts = feeds.parts(planned.specs) if config.lump else None  # otherwise nothing is run but the plain graph
     if evaluated:
         target = Target(1, False, True, options.norm_stats, whole_norms=True, node_cost=EVALUATOR_NODE_COST)
     else:

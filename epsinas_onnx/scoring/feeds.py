@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
@@ -16,24 +16,36 @@ from epsinas_onnx.lump.value import Parts
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
 class Feeds:
-    """A minibatch as it is run.
+    """A minibatch as it is run; its arrays are made when they are first looked at.
 
-    arrays: every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered for.
-    equal: partitions of the axes of all others, samples apart, that hold for every sample.
+    make: returns every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered
+    for.
     """
 
-    arrays: Mapping[str, Array]
-    axes: Mapping[str, int]
-    fixed: Mapping[str, Array]
-    equal: Mapping[str, Parts]
+    def __init__(
+        self, make: Callable[[], Mapping[str, Array]], axes: Mapping[str, int], fixed: Mapping[str, Array]
+    ) -> None:
+        self._make, self.axes, self.fixed = make, axes, fixed
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Array], axes: Mapping[str, int], fixed: Mapping[str, Array]) -> Feeds:
-        """Return a minibatch, in which equal positions are looked for."""
-        equal = {name: equal_positions(v, axes.get(name)) for name, v in arrays.items() if name not in fixed}
-        return cls(arrays, axes, fixed, equal)
+    def of(cls, arrays: Mapping[str, Array], axes: Mapping[str, int]) -> Feeds:
+        """Return a minibatch of arrays that are there, for none of which a graph is lowered."""
+        return cls(lambda: arrays, axes, {})
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Array]:
+        """Return every input by name."""
+        return self._make()
+
+    @cached_property
+    def equal(self) -> Mapping[str, Parts]:
+        """Return partitions of the axes of all inputs that are not fixed, samples apart, that hold for every sample."""
+        return {
+            name: equal_positions(array, self.axes.get(name))
+            for name, array in self.arrays.items()
+            if name not in self.fixed
+        }
 
     def parts(self, specs: Sequence[InputSpec]) -> dict[str, Parts]:
         """Return the partitions of inputs that may hold another number of samples."""

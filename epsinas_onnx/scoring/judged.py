@@ -81,8 +81,10 @@ class Judged:
 
 def judge_model(task: Task) -> Judged:
     """Run and judge a model; raises what running it does, where it runs in no arithmetic."""
-    lowered = _lowered(task)
     wanted = task.options.arithmetic
+    if wanted == "float32":
+        return _in_float32(task)
+    lowered = _lowered(task)
     if isinstance(lowered, str):
         if wanted == "exact":
             name = task.loaded.name
@@ -90,14 +92,10 @@ def judge_model(task: Task) -> Judged:
         return _in_float32(task)
     if lowered.cut_off is not None:
         reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
-        proven: Arithmetic = "float32" if wanted == "float32" else "exact"
-        return dataclasses.replace(_judged(task, None, reason), arithmetic=proven)
-    small = lowered.multiply_adds().total <= LARGE
-    if wanted == "float32":
-        return _in_float32(task)
+        return dataclasses.replace(_judged(task, None, reason), arithmetic="exact")
     if wanted == "exact":
         return _exactly(task, lowered)
-    return _small(task, lowered) if small else _large(task, lowered)
+    return _small(task, lowered) if lowered.multiply_adds().total <= LARGE else _large(task, lowered)
 
 
 def _small(task: Task, lowered: LumpedModel) -> Judged:

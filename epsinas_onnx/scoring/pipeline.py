@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import input_specs
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import Minibatch
+from epsinas_onnx.runtime.memory import refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.scoring.batching import Batching, decide_batching
 from epsinas_onnx.scoring.executors import ExecutionConfig
@@ -48,12 +51,19 @@ def score_loaded(
     fixed = minibatch.fixed(planned.specs, planned.demands)
     specs = [spec.with_batch(batching.samples) for spec in planned.specs]
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
-    feeds = Feeds.of(minibatch.feeds(specs, planned.demands), axes, fixed)
+    refuse_if_too_large(_fed_bytes(specs), loaded.name, options.jobs)
+    feeds = Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed)
     seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
     judged = judge_model(Task(loaded, planned, batching, config, feeds, options))
     executor = judged.executor
     seconds |= {"session": 0.0, "run": 0.0} if executor is None else executor.seconds
     return _record(loaded, planned, batching, options, minibatch, judged, config, seconds)
+
+
+def _fed_bytes(specs: Sequence[InputSpec]) -> tuple[int, str]:
+    """Return the least bytes that a minibatch takes, of which images may be one number each; and the largest input."""
+    sizes = {spec.name: 4 * (spec.shape[0] if spec.layout else math.prod(spec.shape)) for spec in specs}
+    return sum(sizes.values()), max(sizes, key=lambda name: sizes[name])
 
 
 def _record(

@@ -50,7 +50,7 @@ def outputs(model: ir.Model | onnx.ModelProto, images: Array, constants: tuple[f
     name = decided.specs[0].name
     if not lump:
         return [one.output for one in PlainExecutor(decided, SETTING).run(constants, {name: images}, None)]
-    feeds = Feeds.of({name: images}, {name: 0}, {})
+    feeds = Feeds.of({name: images}, {name: 0})
     lowered = lower(decided, SETTING, len(constants), feeds=feeds)
     found = LumpedExecutor(lowered, decided, SETTING).run(constants, {name: images}, None)
     (value,) = lowered.outputs.values()
@@ -151,7 +151,7 @@ def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, 
     patch.setattr(executors, "Target", functools.partial(Target, node_cost=0))
     try:
         decided = plan(load_model(model), len(images), GraphOptions())
-        proven = lower(decided, SETTING, 1, feeds=Feeds.of({"input": images}, {"input": 0}, {})).cut_off
+        proven = lower(decided, SETTING, 1, feeds=Feeds.of({"input": images}, {"input": 0})).cut_off
         assume(proven is None)  # of an exact 0 the plain graph's normalisations make rounding
         ours, theirs = (outputs(model, images, weights, lump) for lump in (True, False))
         assume(sum(amplification(one) for one in theirs) < SATURATED)

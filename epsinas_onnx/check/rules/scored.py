@@ -12,9 +12,13 @@ from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.warnings import no_weights
 
+_RANGE = (
+    'Leave the float32 range with score.arithmetic = "auto"; where that is set, compare a value in front of the node '
+    "(score.outputs)."
+)
 _FIXES = {
-    Status.UNDERFLOW: "Compare a value in front of the node (score.outputs), or use other constants (score.weights).",
-    Status.OVERFLOW: "Compare a value in front of the node (score.outputs), or use other constants (score.weights).",
+    Status.UNDERFLOW: _RANGE,
+    Status.OVERFLOW: _RANGE,
     Status.CONSTANT: "See with epsinas-onnx inspect which node cuts the input off; ignore the rule if it is meant.",
     Status.NOISE: "Use other constants, or compare another value (score.outputs); ignore the rule for a network whose "
     "exact score is 0.",
