@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped import scaled
+from epsinas_onnx.evaluate_lumped.kernels.layout import positive
 from epsinas_onnx.evaluate_lumped.scaled import Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Shape, Value, raised
 
@@ -139,7 +140,7 @@ def _clipped(base: Part, low: float, high: float, rank: int) -> Part:
 def relu(value: Value) -> Value:
     """Return the value where it is positive, else 0."""
     if value.base is None and value.deviation is not None:
-        return Value(value.shape, None, value.deviation.become(np.maximum(value.deviation.array, 0.0)))
+        return Value(value.shape, None, value.deviation.become(positive(value.deviation.array)))
     return bounded(value, low=0.0)
 
 

@@ -183,7 +183,10 @@ CONTRIBUTED: Mapping[str, Entry] = {
 }
 """Operators of com.microsoft."""
 
-OURS: Mapping[str, Entry] = {"Standardise": Entry(reduction.standardise, normalise.standardise)}
+OURS: Mapping[str, Entry] = {
+    "Standardise": Entry(reduction.standardise, normalise.standardise),
+    "Along": Entry(sums.along, linear(sums.along, first_free)),
+}
 """What lowering emits for this evaluator alone."""
 
 TABLES: Mapping[str, Mapping[str, Entry]] = {"": OPERATORS, "com.microsoft": CONTRIBUTED, "epsinas": OURS}

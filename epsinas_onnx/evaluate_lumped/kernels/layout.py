@@ -29,6 +29,17 @@ def turned(x: Array) -> Array:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
 
 
+def positive(x: Array) -> Array:
+    """Return max(x, 0). A row of zeros is compared with several times faster than a number is."""
+    if not x.ndim:
+        return np.maximum(x, x.dtype.type(0))
+    shape = [1] * x.ndim
+    inner = 0 if first_innermost(x) else -1
+    shape[inner] = x.shape[inner]
+    made: Array = np.maximum(x, np.zeros(shape, x.dtype))
+    return made
+
+
 def listed(call: Call, name: str, slot: int) -> Callable[[Sequence[Operand]], list[int] | None]:
     """Return what reads a list of integers: an attribute in old operator sets, an operand in new ones."""
     given = call.attribute(name)
