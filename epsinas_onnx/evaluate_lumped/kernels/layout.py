@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,9 +62,9 @@ def reshape(call: Call) -> Kernel:
     """Reshape; 0 stands for the size before, -1 for what is left."""
     read = listed(call, "shape", 1)
     keeps_zero = bool(call.attribute("allowzero", 0))
-    known = call.node.outputs[0].shape
-    if known is not None and call.constant(1) is not None:
-        return lambda x, *_: x.reshape(known)
+    known, before = call.node.outputs[0].shape, call.shape(0)
+    if known is not None and before is not None and call.constant(1) is not None:
+        return lambda x, *_: x.reshape(known if x.shape == before else for_fewer(before, known, x.shape))
 
     def kernel(*operands: Any) -> Array:
         x, shape = operands[0], read(operands) or []
@@ -73,6 +74,23 @@ def reshape(call: Call) -> Kernel:
         return made
 
     return kernel
+
+
+@lru_cache(maxsize=1024)
+def for_fewer(before: tuple[int, ...], after: tuple[int, ...], actual: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what a reshape of `before` to `after` makes of a tensor that is shorter along one axis, its samples'.
+
+    Raises ValueError where the indices of that axis do not stay within one.
+    """
+    (changed,) = (axis for axis, (size, own) in enumerate(zip(before, actual, strict=True)) if size != own)
+    first = math.prod(before[:changed])
+    last = first * before[changed]
+    lead = 1
+    for axis, size in enumerate(after):
+        if last and first % lead == 0 and (lead * size) % last == 0:
+            return (*after[:axis], size // before[changed] * actual[changed], *after[axis + 1 :])
+        lead *= size
+    raise ValueError(f"{before} as {after} for {actual}")
 
 
 def flatten(call: Call) -> Kernel:
