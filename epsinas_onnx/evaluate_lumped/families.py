@@ -97,6 +97,10 @@ def linear(make: Maker, free: Free = none_free) -> Rule:
             if any(depends(operand) for operand in operands[1:]):
                 return _chosen_apart(kernel, data, operands)
             rest = [formed(operand) for operand in operands[1:]]
+            part = data.deviation
+            if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
+                made = kernel(part.array, *rest)
+                return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
             return _through(lambda array: kernel(array, *rest), data, free)
 
         return run
@@ -157,6 +161,9 @@ def bilinear(make: Maker, bias: int | None = None, free: Free = none_free) -> Ru
         alpha = float(call.attribute("alpha", 1.0)) if call.op_type == "Gemm" else 1.0
         beta = float(call.attribute("beta", 1.0)) if call.op_type == "Gemm" else 1.0
         shapes: dict[tuple[Shape, Shape], Shape] = {}
+        stored = call.constant(1)
+        if stored is not None and stored.any() and not call.has(2) and alpha == 1.0 and stored.dtype.kind == "f":
+            return linear(make, free)(call)
 
         def run(operands: Operands) -> Sequence[Operand | None]:
             first, second = operands[0], operands[1]

@@ -35,7 +35,9 @@ def standardise(call: Call) -> Run:
             averages[len(x.shape)] = Average(axes, weights, len(x.shape))
         made = standardised(x, axes, epsilon, averages[len(x.shape)])
         scale = rest[1] if len(rest) > 1 else None
-        if isinstance(scale, Value):
+        if isinstance(scale, Value) and scale.deviation is None and scale.base is not None:
+            made = algebra.multiply(made, scale)
+        elif isinstance(scale, Value):
             flat = algebra.mapped(
                 scale, lambda p: p.become(p.array.reshape((1,) * len(x.shape)), 0), (1,) * len(x.shape)
             )
@@ -70,7 +72,7 @@ def standardised(x: Value, axes: tuple[int, ...], epsilon: float, average: Avera
     if base is None:
         variance = _mean_square(deviation, average)
         _note_size(deviation, variance)
-        return Value(x.shape, None, scaled.divide(deviation, _spread(variance, small)))
+        return Value(x.shape, None, _over_spread(deviation, variance, epsilon))
     whole = scaled.add(base, deviation)
     mine, its = _spread(_mean_square(whole, average), small), _spread(_mean_square(base, average), small)
     if not (its.array > 0).all():
@@ -96,6 +98,21 @@ def _mean_square(value: Scaled, average: Average) -> Scaled:
 def _spread(variance: Scaled, epsilon: Scaled) -> Scaled:
     total = variance if epsilon.array == 0 else scaled.add(variance, _like(epsilon, variance))
     return scaled.root(total)
+
+
+def _over_spread(part: Scaled, variance: Scaled, epsilon: float) -> Scaled:
+    """Return a part over the root of a variance plus epsilon; of one number it changes the scale alone."""
+    if variance.array.size == 1 and 0 < (value := variance.array.item()) < math.inf:
+        mantissa, exponent = math.frexp(value * variance.mantissa)
+        exponent += variance.exponent
+        if epsilon:
+            more, place = math.frexp(epsilon)
+            top = max(exponent, place)
+            mantissa = math.ldexp(mantissa, max(exponent - top, -2000)) + math.ldexp(more, max(place - top, -2000))
+            exponent = top
+        odd = exponent % 2
+        return part.times(1.0 / math.sqrt(mantissa * 2**odd), -((exponent - odd) // 2))
+    return scaled.divide(part, _spread(variance, scaled.number(epsilon)))
 
 
 def _like(value: Scaled, other: Scaled) -> Scaled:

@@ -258,7 +258,9 @@ class Context(Values):
             for axis in axes:
                 if _is_simple(maps[axis].matrix):
                     value = self.mix(value, axis, maps[axis].matrix, maps[axis].part)
-            return self._along(value, {a: (maps[a].matrix, maps[a].part) for a in axes if not _is_simple(maps[a].matrix)})
+            return self._along(
+                value, {a: (maps[a].matrix, maps[a].part) for a in axes if not _is_simple(maps[a].matrix)}
+            )
         shapes = [maps[axis].matrix.shape for axis in axes]
         rows, columns = (math.prod(shape[i] for shape in shapes) for i in (0, 1))
         near = axes[-1] - axes[0] + 1 == len(axes)

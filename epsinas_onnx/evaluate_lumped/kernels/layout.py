@@ -16,6 +16,10 @@ Kernel: TypeAlias = Callable[..., Any]
 """Takes a node's operands as arrays, None where one is left out; gives its output, or a tuple of them."""
 Operand: TypeAlias = Array | None
 
+_BEHIND = [tuple(range(1, rank)) + (0,) * (rank > 0) for rank in range(65)]
+_IN_FRONT = [tuple(range(rank - 1, rank)) + tuple(range(rank - 1)) for rank in range(65)]
+"""Orders of axes by rank. `np.moveaxis` takes as long as a small network's arithmetic."""
+
 
 def first_innermost(x: Array) -> bool:
     """Whether the first axis lies innermost in memory, as that of the samples of an image does."""
@@ -27,16 +31,25 @@ def turned(x: Array) -> Array:
 
     Windows and sums then go over long runs of samples, where the rows of a lumped image are a few entries.
     """
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+    return first_in_front(np.ascontiguousarray(first_behind(x)))
+
+
+def first_behind(x: Array) -> Array:
+    """Return a view with the first axis behind all others."""
+    return x.transpose(_BEHIND[x.ndim])
+
+
+def first_in_front(x: Array) -> Array:
+    """Return a view with the last axis in front of all others."""
+    return x.transpose(_IN_FRONT[x.ndim])
 
 
 def positive(x: Array) -> Array:
     """Return max(x, 0). A row of zeros is compared with several times faster than a number is."""
-    if not x.ndim:
-        return np.maximum(x, x.dtype.type(0))
     shape = [1] * x.ndim
-    inner = 0 if first_innermost(x) else -1
-    shape[inner] = x.shape[inner]
+    if shape:
+        inner = 0 if first_innermost(x) else -1
+        shape[inner] = x.shape[inner]
     made: Array = np.maximum(x, np.zeros(shape, x.dtype))
     return made
 
@@ -173,7 +186,7 @@ def gather(call: Call) -> Kernel:
     def kernel(x: Array, indices: Array) -> Array:
         if not first_innermost(x) or indices.ndim != 1 or axis % x.ndim == 0:
             return np.take(x, indices, axis)
-        return np.moveaxis(np.take(np.moveaxis(x, 0, -1), indices, axis % x.ndim - 1), -1, 0)
+        return first_in_front(first_behind(x).take(indices, axis % x.ndim - 1))
 
     return kernel
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_innermost, turned
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, turned
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SPARSE = 3
-"""So many times more entries than are not 0 a matrix has along whose runs slices are added up sooner than multiplied."""
+"""A matrix with so many times more entries than are not 0 is added up run by run sooner than multiplied."""
 _STRIDES = 4
 """Runs of a matrix are looked for up to this stride."""
 _SEPARATED = 4
@@ -213,15 +213,14 @@ def along(call: Call) -> Kernel:
 def _laid_out_like(x: Array, shape: tuple[int, ...]) -> Array:
     """Return zeros whose first axis lies innermost in memory where that of x does."""
     if first_innermost(x):
-        return np.moveaxis(np.zeros((*shape[1:], shape[0]), x.dtype), -1, 0)
+        return first_in_front(np.zeros((*shape[1:], shape[0]), x.dtype))
     return np.zeros(shape, x.dtype)
 
 
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
     if first_innermost(x) and place > 0:
-        turned = multiplied(np.moveaxis(x, 0, -1), matrix, place - 1)
-        return np.moveaxis(turned, -1, 0)
+        return first_in_front(multiplied(first_behind(x), matrix, place - 1))
     if place == x.ndim - 1:
         product: Array = np.dot(x, matrix.T)
         return product

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_innermost, listed
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_innermost, listed
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SHORT = 32
@@ -178,6 +178,7 @@ class Average:
         self._weighed = tuple(axis for axis in axes if sizes[axis] != 1)
         self._rest = tuple(axis for axis in axes if sizes[axis] == 1)
         self._rows: dict[tuple[int, ...], Array] = {}
+        self._one: dict[tuple[int, ...], bool] = {}
 
     def __call__(self, x: Array) -> Array:
         """Return the mean, with size 1 along the axes."""
@@ -206,7 +207,11 @@ class Average:
         return np.asarray(value).reshape((1,) * self.rank)
 
     def _is_one_number(self, x: Array) -> bool:
-        return all(size == 1 or axis in self.axes for axis, size in enumerate(x.shape))
+        shape = x.shape
+        found = self._one.get(shape)
+        if found is None:
+            found = self._one[shape] = all(size == 1 or axis in self.axes for axis, size in enumerate(shape))
+        return found
 
     def _by_rows(self, x: Array) -> tuple[Array, Array] | None:
         """Return a mean over everything as rows of samples and what each row weighs, where samples lie innermost."""
@@ -217,12 +222,14 @@ class Average:
             weights = np.broadcast_to(self.weights[0], x.shape[1:]).reshape(-1).astype(x.dtype)
             rest = math.prod(x.shape[axis] for axis in self._rest if axis)
             weights = self._rows[x.shape[1:]] = weights / x.dtype.type(rest)
-        return np.moveaxis(x, 0, -1).reshape(-1, len(x)), weights
+        return first_behind(x).reshape(-1, len(x)), weights
 
     def _over_axes(self, x: Array) -> Array:
         weights, weighed, rest = self.weights, self._weighed, self._rest
         if weights is None:
-            return x.mean(axis=self.axes, keepdims=True)
+            if x.dtype == np.float64 and self._is_one_number(x):
+                return self._number(np.add.reduce(x, axis=None) / x.size)
+            return np.asarray(x.mean(axis=self.axes, keepdims=True))
         lead = weighed[0] if weighed else self.rank
         if weighed == tuple(range(lead, self.rank)):
             flat = np.ascontiguousarray(weights).reshape(-1)
