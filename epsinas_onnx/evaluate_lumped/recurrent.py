@@ -9,11 +9,11 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped import algebra, rules, smooth
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
-from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined, linear
+from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined
 from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.scaled import Array
-from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends
+from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends, spread
 from epsinas_onnx.lump.graph import Node
 
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
@@ -115,7 +115,12 @@ class Exact:
 
     def take(self, value: Value, index: tuple[Any, ...]) -> Any:
         """Return an index or a slice."""
-        return linear(lambda call: lambda array: array[index])(_bare("Slice"))([value])[0]
+        parts = [
+            None if part is None else part.become(spread(part, value.shape)[index], 0)
+            for part in (value.base, value.deviation, value.total)
+        ]
+        shape = next((part.array.shape for part in parts if part is not None), None)
+        return Value(np.broadcast_to(np.zeros(()), value.shape)[index].shape if shape is None else shape, *parts)
 
     def transposed(self, value: Value) -> Value:
         """Return a matrix with its axes exchanged."""
@@ -178,15 +183,15 @@ class Layer:
         own = len(self.functions) // max(1, count)
         for index in range(count):
             w, r = (a.transposed(a.take(value, (index,))) for value in (weight, recurrence))
-            b = None if bias is None else a.take(bias, (index,))
+            biased = self._biased(None if bias is None else a.take(bias, (index,)))
+            products = a.matmul(x, w)
             h = a.zeros((batch, self.hidden), x) if hidden is None else a.take(hidden, (index,))
             c = a.zeros((batch, self.hidden), x) if cell is None else a.take(cell, (index,))
             backward = self.direction == "reverse" or index == 1
             functions = self.functions[index * own : (index + 1) * own]
             rows: list[Any] = [None] * steps
             for place in reversed(range(steps)) if backward else range(steps):
-                product = a.matmul(a.take(x, (place,)), w)
-                new, kept = self._step(product, h, c, r, b, functions)
+                new, kept = self._step(a.take(products, (place,)), h, c, r, biased, functions)
                 if lengths is not None:
                     inside = (place < lengths)[:, None]
                     nothing = a.zeros((batch, self.hidden), x)
@@ -202,22 +207,29 @@ class Layer:
         made = [whole, a.stack(last_hidden)]
         return [*made, a.stack(last_cell)] if self.kind == "LSTM" else made
 
-    def _step(self, product: Any, h: Any, c: Any, r: Any, b: Any, functions: Sequence[Any]) -> tuple[Any, Any]:
-        a, n = self.a, self.hidden
+    def _gate(self, value: Any, index: int) -> Any:
+        return self.a.take(value, (Ellipsis, slice(index * self.hidden, (index + 1) * self.hidden)))
 
-        def gate(value: Any, index: int) -> Any:
-            return a.take(value, (Ellipsis, slice(index * n, (index + 1) * n)))
-
-        gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[self.kind]
-        own = None if b is None else [gate(b, index) for index in range(2 * gates)]
+    def _biased(self, bias: Any) -> Callable[..., Any]:
+        """Return what adds to a value the biases of some gates, whose sums are made once."""
+        a = self.a
+        sums: dict[tuple[int, ...], Any] = {}
 
         def biased(value: Any, *indices: int) -> Any:
-            for index in indices if own is not None else ():
-                value = a.add(value, own[index])  # type: ignore[index]
-            return value
+            if bias is None:
+                return value
+            if indices not in sums:
+                sums[indices] = self._gate(bias, indices[0])
+                for index in indices[1:]:
+                    sums[indices] = a.add(sums[indices], self._gate(bias, index))
+            return a.add(value, sums[indices])
 
+        return biased
+
+    def _step(self, product: Any, h: Any, c: Any, r: Any, biased: Any, functions: Sequence[Any]) -> tuple[Any, Any]:
+        a, gate = self.a, self._gate
         if self.kind == "GRU":
-            return self._gated(product, h, r, own, functions, gate, biased), c
+            return self._gated(product, h, r, functions, biased), c
         total = a.add(product, a.matmul(h, r))
         if self.kind == "RNN":
             return functions[0](biased(total, 0, 1)), c
@@ -226,8 +238,8 @@ class Layer:
         c = a.add(a.multiply(f(forget), c), a.multiply(f(i), g(new)))
         return a.multiply(f(o), out(c)), c
 
-    def _gated(self, product: Any, h: Any, r: Any, own: Any, functions: Any, gate: Any, biased: Any) -> Any:
-        a, n = self.a, self.hidden
+    def _gated(self, product: Any, h: Any, r: Any, functions: Any, biased: Any) -> Any:
+        a, n, gate = self.a, self.hidden, self._gate
         f, g = functions
         late = bool(self.call.attribute("linear_before_reset", 0))
         passed = a.matmul(h, a.take(r, (slice(None), slice(0, 2 * n))))

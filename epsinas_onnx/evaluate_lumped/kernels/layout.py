@@ -96,12 +96,11 @@ def for_fewer(before: tuple[int, ...], after: tuple[int, ...], actual: tuple[int
     Raises ValueError where the indices of that axis do not stay within one.
     """
     (changed,) = (axis for axis, (size, own) in enumerate(zip(before, actual, strict=True)) if size != own)
-    first = math.prod(before[:changed])
-    last = first * before[changed]
-    lead = 1
+    first, lead = math.prod(before[:changed]), 1
     for axis, size in enumerate(after):
-        if last and first % lead == 0 and (lead * size) % last == 0:
-            return (*after[:axis], size // before[changed] * actual[changed], *after[axis + 1 :])
+        fewer, rest = divmod(size * actual[changed], before[changed])
+        if first % lead == 0 and lead * size > first and not rest:
+            return (*after[:axis], fewer, *after[axis + 1 :])
         lead *= size
     raise ValueError(f"{before} as {after} for {actual}")
 
