@@ -44,6 +44,9 @@ class Arithmetic(Protocol):
     def stack(self, rows: Sequence[Any]) -> Any:
         """Return one behind the other along a new first axis."""
 
+    def put_in(self, value: Any, axis: int) -> Any:
+        """Return a value with an axis of size 1 put in."""
+
     def number(self, value: float) -> Any:
         """Return a number."""
 
@@ -78,6 +81,10 @@ class Plain:
     def stack(self, rows: Sequence[Array]) -> Array:
         """Return one behind the other along a new first axis."""
         return np.stack(rows)
+
+    def put_in(self, value: Array, axis: int) -> Array:
+        """Return a value with an axis of size 1 put in."""
+        return np.expand_dims(value, axis)
 
     def number(self, value: float) -> float:
         """Return a number."""
@@ -130,6 +137,11 @@ class Exact:
         """Return one behind the other along a new first axis."""
         lifted = [algebra.lifted(row, len(row.shape) + 1) for row in rows]
         return self._joined(lifted)[0]
+
+    def put_in(self, value: Value, axis: int) -> Value:
+        """Return a value with an axis of size 1 put in."""
+        shape = (*value.shape[:axis], 1, *value.shape[axis:])
+        return algebra.mapped(value, lambda part: part.become(np.expand_dims(part.array, axis), 0), shape)
 
     def choose(self, condition: Array, first: Value, second: Value) -> Value:
         """Return the first where a condition holds, else the second."""
@@ -185,6 +197,9 @@ class Layer:
             w, r = (a.transposed(a.take(value, (index,))) for value in (weight, recurrence))
             biased = self._biased(None if bias is None else a.take(bias, (index,)))
             products = a.matmul(x, w)
+            if bias is not None and self.kind != "GRU":  # its gates add one bias before they multiply, one after
+                gates = 4 if self.kind == "LSTM" else 1
+                products = a.add(products, self._both(a.take(bias, (index,)), gates * self.hidden))
             h = a.zeros((batch, self.hidden), x) if hidden is None else a.take(hidden, (index,))
             c = a.zeros((batch, self.hidden), x) if cell is None else a.take(cell, (index,))
             backward = self.direction == "reverse" or index == 1
@@ -203,12 +218,19 @@ class Layer:
             every.append(rows)
             last_hidden.append(h)
             last_cell.append(c)
-        whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
+        if count == 1:
+            whole = a.put_in(a.stack(every[0]), 1)
+        else:
+            whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
         made = [whole, a.stack(last_hidden)]
         return [*made, a.stack(last_cell)] if self.kind == "LSTM" else made
 
     def _gate(self, value: Any, index: int) -> Any:
         return self.a.take(value, (Ellipsis, slice(index * self.hidden, (index + 1) * self.hidden)))
+
+    def _both(self, bias: Any, size: int) -> Any:
+        """Return the sum of the two biases of all gates."""
+        return self.a.add(*(self.a.take(bias, (Ellipsis, slice(start, start + size))) for start in (0, size)))
 
     def _biased(self, bias: Any) -> Callable[..., Any]:
         """Return what adds to a value the biases of some gates, whose sums are made once."""
@@ -232,11 +254,12 @@ class Layer:
             return self._gated(product, h, r, functions, biased), c
         total = a.add(product, a.matmul(h, r))
         if self.kind == "RNN":
-            return functions[0](biased(total, 0, 1)), c
+            return functions[0](total), c
         f, g, out = functions
-        i, o, forget, new = (biased(gate(total, k), k, k + 4) for k in range(4))
-        c = a.add(a.multiply(f(forget), c), a.multiply(f(i), g(new)))
-        return a.multiply(f(o), out(c)), c
+        gates = f(a.take(total, (Ellipsis, slice(0, 3 * self.hidden))))
+        i, o, forget = (gate(gates, k) for k in range(3))
+        c = a.add(a.multiply(forget, c), a.multiply(i, g(gate(total, 3))))
+        return a.multiply(o, out(c)), c
 
     def _gated(self, product: Any, h: Any, r: Any, functions: Any, biased: Any) -> Any:
         a, n, gate = self.a, self.hidden, self._gate
