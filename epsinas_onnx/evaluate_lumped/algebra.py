@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped import scaled
+from epsinas_onnx.evaluate_lumped.kernels.layout import positive
 from epsinas_onnx.evaluate_lumped.scaled import Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Shape, Value, raised
 
@@ -29,8 +30,10 @@ def joint(first: Shape, second: Shape) -> Shape:
 
 def add(first: Value, second: Value, negate: bool = False) -> Value:
     """Return the sum, or the difference: base and deviation each by itself."""
-    shape = joint(first.shape, second.shape)
-    first, second = lifted(first, len(shape)), lifted(second, len(shape))
+    shape = first.shape
+    if shape != second.shape:
+        shape = joint(shape, second.shape)
+        first, second = lifted(first, len(shape)), lifted(second, len(shape))
     base = _sum(first.base, second.base, negate)
     deviation = _sum(first.deviation, second.deviation, negate)
     total = None
@@ -56,9 +59,26 @@ def mapped(value: Value, change: Callable[[Scaled], Scaled], shape: Shape | None
 
 
 def multiply(first: Value, second: Value) -> Value:
-    """Return the product."""
+    """Return the product; a number changes scales alone."""
+    for one, other in ((first, second), (second, first)):
+        base = one.base
+        if one.deviation is None and base is not None and base.array.size == 1 and base.array.shape == one.shape:
+            factor = base.array.item()
+            if factor and math.isfinite(factor) and len(one.shape) <= len(other.shape):
+                return times_number(other, factor, base)
     shape = joint(first.shape, second.shape)
     return product(scaled.multiply, lifted(first, len(shape)), lifted(second, len(shape)), shape)
+
+
+def times_number(value: Value, factor: float, scale: Scaled) -> Value:
+    """Return a value times a number, which is a factor with a scale."""
+    mantissa, exponent = math.frexp(scale.mantissa * abs(factor))
+    exponent += scale.exponent
+    parts = [
+        None if part is None else part.times(mantissa, exponent) for part in (value.base, value.deviation, value.total)
+    ]
+    made = Value(value.shape, *parts)
+    return made if factor > 0 else negative(made)
 
 
 def product(times: Callable[[Scaled, Scaled], Scaled], first: Value, second: Value, shape: Shape) -> Value:
@@ -139,7 +159,7 @@ def _clipped(base: Part, low: float, high: float, rank: int) -> Part:
 def relu(value: Value) -> Value:
     """Return the value where it is positive, else 0."""
     if value.base is None and value.deviation is not None:
-        return Value(value.shape, None, value.deviation.become(np.maximum(value.deviation.array, 0.0)))
+        return Value(value.shape, None, value.deviation.become(positive(value.deviation.array)))
     return bounded(value, low=0.0)
 
 

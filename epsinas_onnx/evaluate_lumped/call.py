@@ -55,7 +55,9 @@ class Call:
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return an attribute as a plain Python value or an array."""
         value = self.node.attributes.get(name, default)
-        if isinstance(value, ir.Attr):
+        if value is default or type(value) in (int, float, str):  # which is asked in no time
+            return list(value) if isinstance(value, (list, tuple)) else value
+        if not isinstance(value, (list, tuple, np.ndarray)) and isinstance(value, ir.Attr):
             tensor = value.type == ir.AttributeType.TENSOR
             value = value.value.numpy() if tensor else value.value
         return list(value) if isinstance(value, (list, tuple)) else value

@@ -95,8 +95,12 @@ def linear(make: Maker, free: Free = none_free) -> Rule:
                 return _pairs(kernel, operands)
             assert data is not None
             if any(depends(operand) for operand in operands[1:]):
-                return _chosen_apart(kernel, data, operands)
+                return _chosen_apart(kernel, data, operands, call.op_type == "Gather")
             rest = [formed(operand) for operand in operands[1:]]
+            part = data.deviation
+            if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
+                made = kernel(part.array, *rest)
+                return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
             return _through(lambda array: kernel(array, *rest), data, free)
 
         return run
@@ -132,10 +136,15 @@ def _pairs(kernel: Kernel, operands: Operands) -> list[Operand | None]:
     return [Pair(np.asarray(r), np.asarray(a)) for r, a in zip(reference, actual, strict=True)]
 
 
-def _chosen_apart(kernel: Kernel, data: Value, operands: Operands) -> list[Operand | None]:
-    """Return what indices choose that depend on the samples: those of the deviation, and by how much bases differ."""
+def _chosen_apart(kernel: Kernel, data: Value, operands: Operands, one_by_one: bool) -> list[Operand | None]:
+    """Return what indices choose that depend on the samples: those of the deviation, and by how much bases differ.
+
+    one_by_one: whether the indices' axes become axes of the result, so that one index may stand for all samples.
+    """
     here = [formed(operand) for operand in operands[1:]]
     there = [formed(operand, True) for operand in operands[1:]]
+    if one_by_one:
+        there = [array if array is None else _unstretched(array) for array in there]
     base, deviation, moved = None, None, None
     shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *here).shape
     if data.base is not None:
@@ -149,25 +158,40 @@ def _chosen_apart(kernel: Kernel, data: Value, operands: Operands) -> list[Opera
     return [Value(shape, base, deviation)]
 
 
-def bilinear(make: Maker, bias: int | None = None, free: Free = none_free) -> Rule:
-    """Linear in each of two operands. bias: the slot of what is added. free: of the first, by a fixed second."""
+def _unstretched(array: Array) -> Array:
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
+def stacked_free(axis: int, rank: int) -> bool:
+    """All but the last two may, as those of stacked matrices."""
+    return axis < rank - 2
+
+
+def bilinear(make: Maker, bias: int | None = None, free: Free = none_free, beside: Free | None = None) -> Rule:
+    """Linear in each of two operands. bias: the slot of what is added.
+
+    free: of the first, by a fixed second. beside: of the second, where its axes broadcast with those of the first.
+    """
 
     def rule(call: Call) -> Run:
         kernel = make(call)
         alpha = float(call.attribute("alpha", 1.0)) if call.op_type == "Gemm" else 1.0
         beta = float(call.attribute("beta", 1.0)) if call.op_type == "Gemm" else 1.0
         shapes: dict[tuple[Shape, Shape], Shape] = {}
+        stored = call.constant(1)
+        if stored is not None and stored.any() and not call.has(2) and alpha == 1.0 and stored.dtype.kind == "f":
+            return linear(make, free)(call)
 
         def run(operands: Operands) -> Sequence[Operand | None]:
             first, second = operands[0], operands[1]
             if not isinstance(first, Value) or not isinstance(second, Value):
                 return _pairs(kernel, operands)
-            keep = free if second.deviation is None else none_free
+            keep = free if second.deviation is None or beside is not None else none_free
 
             def times(one: Scaled, other: Scaled) -> Scaled:
                 one, other = one.settled(), other.settled()
                 mantissa, exponent = math.frexp(one.mantissa * other.mantissa)
-                array = kernel(opened(one, first.shape, keep), spread(other, second.shape))
+                array = kernel(opened(one, first.shape, keep), opened(other, second.shape, beside or none_free))
                 return Scaled(array, mantissa, one.exponent + other.exponent + exponent, max(one.age, other.age) + 2)
 
             made = algebra.product(times, first, second, ())

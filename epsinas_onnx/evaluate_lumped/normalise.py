@@ -10,7 +10,7 @@ import numpy as np
 from epsinas_onnx.evaluate_lumped import algebra, scaled
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.families import Operands, Run, formed, opened
-from epsinas_onnx.evaluate_lumped.kernels.reduction import averaged
+from epsinas_onnx.evaluate_lumped.kernels.reduction import Average
 from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Operand, Value
 
@@ -25,14 +25,19 @@ def standardise(call: Call) -> Run:
     """
     axes = tuple(int(axis) for axis in call.attribute("axes"))
     epsilon = float(call.attribute("epsilon"))
+    averages: dict[int, Average] = {}
 
     def run(operands: Operands) -> Sequence[Operand | None]:
         x, *rest = operands
         assert isinstance(x, Value)
         weights = formed(rest[0]) if rest and rest[0] is not None else None
-        made = standardised(x, axes, epsilon, weights)
+        if averages.get(len(x.shape)) is None:
+            averages[len(x.shape)] = Average(axes, weights, len(x.shape))
+        made = standardised(x, axes, epsilon, averages[len(x.shape)])
         scale = rest[1] if len(rest) > 1 else None
-        if isinstance(scale, Value):
+        if isinstance(scale, Value) and scale.deviation is None and scale.base is not None:
+            made = algebra.multiply(made, scale)
+        elif isinstance(scale, Value):
             flat = algebra.mapped(
                 scale, lambda p: p.become(p.array.reshape((1,) * len(x.shape)), 0), (1,) * len(x.shape)
             )
@@ -42,13 +47,12 @@ def standardise(call: Call) -> Run:
     return run
 
 
-def standardised(x: Value, axes: tuple[int, ...], epsilon: float, weights: Array | None = None) -> Value:
+def standardised(x: Value, axes: tuple[int, ...], epsilon: float, average: Average) -> Value:
     """Return x less its mean, over the root of its variance plus epsilon."""
     rank = len(x.shape)
-    average = averaged(axes, weights, rank)
 
     def stays(axis: int, rank: int) -> bool:
-        return axis not in axes or (weights is None or axis < rank - weights.ndim or weights.shape[axis - rank] == 1)
+        return axis not in axes or average.weights is None or average.weights.shape[axis] == 1
 
     def centred(part: Scaled | None) -> Scaled | None:
         if part is None:
@@ -64,13 +68,13 @@ def standardised(x: Value, axes: tuple[int, ...], epsilon: float, weights: Array
     if deviation is None:
         if base is None:
             return Value(x.shape, None, None)
-        return Value(x.shape, scaled.divide(base, _spread(_mean(base, base, average), small)), None)
+        return Value(x.shape, scaled.divide(base, _spread(_mean_square(base, average), small)), None)
     if base is None:
-        variance = _mean(deviation, deviation, average)
+        variance = _mean_square(deviation, average)
         _note_size(deviation, variance)
-        return Value(x.shape, None, scaled.divide(deviation, _spread(variance, small)))
+        return Value(x.shape, None, _over_spread(deviation, variance, epsilon))
     whole = scaled.add(base, deviation)
-    mine, its = _spread(_mean(whole, whole, average), small), _spread(_mean(base, base, average), small)
+    mine, its = _spread(_mean_square(whole, average), small), _spread(_mean_square(base, average), small)
     if not (its.array > 0).all():
         return Value(x.shape, None, scaled.divide(whole, mine))
     more = _mean(deviation, scaled.add(whole, base), average)
@@ -80,14 +84,35 @@ def standardised(x: Value, axes: tuple[int, ...], epsilon: float, weights: Array
     return Value(x.shape, scaled.divide(base, its), made)
 
 
-def _mean(first: Scaled, second: Scaled, average: object) -> Scaled:
+def _mean(first: Scaled, second: Scaled, average: Average) -> Scaled:
     made = scaled.multiply(first, second)
-    return made.become(average(made.array))  # type: ignore[operator]
+    return made.become(average(made.array))
+
+
+def _mean_square(value: Scaled, average: Average) -> Scaled:
+    value = value.settled()
+    mantissa, exponent = math.frexp(value.mantissa**2)
+    return Scaled(average.squares(value.array), mantissa, 2 * value.exponent + exponent)
 
 
 def _spread(variance: Scaled, epsilon: Scaled) -> Scaled:
     total = variance if epsilon.array == 0 else scaled.add(variance, _like(epsilon, variance))
     return scaled.root(total)
+
+
+def _over_spread(part: Scaled, variance: Scaled, epsilon: float) -> Scaled:
+    """Return a part over the root of a variance plus epsilon; of one number it changes the scale alone."""
+    if variance.array.size == 1 and 0 < (value := variance.array.item()) < math.inf:
+        mantissa, exponent = math.frexp(value * variance.mantissa)
+        exponent += variance.exponent
+        if epsilon:
+            more, place = math.frexp(epsilon)
+            top = max(exponent, place)
+            mantissa = math.ldexp(mantissa, max(exponent - top, -2000)) + math.ldexp(more, max(place - top, -2000))
+            exponent = top
+        odd = exponent % 2
+        return part.times(1.0 / math.sqrt(mantissa * 2**odd), -((exponent - odd) // 2))
+    return scaled.divide(part, _spread(variance, scaled.number(epsilon)))
 
 
 def _like(value: Scaled, other: Scaled) -> Scaled:
@@ -117,7 +142,8 @@ def instance_normalise(call: Call) -> Run:
         assert isinstance(scale, Value)
         assert isinstance(shift, Value)
         column = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
-        made = standardised(x, tuple(range(2, len(x.shape))), epsilon)
+        axes, rank = tuple(range(2, len(x.shape))), len(x.shape)
+        made = standardised(x, axes, epsilon, Average(axes, None, rank))
         made = algebra.multiply(made, algebra.mapped(scale, lambda p: p.become(p.array.reshape(column), 0), column))
         return [algebra.add(made, algebra.mapped(shift, lambda p: p.become(p.array.reshape(column), 0), column))]
 

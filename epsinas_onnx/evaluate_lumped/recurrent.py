@@ -9,11 +9,11 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped import algebra, rules, smooth
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
-from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined, linear
+from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined
 from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.scaled import Array
-from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends
+from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends, spread
 from epsinas_onnx.lump.graph import Node
 
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
@@ -43,6 +43,9 @@ class Arithmetic(Protocol):
 
     def stack(self, rows: Sequence[Any]) -> Any:
         """Return one behind the other along a new first axis."""
+
+    def put_in(self, value: Any, axis: int) -> Any:
+        """Return a value with an axis of size 1 put in."""
 
     def number(self, value: float) -> Any:
         """Return a number."""
@@ -78,6 +81,10 @@ class Plain:
     def stack(self, rows: Sequence[Array]) -> Array:
         """Return one behind the other along a new first axis."""
         return np.stack(rows)
+
+    def put_in(self, value: Array, axis: int) -> Array:
+        """Return a value with an axis of size 1 put in."""
+        return np.expand_dims(value, axis)
 
     def number(self, value: float) -> float:
         """Return a number."""
@@ -115,7 +122,12 @@ class Exact:
 
     def take(self, value: Value, index: tuple[Any, ...]) -> Any:
         """Return an index or a slice."""
-        return linear(lambda call: lambda array: array[index])(_bare("Slice"))([value])[0]
+        parts = [
+            None if part is None else part.become(spread(part, value.shape)[index], 0)
+            for part in (value.base, value.deviation, value.total)
+        ]
+        shape = next((part.array.shape for part in parts if part is not None), None)
+        return Value(np.broadcast_to(np.zeros(()), value.shape)[index].shape if shape is None else shape, *parts)
 
     def transposed(self, value: Value) -> Value:
         """Return a matrix with its axes exchanged."""
@@ -125,6 +137,11 @@ class Exact:
         """Return one behind the other along a new first axis."""
         lifted = [algebra.lifted(row, len(row.shape) + 1) for row in rows]
         return self._joined(lifted)[0]
+
+    def put_in(self, value: Value, axis: int) -> Value:
+        """Return a value with an axis of size 1 put in."""
+        shape = (*value.shape[:axis], 1, *value.shape[axis:])
+        return algebra.mapped(value, lambda part: part.become(np.expand_dims(part.array, axis), 0), shape)
 
     def choose(self, condition: Array, first: Value, second: Value) -> Value:
         """Return the first where a condition holds, else the second."""
@@ -178,15 +195,18 @@ class Layer:
         own = len(self.functions) // max(1, count)
         for index in range(count):
             w, r = (a.transposed(a.take(value, (index,))) for value in (weight, recurrence))
-            b = None if bias is None else a.take(bias, (index,))
+            biased = self._biased(None if bias is None else a.take(bias, (index,)))
+            products = a.matmul(x, w)
+            if bias is not None and self.kind != "GRU":  # its gates add one bias before they multiply, one after
+                gates = 4 if self.kind == "LSTM" else 1
+                products = a.add(products, self._both(a.take(bias, (index,)), gates * self.hidden))
             h = a.zeros((batch, self.hidden), x) if hidden is None else a.take(hidden, (index,))
             c = a.zeros((batch, self.hidden), x) if cell is None else a.take(cell, (index,))
             backward = self.direction == "reverse" or index == 1
             functions = self.functions[index * own : (index + 1) * own]
             rows: list[Any] = [None] * steps
             for place in reversed(range(steps)) if backward else range(steps):
-                product = a.matmul(a.take(x, (place,)), w)
-                new, kept = self._step(product, h, c, r, b, functions)
+                new, kept = self._step(a.take(products, (place,)), h, c, r, biased, functions)
                 if lengths is not None:
                     inside = (place < lengths)[:, None]
                     nothing = a.zeros((batch, self.hidden), x)
@@ -198,36 +218,51 @@ class Layer:
             every.append(rows)
             last_hidden.append(h)
             last_cell.append(c)
-        whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
+        if count == 1:
+            whole = a.put_in(a.stack(every[0]), 1)
+        else:
+            whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
         made = [whole, a.stack(last_hidden)]
         return [*made, a.stack(last_cell)] if self.kind == "LSTM" else made
 
-    def _step(self, product: Any, h: Any, c: Any, r: Any, b: Any, functions: Sequence[Any]) -> tuple[Any, Any]:
-        a, n = self.a, self.hidden
+    def _gate(self, value: Any, index: int) -> Any:
+        return self.a.take(value, (Ellipsis, slice(index * self.hidden, (index + 1) * self.hidden)))
 
-        def gate(value: Any, index: int) -> Any:
-            return a.take(value, (Ellipsis, slice(index * n, (index + 1) * n)))
+    def _both(self, bias: Any, size: int) -> Any:
+        """Return the sum of the two biases of all gates."""
+        return self.a.add(*(self.a.take(bias, (Ellipsis, slice(start, start + size))) for start in (0, size)))
 
-        gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[self.kind]
-        own = None if b is None else [gate(b, index) for index in range(2 * gates)]
+    def _biased(self, bias: Any) -> Callable[..., Any]:
+        """Return what adds to a value the biases of some gates, whose sums are made once."""
+        a = self.a
+        sums: dict[tuple[int, ...], Any] = {}
 
         def biased(value: Any, *indices: int) -> Any:
-            for index in indices if own is not None else ():
-                value = a.add(value, own[index])  # type: ignore[index]
-            return value
+            if bias is None:
+                return value
+            if indices not in sums:
+                sums[indices] = self._gate(bias, indices[0])
+                for index in indices[1:]:
+                    sums[indices] = a.add(sums[indices], self._gate(bias, index))
+            return a.add(value, sums[indices])
 
+        return biased
+
+    def _step(self, product: Any, h: Any, c: Any, r: Any, biased: Any, functions: Sequence[Any]) -> tuple[Any, Any]:
+        a, gate = self.a, self._gate
         if self.kind == "GRU":
-            return self._gated(product, h, r, own, functions, gate, biased), c
+            return self._gated(product, h, r, functions, biased), c
         total = a.add(product, a.matmul(h, r))
         if self.kind == "RNN":
-            return functions[0](biased(total, 0, 1)), c
+            return functions[0](total), c
         f, g, out = functions
-        i, o, forget, new = (biased(gate(total, k), k, k + 4) for k in range(4))
-        c = a.add(a.multiply(f(forget), c), a.multiply(f(i), g(new)))
-        return a.multiply(f(o), out(c)), c
+        gates = f(a.take(total, (Ellipsis, slice(0, 3 * self.hidden))))
+        i, o, forget = (gate(gates, k) for k in range(3))
+        c = a.add(a.multiply(forget, c), a.multiply(i, g(gate(total, 3))))
+        return a.multiply(o, out(c)), c
 
-    def _gated(self, product: Any, h: Any, r: Any, own: Any, functions: Any, gate: Any, biased: Any) -> Any:
-        a, n = self.a, self.hidden
+    def _gated(self, product: Any, h: Any, r: Any, functions: Any, biased: Any) -> Any:
+        a, n, gate = self.a, self.hidden, self._gate
         f, g = functions
         late = bool(self.call.attribute("linear_before_reset", 0))
         passed = a.matmul(h, a.take(r, (slice(None), slice(0, 2 * n))))

@@ -17,6 +17,7 @@ _NEAR = 40
 """Scales no further apart than this many powers of two are aligned without a look at the magnitudes."""
 _WIDE = 2.0**100
 """Arrays whose largest magnitude lies between this and its reciprocal stay as they are."""
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 
 class Scaled:
@@ -40,7 +41,7 @@ class Scaled:
         """Return the largest magnitude in the array, its scale aside; NaN where there is one."""
         if self._peak < 0:
             array = self.array
-            self._peak = max(float(array.max()), -float(array.min())) if array.size else 0.0
+            self._peak = max(float(_largest(array, None)), -float(_smallest(array, None))) if array.size else 0.0
         return self._peak
 
     @property

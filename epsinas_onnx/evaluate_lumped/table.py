@@ -22,6 +22,7 @@ from epsinas_onnx.evaluate_lumped.families import (
     numbers,
     reshaped,
     several,
+    stacked_free,
 )  # fmt: skip
 from epsinas_onnx.evaluate_lumped.kernels import layout, reduction
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
@@ -106,7 +107,7 @@ OPERATORS: Mapping[str, Entry] = {
     "Min": Entry(one.several(np.minimum), several(algebra.smaller, one.several(np.minimum))),
     "Abs": Entry(one.plain(np.abs), numbers(algebra.magnitude, one.plain(np.abs))),
     "Pow": Entry(one.plain(np.power), rules.power),
-    "MatMul": Entry(sums.matmul, bilinear(sums.matmul, free=lambda axis, rank: axis < rank - 2)),
+    "MatMul": Entry(sums.matmul, bilinear(sums.matmul, free=stacked_free, beside=stacked_free)),
     "Gemm": Entry(_biased(sums.gemm, 2), bilinear(sums.gemm, 2)),
     "Conv": Entry(_biased(sums.conv, 2), bilinear(sums.conv, 2, first_free)),
     "ConvTranspose": Entry(_biased(sums.conv_transpose, 2), bilinear(sums.conv_transpose, 2, first_free)),
@@ -183,7 +184,10 @@ CONTRIBUTED: Mapping[str, Entry] = {
 }
 """Operators of com.microsoft."""
 
-OURS: Mapping[str, Entry] = {"Standardise": Entry(reduction.standardise, normalise.standardise)}
+OURS: Mapping[str, Entry] = {
+    "Standardise": Entry(reduction.standardise, normalise.standardise),
+    "Along": Entry(sums.along, linear(sums.along, first_free)),
+}
 """What lowering emits for this evaluator alone."""
 
 TABLES: Mapping[str, Mapping[str, Entry]] = {"": OPERATORS, "com.microsoft": CONTRIBUTED, "epsinas": OURS}

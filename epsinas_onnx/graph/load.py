@@ -158,7 +158,8 @@ def load_model(
     _check_opset(model, name)
     if model.functions:
         model = _inline(model, name)
-    RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
+    if any(value.is_initializer() for graph in all_graphs(model.graph) for value in graph.inputs):
+        RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
     _check_values(model, name)
     _name_everything(model)
     nodes = sum(len(graph) for graph in all_graphs(model.graph))

@@ -103,7 +103,9 @@ def _bind(model: ir.Model, name: str, folder_of: Callable[[ir.ExternalTensor], P
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = DataFileTensor(value.const_value, folder_of(value.const_value), name)
         for node in graph:
-            for key, attribute in list(node.attributes.items()):
+            for key, attribute in list(node.attributes.data.items()):  # a plain dict, which is faster to ask
+                if attribute.type not in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+                    continue
                 held = list(_tensors(attribute))
                 if not any(isinstance(tensor, ir.ExternalTensor) for tensor in held):
                     continue

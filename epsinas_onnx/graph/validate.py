@@ -39,6 +39,8 @@ _LISTS_SIZES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1}
 """Operators of the standard domain that take a list of sizes, and where."""
 _LISTS_FROM = 7  # older operator sets take other operands
 _BODIES = frozenset({"If", "Loop", "Scan"})
+_SHORT = 512
+"""Bytes of the longest node that is compared with those before it."""
 _MOST_ENTRIES = 2**60
 """So many that the bytes of them, of any element type, still have a number of 64 bits."""
 _NAMES_A_TYPE = frozenset({"to", "dtype", "output_dtype", "stash_type", "softmax_precision"})
@@ -57,7 +59,7 @@ def check_soundness(proto: onnx.ModelProto, name: str) -> None:
     _Checker(proto, name).model()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Form:
     """What onnx's schema asks of a node.
 
@@ -97,6 +99,7 @@ class _Checker:
     def __init__(self, proto: onnx.ModelProto, name: str) -> None:
         self.proto, self.name = proto, name
         self.functions: set[_Key] = set()
+        self.passed: set[tuple[_Form | bytes, ...]] = set()  # attributes of nodes, as most of a network's are alike
 
     def refuse(self, what: str) -> NoReturn:
         raise ModelError(f"{self.name}: {what}; export the model again")
@@ -227,6 +230,19 @@ class _Checker:
             self.refuse(f"{what} has {len(node.output)} outputs, and makes {made}")
 
     def attributes(
+        self, node: onnx.NodeProto, form: _Form | None, what: str, imports: Mapping[str, int],
+        parameters: Collection[str],
+    ) -> None:  # fmt: skip
+        key = None
+        if form is not None and not parameters and node.op_type not in _BODIES and node.ByteSize() <= _SHORT:
+            key = (form, *(attribute.SerializeToString() for attribute in node.attribute))
+            if key in self.passed:
+                return
+        self.each_attribute(node, form, what, imports, parameters)
+        if key is not None:
+            self.passed.add(key)
+
+    def each_attribute(
         self, node: onnx.NodeProto, form: _Form | None, what: str, imports: Mapping[str, int],
         parameters: Collection[str],
     ) -> None:  # fmt: skip

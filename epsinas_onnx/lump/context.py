@@ -232,12 +232,14 @@ class Context(Values):
         """Return what axes are multiplied by, without the classes that save less than they cost.
 
         What they cost are nodes: a normalisation that weighs classes by their sizes takes ten, where one will do over
-        classes of equal sizes, and a window takes three. One class along all axes costs nothing.
+        classes of equal sizes, and a window takes three. One class along all axes costs nothing, and where a
+        normalisation is one node in either case no classes do.
         """
         others = math.prod(count for axis, count in enumerate(value.counts) if axis not in maps)
         parts = [along.part for along in maps.values()]
         whole, classes = math.prod(part.size for part in parts), math.prod(part.count for part in parts)
-        cost = self.target.node_cost * (3 if all(part.uniform for part in parts) else 10)
+        nodes = 0 if self.target.whole_norms else 3 if all(part.uniform for part in parts) else 10
+        cost = self.target.node_cost * nodes
         if all(part.is_one for part in parts) or others * (whole - classes) >= cost:
             return dict(maps)
         return {axis: along.apart for axis, along in maps.items()}
@@ -252,6 +254,13 @@ class Context(Values):
         axes = sorted(maps)
         if not axes:
             return value
+        if self.target.whole_norms:
+            for axis in axes:
+                if _is_simple(maps[axis].matrix):
+                    value = self.mix(value, axis, maps[axis].matrix, maps[axis].part)
+            return self._along(
+                value, {a: (maps[a].matrix, maps[a].part) for a in axes if not _is_simple(maps[a].matrix)}
+            )
         shapes = [maps[axis].matrix.shape for axis in axes]
         rows, columns = (math.prod(shape[i] for shape in shapes) for i in (0, 1))
         near = axes[-1] - axes[0] + 1 == len(axes)
@@ -278,12 +287,14 @@ class Context(Values):
             return value.replace(
                 parts=parts, factor=value.factor * float(matrix[0, 0]), known=None, tensor=self.tensor(value)
             )
-        if ((matrix != 0).sum(axis=1) == 1).all() and (matrix.max(axis=1) == 1).all():
+        if _chooses(matrix):
             tensor = self.gather(self.canonical(value.replace(factor=1.0)), matrix.argmax(axis=1), place)
             return self.result(tensor, parts, [value], value.factor)
-        if rows == 1 and (matrix == matrix[0, 0]).all():
+        if _adds_up(matrix):
             tensor = self.reduce("ReduceSum", self.canonical(value.replace(factor=1.0)), [place])
             return self.result(tensor, parts, [value], value.factor * float(matrix[0, 0]))
+        if self.target.whole_norms:
+            return self._along(value, {axis: (matrix, part)})
         tensor = self.canonical(value.replace(factor=1.0))
         shape = tensor.dims
         before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
@@ -296,6 +307,35 @@ class Context(Values):
             flat = self.reshape(tensor, (before, columns, after))
             product = self.op("MatMul", [self.constant(stored), flat], (before, rows, after))
         return self.result(self.reshape(product, out), parts, [value], value.factor)
+
+    def _along(self, value: Lumped, maps: Mapping[int, tuple[Array, Partition]]) -> Lumped:
+        """Return the value with some axes multiplied by a matrix each, in one node of our own."""
+        if not maps:
+            return value
+        tensor = self.canonical(value.replace(factor=1.0))
+        shape = list(tensor.dims)
+        for axis, (matrix, _) in maps.items():
+            shape[axis + value.varied] = len(matrix)
+        stored = [self.constant(np.asarray(matrix, value.dtype.numpy())) for matrix, _ in maps.values()]
+        axes = [axis + value.varied for axis in maps]
+        made = self.op("Along", [tensor, *stored], tuple(shape), domain="epsinas", axes=axes)
+        parts = tuple(maps[axis][1] if axis in maps else part for axis, part in enumerate(value.axes))
+        return self.result(made, parts, [value], value.factor)
+
+
+def _chooses(matrix: Array) -> bool:
+    """Whether each row is one of the columns."""
+    return bool(((matrix != 0).sum(axis=1) == 1).all() and (matrix.max(axis=1) == 1).all())
+
+
+def _adds_up(matrix: Array) -> bool:
+    """Whether it is the sum of all columns, or a multiple of it."""
+    return len(matrix) == 1 and bool((matrix == matrix[0, 0]).all())
+
+
+def _is_simple(matrix: Array) -> bool:
+    """Whether there is an operator for what it does, or none is needed."""
+    return _adds_up(matrix) or _chooses(matrix)
 
 
 def _runs(axes: Sequence[int]) -> list[list[int]]:

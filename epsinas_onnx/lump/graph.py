@@ -17,6 +17,8 @@ _FOLDED_SIZE = 2**20
 """Stored tensors are laid out anew while the graph is built up to this many entries."""
 _DEEPEST = 8
 """Bodies inside of bodies that are lowered: a body is lowered twice for each time that the one around it is."""
+_PLAIN = frozenset({int, float, str, list, tuple})
+"""Types of attributes that are no object of onnx-ir."""
 
 
 @dataclass(eq=False, slots=True)
@@ -228,7 +230,9 @@ def reads(node: Node) -> Iterable[Tensor]:
 def _key(attributes: Mapping[str, Any]) -> Iterable[Any]:
     for name in sorted(attributes):
         value = attributes[name]
-        if isinstance(value, ir.Attr):
+        if type(value) in _PLAIN:  # asking whether something is an onnx-ir attribute takes longer than all else here
+            yield name, tuple(value) if isinstance(value, list) else value
+        elif isinstance(value, ir.Attr):
             inner = value.value
             if isinstance(inner, (list, tuple)):
                 yield name, tuple(inner)

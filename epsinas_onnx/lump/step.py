@@ -26,7 +26,8 @@ class Target:
     constants: how many constants go through one run. blocked: whether the provider is fast at depthwise convolutions
     over many channels and slow at one channel (the CPU provider with its blocked layout), rather than the reverse.
     bound: whether kernels are made of the constants before a session is made, rather than of an input.
-    whole_norms: whether a standardisation is one node of the domain `epsinas`, which only our own evaluator runs.
+    whole_norms: whether a standardisation is one node, and so a product with a matrix along an axis, of the domain
+    `epsinas`, which only our own evaluator runs.
     node_cost: how many entries cost as much as a node does: lowering it, its session and its call.
     """
 

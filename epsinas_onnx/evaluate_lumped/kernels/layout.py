@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,10 @@ from epsinas_onnx.evaluate_lumped.scaled import Array
 Kernel: TypeAlias = Callable[..., Any]
 """Takes a node's operands as arrays, None where one is left out; gives its output, or a tuple of them."""
 Operand: TypeAlias = Array | None
+
+_BEHIND = [tuple(range(1, rank)) + (0,) * (rank > 0) for rank in range(65)]
+_IN_FRONT = [tuple(range(rank - 1, rank)) + tuple(range(rank - 1)) for rank in range(65)]
+"""Orders of axes by rank. `np.moveaxis` takes as long as a small network's arithmetic."""
 
 
 def first_innermost(x: Array) -> bool:
@@ -26,7 +31,27 @@ def turned(x: Array) -> Array:
 
     Windows and sums then go over long runs of samples, where the rows of a lumped image are a few entries.
     """
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+    return first_in_front(np.ascontiguousarray(first_behind(x)))
+
+
+def first_behind(x: Array) -> Array:
+    """Return a view with the first axis behind all others."""
+    return x.transpose(_BEHIND[x.ndim])
+
+
+def first_in_front(x: Array) -> Array:
+    """Return a view with the last axis in front of all others."""
+    return x.transpose(_IN_FRONT[x.ndim])
+
+
+def positive(x: Array) -> Array:
+    """Return max(x, 0). A row of zeros is compared with several times faster than a number is."""
+    shape = [1] * x.ndim
+    if shape:
+        inner = 0 if first_innermost(x) else -1
+        shape[inner] = x.shape[inner]
+    made: Array = np.maximum(x, np.zeros(shape, x.dtype))
+    return made
 
 
 def listed(call: Call, name: str, slot: int) -> Callable[[Sequence[Operand]], list[int] | None]:
@@ -50,9 +75,9 @@ def reshape(call: Call) -> Kernel:
     """Reshape; 0 stands for the size before, -1 for what is left."""
     read = listed(call, "shape", 1)
     keeps_zero = bool(call.attribute("allowzero", 0))
-    known = call.node.outputs[0].shape
-    if known is not None and call.constant(1) is not None:
-        return lambda x, *_: x.reshape(known)
+    known, before = call.node.outputs[0].shape, call.shape(0)
+    if known is not None and before is not None and call.constant(1) is not None:
+        return lambda x, *_: x.reshape(known if x.shape == before else for_fewer(before, known, x.shape))
 
     def kernel(*operands: Any) -> Array:
         x, shape = operands[0], read(operands) or []
@@ -62,6 +87,22 @@ def reshape(call: Call) -> Kernel:
         return made
 
     return kernel
+
+
+@lru_cache(maxsize=1024)
+def for_fewer(before: tuple[int, ...], after: tuple[int, ...], actual: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what a reshape of `before` to `after` makes of a tensor that is shorter along one axis, its samples'.
+
+    Raises ValueError where the indices of that axis do not stay within one.
+    """
+    (changed,) = (axis for axis, (size, own) in enumerate(zip(before, actual, strict=True)) if size != own)
+    first, lead = math.prod(before[:changed]), 1
+    for axis, size in enumerate(after):
+        fewer, rest = divmod(size * actual[changed], before[changed])
+        if first % lead == 0 and lead * size > first and not rest:
+            return (*after[:axis], fewer, *after[axis + 1 :])
+        lead *= size
+    raise ValueError(f"{before} as {after} for {actual}")
 
 
 def flatten(call: Call) -> Kernel:
@@ -144,7 +185,7 @@ def gather(call: Call) -> Kernel:
     def kernel(x: Array, indices: Array) -> Array:
         if not first_innermost(x) or indices.ndim != 1 or axis % x.ndim == 0:
             return np.take(x, indices, axis)
-        return np.moveaxis(np.take(np.moveaxis(x, 0, -1), indices, axis % x.ndim - 1), -1, 0)
+        return first_in_front(first_behind(x).take(indices, axis % x.ndim - 1))
 
     return kernel
 

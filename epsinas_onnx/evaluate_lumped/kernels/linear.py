@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_innermost, turned
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, turned
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
+_SPARSE = 3
+"""A matrix with so many times more entries than are not 0 is added up run by run sooner than multiplied."""
+_STRIDES = 4
+"""Runs of a matrix are looked for up to this stride."""
 _SEPARATED = 4
-"""Sums over so many positions in a row are taken one by one, longer ones as a product with a matrix."""
+"""Sums over so many positions in a row are added up as slices, longer ones as a product with a matrix."""
 
 
 def matmul(call: Call) -> Kernel:
@@ -56,6 +61,7 @@ class Window:
 
     def __init__(self, call: Call, kernel: Sequence[int], space: Sequence[int], up: bool = False) -> None:
         rank = len(kernel)
+        self.matrices: dict[int, Array] = {}
         self.kernel = list(kernel)
         self.space = list(space)
         self.strides = call.attribute("strides") or [1] * rank
@@ -120,46 +126,101 @@ class Window:
         return x
 
     def _along(self, x: Array, axis: int, place: int) -> Array:
-        length, stride, dilation = self.kernel[axis], self.strides[axis], self.dilations[axis]
-        front, count, size = self.pads[axis][0], self.out[axis], self.space[axis]
-        if length == 1 and stride == 1 and not any(self.pads[axis]):
+        if self.kernel[axis] == 1 and self.strides[axis] == 1 and not any(self.pads[axis]):
             return x
-        if length > _SEPARATED:
-            return multiplied(x, self.matrix(axis, x.dtype), place)
-        made = _laid_out_like(x, (*x.shape[:place], count, *x.shape[place + 1 :]))
-        lead = (slice(None),) * place
-        for index in range(length):
-            first = index * dilation - front
-            low = max(0, -(first // stride))
-            high = min(count, (size - 1 - first) // stride + 1)
-            if low >= high:
-                continue
-            target = made[(*lead, slice(low, high))]
-            target += x[(*lead, slice(first + low * stride, first + (high - 1) * stride + 1, stride))]
+        matrix = self.matrices.get(axis)
+        if matrix is None:
+            matrix = self.matrices[axis] = self.matrix(axis)
+        taps = taps_of(matrix) if self.kernel[axis] <= _SEPARATED else None
+        return multiplied(x, matrix.astype(x.dtype), place) if taps is None else added_up(x, taps, len(matrix), place)
+
+    def matrix(self, axis: int) -> Array:
+        """Return `[out, space]`: how often a window along an axis holds a position."""
+        made = np.zeros((self.out[axis], self.space[axis]))
+        rows = np.arange(self.out[axis])
+        for index in range(self.kernel[axis]):
+            places = rows * self.strides[axis] - self.pads[axis][0] + index * self.dilations[axis]
+            inside = (places >= 0) & (places < self.space[axis])
+            made[rows[inside], places[inside]] += 1
         return made
 
-    def matrix(self, axis: int, dtype: Any) -> Array:
-        """Return `[out, space]`: how often a window along an axis holds a position."""
-        made = np.zeros((self.out[axis], self.space[axis]), dtype)
-        for row, index in itertools.product(range(self.out[axis]), range(self.kernel[axis])):
-            place = row * self.strides[axis] - self.pads[axis][0] + index * self.dilations[axis]
-            if 0 <= place < self.space[axis]:
-                made[row, place] += 1
-        return made
+
+class Tap(NamedTuple):
+    """A run of rows of a matrix, each with the same entry at a column that moves on by as much from row to row."""
+
+    rows: slice
+    columns: slice
+    entry: float
+
+
+def taps_of(matrix: Array) -> tuple[Tap, ...]:
+    """Return what is not 0 in a matrix in as few runs as a stride gives, the longest first."""
+    return _taps_of(matrix.shape, matrix.astype(np.float64, copy=False).tobytes())
+
+
+@lru_cache(maxsize=1024)
+def _taps_of(shape: tuple[int, int], data: bytes) -> tuple[Tap, ...]:
+    matrix = np.frombuffer(data).reshape(shape)
+    rows, columns = matrix.nonzero()
+    stride = min(range(1, _STRIDES + 1), key=lambda step: len(np.unique(columns - step * rows)))
+    shift = columns - stride * rows
+    order = np.lexsort((rows, shift))
+    found = []
+    rows, columns, shift, entries = rows[order], columns[order], shift[order], matrix[rows, columns][order]
+    breaks = (np.diff(rows) != 1) | (np.diff(shift) != 0) | (np.diff(entries) != 0)
+    for run in np.split(np.arange(len(rows)), np.flatnonzero(breaks) + 1):
+        first, last = int(run[0]), int(run[-1])
+        across = slice(int(columns[first]), int(columns[last]) + 1, stride)
+        found.append(Tap(slice(int(rows[first]), int(rows[last]) + 1), across, float(entries[first])))
+    return tuple(sorted(found, key=lambda tap: tap.rows.start - tap.rows.stop))
+
+
+def added_up(x: Array, taps: Sequence[Tap], count: int, place: int) -> Array:
+    """Return x with one axis multiplied by a matrix of `count` rows, as a sum of slices."""
+    lead = (slice(None),) * place
+    made, rest = None, taps
+    if taps and taps[0].rows == slice(0, count):
+        cut = x[(*lead, taps[0].columns)]
+        made = cut.copy("K") if taps[0].entry == 1 else cut * x.dtype.type(taps[0].entry)
+        rest = taps[1:]
+    else:
+        made = _laid_out_like(x, (*x.shape[:place], count, *x.shape[place + 1 :]))
+    for rows, columns, entry in rest:
+        target, cut = made[(*lead, rows)], x[(*lead, columns)]
+        target += cut if entry == 1 else cut * x.dtype.type(entry)
+    return made
+
+
+def along(call: Call) -> Kernel:
+    """Some axes multiplied by a matrix each, one after the other: as sums of slices where it holds little but zeros."""
+    axes = [int(axis) for axis in call.attribute("axes")]
+    matrices = [np.asarray(call.constant(slot + 1)) for slot in range(len(axes))]
+    taps = [taps_of(matrix) if _SPARSE * np.count_nonzero(matrix) < matrix.size else None for matrix in matrices]
+
+    def kernel(x: Array, *_: Array) -> Array:
+        if not first_innermost(x) and x.shape[0] > x.shape[-1]:
+            x = turned(x)
+        for axis, matrix, few in zip(axes, matrices, taps, strict=True):
+            if few is None:
+                x = multiplied(x, matrix.astype(x.dtype, copy=False), axis)
+            else:
+                x = added_up(x, few, len(matrix), axis)
+        return x
+
+    return kernel
 
 
 def _laid_out_like(x: Array, shape: tuple[int, ...]) -> Array:
     """Return zeros whose first axis lies innermost in memory where that of x does."""
     if first_innermost(x):
-        return np.moveaxis(np.zeros((*shape[1:], shape[0]), x.dtype), -1, 0)
+        return first_in_front(np.zeros((*shape[1:], shape[0]), x.dtype))
     return np.zeros(shape, x.dtype)
 
 
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
     if first_innermost(x) and place > 0:
-        turned = multiplied(np.moveaxis(x, 0, -1), matrix, place - 1)
-        return np.moveaxis(turned, -1, 0)
+        return first_in_front(multiplied(first_behind(x), matrix, place - 1))
     if place == x.ndim - 1:
         product: Array = np.dot(x, matrix.T)
         return product

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, positive
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 
@@ -57,7 +57,7 @@ def mean(call: Call) -> Kernel:
 
 def relu(call: Call) -> Kernel:
     """max(x, 0)."""
-    return lambda x: np.maximum(x, x.dtype.type(0))
+    return positive
 
 
 def leaky_relu(call: Call) -> Kernel:

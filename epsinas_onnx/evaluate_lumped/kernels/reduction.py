@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, listed
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_innermost, listed
 from epsinas_onnx.evaluate_lumped.scaled import Array
+
+_SHORT = 32
+"""Rows of fewer samples are squared all at once sooner than one by one."""
 
 
 def axes_of(call: Call) -> Callable[[Any], tuple[int, ...] | None]:
@@ -149,10 +153,10 @@ def standardise(call: Call) -> Kernel:
     axes, epsilon = tuple(call.attribute("axes")), float(call.attribute("epsilon"))
 
     def kernel(x: Array, weights: Any = None, scale: Any = None) -> tuple[Array, Array, Array]:
-        average = averaged(axes, None if weights is None else weights.astype(x.dtype, copy=False), x.ndim)
+        average = Average(axes, None if weights is None else weights.astype(x.dtype, copy=False), x.ndim)
         mean = average(x)
         centred = x - mean
-        variance = average(centred * centred)
+        variance = average.squares(centred)
         spread = np.sqrt(variance + x.dtype.type(epsilon))
         made = centred / spread if scale is None else centred * (scale.reshape((1,) * x.ndim) / spread)
         return made, mean, variance
@@ -160,31 +164,79 @@ def standardise(call: Call) -> Kernel:
     return kernel
 
 
-def averaged(axes: tuple[int, ...], weights: Array | None, rank: int) -> Callable[[Array], Array]:
-    """Return what takes the mean over axes; weights: of the positions along them, each axis with a sum of 1 or size 1.
+class Average:
+    """The mean over axes; weights: of the positions along them, each axis with a sum of 1 or size 1.
 
     An axis of weights that has size 1 weighs every position of x alike.
     """
-    if weights is None:
-        return lambda x: x.mean(axis=axes, keepdims=True)
-    sizes = (1,) * (rank - weights.ndim) + weights.shape
-    lead = next((place for place, size in enumerate(sizes) if size != 1), rank)
-    rest = tuple(axis for axis in axes if axis < lead or sizes[axis] == 1)
-    if all(sizes[axis] != 1 and axis in axes for axis in range(lead, rank)):
-        flat = np.ascontiguousarray(weights).reshape(-1)
 
-        def average(x: Array) -> Array:
-            made = np.dot(x.reshape(*x.shape[:lead], -1), flat).reshape(*x.shape[:lead], *(1,) * (rank - lead))
-            return made.mean(axis=rest, keepdims=True) if rest else made  # type: ignore[no-any-return]
+    def __init__(self, axes: tuple[int, ...], weights: Array | None, rank: int) -> None:
+        self.axes = axes
+        self.rank = rank
+        self.weights = None if weights is None else weights.reshape((1,) * (rank - weights.ndim) + weights.shape)
+        sizes = (1,) * rank if self.weights is None else self.weights.shape
+        self._weighed = tuple(axis for axis in axes if sizes[axis] != 1)
+        self._rest = tuple(axis for axis in axes if sizes[axis] == 1)
+        self._rows: dict[tuple[int, ...], Array] = {}
+        self._one: dict[tuple[int, ...], bool] = {}
 
-        return average
-    weighed = tuple(axis for axis in axes if sizes[axis] != 1)
+    def __call__(self, x: Array) -> Array:
+        """Return the mean, with size 1 along the axes."""
+        found = self._by_rows(x)
+        if found is None:
+            return self._over_axes(x)
+        rows, weights = found
+        return self._number((weights @ rows).sum() / len(x))
 
-    def average_apart(x: Array) -> Array:
-        made = (x * weights).sum(axis=weighed, keepdims=True)
+    def squares(self, x: Array) -> Array:
+        """Return the mean of the squares."""
+        if x.dtype == np.float64:
+            found = self._by_rows(x)
+            if found is not None:
+                rows, weights = found
+                if rows.shape[1] < _SHORT:
+                    return self._number((weights @ (rows * rows)).sum() / len(x))
+                each = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
+                return self._number(weights @ each / len(x))
+            if self.weights is None and self._is_one_number(x) and x.size:
+                flat = x.ravel("K")
+                return self._number(flat @ flat / x.size)
+        return self._over_axes(x * x)
+
+    def _number(self, value: Any) -> Array:
+        return np.asarray(value).reshape((1,) * self.rank)
+
+    def _is_one_number(self, x: Array) -> bool:
+        shape = x.shape
+        found = self._one.get(shape)
+        if found is None:
+            found = self._one[shape] = all(size == 1 or axis in self.axes for axis, size in enumerate(shape))
+        return found
+
+    def _by_rows(self, x: Array) -> tuple[Array, Array] | None:
+        """Return a mean over everything as rows of samples and what each row weighs, where samples lie innermost."""
+        if self.weights is None or 0 in self._weighed or not first_innermost(x) or not self._is_one_number(x):
+            return None
+        weights = self._rows.get(x.shape[1:])
+        if weights is None:
+            weights = np.broadcast_to(self.weights[0], x.shape[1:]).reshape(-1).astype(x.dtype)
+            rest = math.prod(x.shape[axis] for axis in self._rest if axis)
+            weights = self._rows[x.shape[1:]] = weights / x.dtype.type(rest)
+        return first_behind(x).reshape(-1, len(x)), weights
+
+    def _over_axes(self, x: Array) -> Array:
+        weights, weighed, rest = self.weights, self._weighed, self._rest
+        if weights is None:
+            if x.dtype == np.float64 and self._is_one_number(x):
+                return self._number(np.add.reduce(x, axis=None) / x.size)
+            return np.asarray(x.mean(axis=self.axes, keepdims=True))
+        lead = weighed[0] if weighed else self.rank
+        if weighed == tuple(range(lead, self.rank)):
+            flat = np.ascontiguousarray(weights).reshape(-1)
+            made = np.dot(x.reshape(*x.shape[:lead], -1), flat).reshape(*x.shape[:lead], *(1,) * (self.rank - lead))
+        else:
+            made = (x * weights).sum(axis=weighed, keepdims=True)
         return made.mean(axis=rest, keepdims=True) if rest else made  # type: ignore[no-any-return]
-
-    return average_apart
 
 
 def instance_normalise(call: Call) -> Kernel:

@@ -196,6 +196,9 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 def names_batch_norm(name: str) -> bool:
     """Whether a name is one that a BatchNormalization gave."""
+    lower = name.lower()
+    if "bn" not in lower and "norm" not in lower:  # as most names
+        return False
     words = [word.lower() for word in _WORDS.findall(name)]
     pairs = list(itertools.pairwise(words))
     return (

@@ -14,6 +14,9 @@ from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
 from epsinas_onnx.lump.windows import Window, except_at, pads_of, seen, spread
 
+_LARGEST = 2**16
+"""Entries of the largest matrix that stands for windows over positions of which none are equal."""
+
 
 @rule("Conv")
 def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
@@ -89,6 +92,10 @@ def _scaled_box(context: Context, x: Lumped, weight: Lumped, counts: Array, chan
 
 def _times(context: Context, x: Lumped, weight: Lumped) -> Lumped:
     """Return x times a weight of one class, whatever its shape."""
+    if context.target.whole_norms and context.constants == 1:
+        weight, tensor = context.settle(weight), context.tensor(x)
+        product = context.op("Mul", [tensor, context.reshape(context.tensor(weight), ())], tensor.shape)
+        return context.result(product, x.parts, [x, weight], x.factor)
     maps = context.as_channels(x) if context.target.blocked and x.varied and weight.varied else None
     if maps is not None:
         # The constants one behind the other, as the maps are, so that these stay as they lie.
@@ -126,9 +133,14 @@ class _Box:
     def filter(self, context: Context, x: Lumped, weight: Lumped | None = None) -> Lumped:
         """Return the sums over the kernel's positions, of x times a weight where one is given; the factor stays."""
         merged = merged_positions(x)
+        rank = len(self.kernel)
+        if context.target.whole_norms and weight is None:
+            sizes = zip(x.counts[2:], self.space, strict=True)
+            merged = [axis for axis, (have, want) in enumerate(sizes) if axis in merged or have * want <= _LARGEST]
         if not merged:
             return self._whole(context, x, weight)
-        rank = len(self.kernel)
+        if len(merged) == rank:
+            return self._along(context, x, merged)
         pads = except_at(self.pads, [*merged, *(axis + rank for axis in merged)], 0)
         rest = _box(
             except_at(self.kernel, merged, 1), x.counts[2:], "NOTSET", pads, except_at(self.strides, merged, 1),
@@ -136,10 +148,13 @@ class _Box:
         )  # fmt: skip
         y = rest._whole(context, x, weight)
         space = (x.axes[2 + axis] if axis in merged else y.axes[2 + axis] for axis in range(rank))
-        y = y.replace(parts=(*x.axes[:2], *space))
-        windows = {axis: self._window(axis) for axis in merged}
+        return self._along(context, y.replace(parts=(*x.axes[:2], *space)), merged)
+
+    def _along(self, context: Context, x: Lumped, axes: list[int]) -> Lumped:
+        """Return the sums over the kernel's positions along some axes, which become products with matrices."""
+        windows = {axis: self._window(axis) for axis in axes}
         maps = {2 + axis: seen(x.axes[2 + axis], window) for axis, window in windows.items()}
-        return context.mix_along(y, {a: maps[a] for a in maps if not windows[a - 2].leaves(x.axes[a])})
+        return context.mix_along(x, {a: maps[a] for a in maps if not windows[a - 2].leaves(x.axes[a])})
 
     def _window(self, axis: int) -> Window:
         return Window(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis], self.space[axis])
