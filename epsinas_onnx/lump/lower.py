@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,13 @@ class LumpedModel:
     def peak_bytes(self) -> tuple[int, str]:
         """Return the most bytes that live tensors of one run take together, and the name of the largest tensor."""
         return peak_bytes(self.graph, [self.context.canonical(value) for value in self.outputs.values()])
+
+    def entries(self) -> float:
+        """Return how many entries a run computes, those of unknown shape left out; infinite where there are loops."""
+        live = self.graph.live_nodes([self.context.canonical(value) for value in self.outputs.values()])
+        if any(node.op_type in ("Loop", "Scan") for node in live):
+            return math.inf
+        return sum(tensor.elements for node in live for tensor in node.outputs)
 
     def multiply_adds(self) -> MultiplyAdds:
         """Return the multiply-adds that the outputs need."""

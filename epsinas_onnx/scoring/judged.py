@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from epsinas_onnx.errors import OutOfMemory, RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
@@ -31,13 +35,18 @@ from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.metric import EXACT, FLOAT32, Precision
 from epsinas_onnx.scoring.options import Arithmetic, ScoreOptions
 from epsinas_onnx.scoring.plan import ModelPlan, plan
-from epsinas_onnx.scoring.reruns import Reruns, WithoutReasons
+from epsinas_onnx.scoring.reruns import Reruns, StatusOnly, WithoutReasons
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.verdict import Evidence, Runner, Verdict, judge
 from epsinas_onnx.scoring.warnings import no_weights, sample_norms
 
-LARGE = 2**26
-"""From so many multiply-adds a constant on, ONNX Runtime computes a lumped graph sooner than our evaluator does."""
+Array = npt.NDArray[Any]
+
+LARGE = 2**25
+"""From so many entries on that a run computes, ONNX Runtime is done with a lumped graph before our evaluator is."""
+
+FEW = 16
+"""Samples that tell whether float32 gives a score."""
 
 _DOUBLE = 4
 """How many times the memory of float32 exact arithmetic takes: two parts of twice the size."""
@@ -58,6 +67,14 @@ class Task:
     def cut_axes(self) -> Mapping[str, int] | None:
         """Return along which axes samples are run one by one, None where they go through together."""
         return self.feeds.axes if self.batching.per_sample else None
+
+    def of_few(self) -> Task:
+        """Return the same for a few of the samples, at equal distances."""
+        arrays, axes = self.feeds.arrays, self.feeds.axes
+        few = {name: _few(array, axes[name]) if name in axes else array for name, array in arrays.items()}
+        feeds = Feeds(lambda: few, axes, self.feeds.fixed)
+        samples = min(self.batching.samples, FEW)
+        return dataclasses.replace(self, feeds=feeds, batching=dataclasses.replace(self.batching, samples=samples))
 
     def check_sizes(self, sizes: Mapping[float, int]) -> None:
         """Raise ModelError where the output has another number of entries for another constant."""
@@ -95,7 +112,7 @@ def judge_model(task: Task) -> Judged:
         return dataclasses.replace(_judged(task, None, reason), arithmetic="exact")
     if wanted == "exact":
         return _exactly(task, lowered)
-    return _small(task, lowered) if lowered.multiply_adds().total <= LARGE else _large(task, lowered)
+    return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
 
 
 def _small(task: Task, lowered: LumpedModel) -> Judged:
@@ -104,7 +121,8 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
         found = _exactly(task, lowered)
     except (OutOfMemory, RunError):
         return _in_float32(task)
-    return dataclasses.replace(found, float32=_status_in_float32(task, lowered))
+    varies = found.verdict.status is Status.OK
+    return dataclasses.replace(found, float32=_status_in_float32(task, lowered, varies))
 
 
 def _large(task: Task, lowered: LumpedModel) -> Judged:
@@ -148,29 +166,36 @@ def _in_float32(task: Task, explain: bool = True) -> Judged:
     explain: whether the node is looked for that a reason names, which takes as long as the rest.
     """
     executor, reason = choose_executor(task.planned, task.config, len(task.options.weights), task.feeds)
-    return _judged(task, executor, reason, explain)
+    return _judged(task, executor, reason, None if explain else WithoutReasons)
 
 
-def _status_in_float32(task: Task, lowered: LumpedModel) -> Status:
-    """Return the status that float32 gives, as our own evaluator has it where it can run the graph."""
+def _status_in_float32(task: Task, lowered: LumpedModel, varies: bool) -> Status:
+    """Return the status that float32 gives a few of the samples, as our own evaluator has it where it runs the graph.
+
+    varies: whether the output is known to vary in exact arithmetic.
+    """
     try:
         executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
-        return _judged(task, executor, None, explain=False).verdict.status
+        try:
+            return _judged(task.of_few(), executor, None, StatusOnly if varies else WithoutReasons).verdict.status
+        except RunError:  # the graph is made for the whole minibatch
+            return _judged(task, executor, None, WithoutReasons).verdict.status
     except RunError:
         return _in_float32(task, explain=False).verdict.status
 
 
-def _judged(task: Task, executor: Executor | None, reason: str | None, explain: bool = True) -> Judged:
+def _judged(
+    task: Task, executor: Executor | None, reason: str | None, asked: Callable[[Reruns], Runner] | None = None
+) -> Judged:
+    """Run and judge in float32; asked: makes what the judge may ask for out of all that there is."""
     weights = task.options.weights
     results = [ForwardResult.nothing()] * len(weights)
     if executor is not None:
         executor, results = _run(task, executor)
     sizes = _sizes(task, results)
     task.check_sizes(sizes)
-    made = Reruns(
-        task.loaded, task.planned, task.batching, task.config, executor, task.feeds, weights, sizes
-    )  # fmt: skip
-    runner: Runner = made if explain else WithoutReasons(made)
+    made = Reruns(task.loaded, task.planned, task.batching, task.config, executor, task.feeds, weights, sizes)
+    runner: Runner = made if asked is None else asked(made)
     verdict = judge(_evidence(task, results, reason, FLOAT32), runner)
     return Judged(verdict, "float32", executor, float32=verdict.status)
 
@@ -189,6 +214,11 @@ def _run(task: Task, executor: Executor) -> tuple[Executor, list[ForwardResult]]
 
 def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
     return {constant: done.output.size for constant, done in zip(task.options.weights, results, strict=True)}
+
+
+def _few(array: Array, axis: int) -> Array:
+    count = array.shape[axis]
+    return array if count <= FEW else np.take(array, np.linspace(0, count - 1, FEW).astype(np.int64), axis)
 
 
 def _evidence(

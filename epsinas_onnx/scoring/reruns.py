@@ -126,15 +126,33 @@ class WithoutReasons:
     """The same where only the status is asked for: no node is looked for."""
 
     def __init__(self, runs: Reruns) -> None:
-        self.rerun_perturbed = runs.rerun_perturbed
-        self.run_probe_constant = runs.run_probe_constant
-        self.advice = runs.advice
+        self._runs = runs
+
+    def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
+        """Run once more with other last bits, or with everything moved by the share `change`."""
+        return self._runs.rerun_perturbed(constant, change)
+
+    def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
+        """Run a few samples with another constant, plain and moved a little."""
+        return self._runs.run_probe_constant(constant)
+
+    def advice(self, loss: SignalLoss) -> str:
+        """Return what a user could do about a loss."""
+        return self._runs.advice(loss)
 
     def find_loss(self, constant: float) -> None:
         """Name none."""
 
     def find_explosion(self, constant: float) -> None:
         """Name none."""
+
+
+class StatusOnly(WithoutReasons):
+    """The same for an output that is known to vary in exact arithmetic, whatever becomes of it in float32."""
+
+    def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
+        """Return an output that varies."""
+        return np.array([0.0, 1.0]), np.array([0.0, 1.0])
 
 
 def _nudged(constant: float, change: float | None = None) -> float:
