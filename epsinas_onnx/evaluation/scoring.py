@@ -192,10 +192,16 @@ def _check_settings(records: Mapping[str, Mapping[str, Any]], path: Path, option
     for name, record in records.items():
         for key, value in wanted.items():
             if record.get(key) != value:
-                raise UsageError(
-                    f"{path}: holds results of other settings ({key} {record.get(key)}, not {value}, for {name[:80]}); "
-                    f"name another file, or remove this one"
-                )
+                raise _other_settings(path, f"{key} {record.get(key)}, not {value}, for {name[:80]}")
+    asked = options.get("arithmetic", "auto")
+    computed = {record.get("arithmetic") or "float32" for record in records.values()}
+    # auto takes float32 where nothing else runs, but never for all networks of a search space
+    if computed and (computed - {asked} if asked != "auto" else computed == {"float32"}):
+        raise _other_settings(path, f"arithmetic {', '.join(sorted(computed))}, not {asked}")
+
+
+def _other_settings(path: Path, what: str) -> UsageError:
+    return UsageError(f"{path}: holds results of other settings ({what}); name another file, or remove this one")
 
 
 def _number(record: Mapping[str, Any] | None, key: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.errors import OutOfMemory, RunError
+from epsinas_onnx.errors import ModelError, OutOfMemory, RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
@@ -119,7 +119,7 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
     """Judge a model whose arithmetic costs less than a session: exactly, and in float32 for its status alone."""
     try:
         found = _exactly(task, lowered)
-    except (OutOfMemory, RunError):
+    except ModelError:
         return _in_float32(task)
     varies = found.verdict.status is Status.OK
     return dataclasses.replace(found, float32=_status_in_float32(task, lowered, varies))
@@ -132,7 +132,7 @@ def _large(task: Task, lowered: LumpedModel) -> Judged:
         return dataclasses.replace(published, order=_order_of_few(task))
     try:
         return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
-    except (OutOfMemory, RunError):
+    except ModelError:
         return _in_float32(task)
 
 
