@@ -252,3 +252,31 @@ def test_spaces_are_listed() -> None:
 def test_the_papers_figures_stand_beside_their_own_task_only(space: str, column: str, spearman: float | None) -> None:
     found = paper_figures(space, column)
     assert (found and found.values["spearman"]) == spearman
+
+
+def test_coverage_and_figures_are_those_of_both_arithmetics_and_of_each_order(tmp_path: Path) -> None:
+    archs = SPACE.sample(40, seed=3)
+    rows = [{"arch": arch, "test": str(50 + index)} for index, arch in enumerate(archs)]
+    path = table(tmp_path / "t.csv", rows)
+    kept = tmp_path / "kept.jsonl"
+    both = record(path, "--output", str(kept))
+    alone = record(path, "--arithmetic", "float32")
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    published = [line for line in lines if line["float32_status"] == "ok"]
+    assert both["scored"] == sum(line["status"] == "ok" for line in lines) > len(published) > 0
+    assert both["float32"]["scored"] == alone["scored"] == len(published)
+    assert both["float32"]["spearman"]["value"] == pytest.approx(alone["spearman"]["value"], abs=0.02)
+    assert alone["float32"] is None
+    assert [found["order"] for found in both["orders"]] == sorted({line["order"] for line in lines} - {None})
+    assert sum(found["scored"] for found in both["orders"]) == both["scored"]
+    shown = evaluate(path, "--column", "test", "--scores", str(kept)).out
+    assert f"{len(published)} of 40 scored, {len(published) / 40:.1%} in float32" in shown.replace("\n", " ")
+    assert "by order: " in shown
+    assert "in float32" in shown
+
+
+def test_results_of_another_arithmetic_are_not_mixed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    record(table(tmp_path / "t.csv"), "--output", str(kept), "--arithmetic", "float32")
+    refused = evaluate(tmp_path / "t.csv", "--column", "test", "--output", str(kept), code=2)
+    assert "arithmetic float32, not auto" in refused.err
