@@ -50,10 +50,25 @@ class Along:
         """Return one row a class."""
         return self.rows[self.part.representatives]
 
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether there is an operator for what the matrix does, or none is needed."""
+        return adds_up(self.matrix) or chooses(self.matrix)
+
     @property
     def apart(self) -> Along:
         """Return the same without classes."""
         return Along(self.rows, Partition.discrete(self.part.size))
+
+
+def chooses(matrix: Array) -> bool:
+    """Whether each row is one of the columns."""
+    return bool(((matrix != 0).sum(axis=1) == 1).all() and (matrix.max(axis=1) == 1).all())
+
+
+def adds_up(matrix: Array) -> bool:
+    """Whether it is the sum of all columns, or a multiple of it."""
+    return len(matrix) == 1 and bool((matrix == matrix[0, 0]).all())
 
 
 @lru_cache(maxsize=4096)
