@@ -315,7 +315,7 @@ class Context(Values):
         shape = list(tensor.dims)
         for axis, (matrix, _) in maps.items():
             shape[axis + value.varied] = len(matrix)
-        stored = [self.constant(np.asarray(matrix, value.dtype.numpy())) for matrix, _ in maps.values()]
+        stored = [self.constant(np.asarray(matrix, np.float64)) for matrix, _ in maps.values()]
         axes = [axis + value.varied for axis in maps]
         made = self.op("Along", [tensor, *stored], tuple(shape), domain="epsinas", axes=axes)
         parts = tuple(maps[axis][1] if axis in maps else part for axis, part in enumerate(value.axes))

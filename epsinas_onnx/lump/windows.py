@@ -84,6 +84,18 @@ def seen(part: Partition, window: Window) -> Along:
 
 
 @lru_cache(maxsize=4096)
+def averaged(part: Partition, window: Window, whole: bool) -> tuple[Along, int]:
+    """Return the means over windows times what most of them hold, and that number.
+
+    whole: whether padding counts. Most rows then hold integers, of which sums of slices are made.
+    """
+    rows = seen(part, window).rows
+    counts = np.full(window.count, window.length) if whole else rows.sum(axis=1)
+    most = int(np.bincount(counts).argmax())
+    return Along.of(rows * (most / counts)[:, None]), most
+
+
+@lru_cache(maxsize=4096)
 def held(part: Partition, window: Window) -> Along:
     """Return which classes occur in the windows, bool `[window.count, part.count]`."""
     return Along.of(seen(part, window).rows > 0)
