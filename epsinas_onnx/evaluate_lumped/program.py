@@ -55,7 +55,11 @@ class Program:
 
     def place(self, tensor: Tensor) -> int:
         """Return where a tensor's value lies."""
-        return self._places.setdefault(tensor, len(self._places))
+        places = self._places
+        found = places.get(tensor)
+        if found is None:
+            found = places[tensor] = len(places)
+        return found
 
     def tensors(self) -> Mapping[Tensor, int]:
         """Return the place of every tensor."""

@@ -12,6 +12,7 @@ from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined
 from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
+from epsinas_onnx.evaluate_lumped.moderate import Moderate, closed, is_plain, opened
 from epsinas_onnx.evaluate_lumped.scaled import Array
 from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends, spread
 from epsinas_onnx.lump.graph import Node
@@ -300,11 +301,35 @@ def recurrent_rule(call: Call) -> Run:
     layer = Layer(call, Exact())
     if call.has(7):
         raise Unsupported("LSTM with peepholes")
+    try:
+        plain: Layer | None = Layer(call, Moderate())
+    except Unsupported:
+        plain = None
 
     def run(operands: Operands) -> Sequence[Operand | None]:
         values, lengths = _slots(operands)
         if depends(lengths):
             raise Unsupported("sequence lengths that differ between samples")
-        return layer.run(values, formed(lengths))[: len(call.node.outputs)]
+        found = None if lengths is not None or plain is None else _moderate(plain, values)
+        return (found or layer.run(values, formed(lengths)))[: len(call.node.outputs)]
 
     return run
+
+
+def _moderate(layer: Layer, values: Sequence[Any]) -> list[Value] | None:
+    """Return the outputs as plain arrays give them, which have no scales to look after; None beyond their range."""
+    x, w, r, b, *states = values
+    if any(value is not None and value.deviation is not None for value in (w, r, b)):
+        return None
+    found = [None if value is None else opened(value, 1) for value in (x, w, r, b, *states)]
+    if any(own is None and value is not None for own, value in zip(found, values, strict=True)):
+        return None
+    lost: list[str] = []
+    try:
+        with np.errstate(over="raise", under="call", invalid="raise", call=lambda kind, _: lost.append(kind)):
+            made = layer.run(found, None)
+    except FloatingPointError:
+        return None
+    if lost and not is_plain(made[0]):
+        return None
+    return [closed(one, x.shape[1], len(one.base.shape) - 2) for one in made]

@@ -17,6 +17,8 @@ _NEAR = 40
 """Scales no further apart than this many powers of two are aligned without a look at the magnitudes."""
 _WIDE = 2.0**100
 """Arrays whose largest magnitude lies between this and its reciprocal stay as they are."""
+_MODEST = 2.0**-100
+"""The least sum of squares of fewer than 2^80 numbers that says that one of them is above 2^-100."""
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce
 
 
@@ -65,6 +67,11 @@ class Scaled:
         """Return the same numbers with a largest magnitude between 2^-100 and 2^100, where they are not all 0."""
         if self.age < _LASTS:
             return self
+        if self._peak < 0:  # the sum of squares, which is found faster, is enough where it is moderate
+            flat = self.array.ravel("K")
+            if _MODEST < flat.dot(flat) < _WIDE:
+                self.age = 0
+                return self
         peak = self.peak
         if peak == 0 or not math.isfinite(peak) or 1 / _WIDE < peak < _WIDE:
             self.age = 0

@@ -30,7 +30,7 @@ from epsinas_onnx.graph.passes.lift_invariants import free_invariants
 from epsinas_onnx.graph.passes.upgrade_opset import OLDEST_OPSET, declared_opset, lifted
 from epsinas_onnx.graph.passes.weight_inputs import Supplied, store_supplied
 from epsinas_onnx.graph.references import bind_data_files, bind_own_data_files, check_references, read_model_file
-from epsinas_onnx.graph.traversal import all_graphs, node_bodies, proto_bodies
+from epsinas_onnx.graph.traversal import all_graphs, node_bodies, note_bodies, proto_bodies
 from epsinas_onnx.graph.validate import check_soundness
 
 
@@ -142,12 +142,14 @@ def load_model(
     name = source_name(source)
     if isinstance(source, (ir.Model, Buildable)):
         model = source.clone() if isinstance(source, ir.Model) else _built(source)
+        note_bodies(model.graph)
         bind_own_data_files(model, name)
     elif isinstance(source, (onnx.ModelProto, bytes, str, os.PathLike)):
         folder = Path(source).parent if isinstance(source, (str, os.PathLike)) else None
         if isinstance(source, onnx.ModelProto):
             proto = _checked(source, None, name)
         model = _from_proto(proto or load_proto(source, name), name)
+        note_bodies(model.graph)
         bind_data_files(model, folder, name)
         _read_sizes(model)
     else:
@@ -158,6 +160,7 @@ def load_model(
     _check_opset(model, name)
     if model.functions:
         model = _inline(model, name)
+        note_bodies(model.graph)
     if any(value.is_initializer() for graph in all_graphs(model.graph) for value in graph.inputs):
         RemoveInitializersFromInputsPass()(model)  # IR version 3 lists every initializer as an input too
     _check_values(model, name)

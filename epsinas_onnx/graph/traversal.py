@@ -166,9 +166,22 @@ def proto_bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [*own, *(body for attribute in node.attribute for body in attribute.graphs)]
 
 
+_HAS_NONE = "epsinas.no_bodies"
+"""Marks a graph of which every node was asked for bodies; no pass adds one to a graph that has none."""
+
+
+def note_bodies(graph: ir.Graph) -> None:
+    """Mark a graph that has no bodies, because walks over all graphs begin with that question, dozens of times."""
+    graph.meta.pop(_HAS_NONE, None)
+    if len(list(all_graphs(graph))) == 1:
+        graph.meta[_HAS_NONE] = True
+
+
 def all_graphs(graph: ir.Graph) -> Iterable[ir.Graph]:
     """Yield `graph` and every body below it, outermost first."""
     yield graph
+    if graph.meta.get(_HAS_NONE):
+        return
     for node in graph:
         if node.op_type in WITH_BODIES or node.domain:  # asked of every node of every graph, many times
             for body in node_bodies(node):

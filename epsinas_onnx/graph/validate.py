@@ -198,8 +198,9 @@ class _Checker:
 
     def node(self, node: onnx.NodeProto, imports: Mapping[str, int], parameters: Collection[str]) -> None:
         op_type, domain = node.op_type, node.domain
-        self.texts(f"a node ({op_type})", (node.name, op_type, domain, *node.input, *node.output))
-        what = f"node {node.name or next(iter(node.output), '')!r} ({op_type})"
+        name = node.name
+        self.texts(f"a node ({op_type})", (name, op_type, domain, *node.input, *node.output))
+        what = f"node {name or next(iter(node.output), '')!r} ({op_type})"
         if not op_type:
             self.refuse(f"{what} names no operator")
         if node.metadata_props:

@@ -15,7 +15,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Step, Target
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Parts, Tensor
 from epsinas_onnx.lump.values import Values
-from epsinas_onnx.lump.windows import Along
+from epsinas_onnx.lump.windows import Along, adds_up, chooses
 
 __all__ = ["BOOL", "FLOAT", "INT64", "Bodies", "Context"]
 
@@ -235,11 +235,12 @@ class Context(Values):
         classes of equal sizes, and a window takes three. One class along all axes costs nothing, and where a
         normalisation is one node in either case no classes do.
         """
+        if self.target.whole_norms:
+            return dict(maps)
         others = math.prod(count for axis, count in enumerate(value.counts) if axis not in maps)
         parts = [along.part for along in maps.values()]
         whole, classes = math.prod(part.size for part in parts), math.prod(part.count for part in parts)
-        nodes = 0 if self.target.whole_norms else 3 if all(part.uniform for part in parts) else 10
-        cost = self.target.node_cost * nodes
+        cost = self.target.node_cost * (3 if all(part.uniform for part in parts) else 10)
         if all(part.is_one for part in parts) or others * (whole - classes) >= cost:
             return dict(maps)
         return {axis: along.apart for axis, along in maps.items()}
@@ -256,11 +257,9 @@ class Context(Values):
             return value
         if self.target.whole_norms:
             for axis in axes:
-                if _is_simple(maps[axis].matrix):
+                if maps[axis].is_simple:
                     value = self.mix(value, axis, maps[axis].matrix, maps[axis].part)
-            return self._along(
-                value, {a: (maps[a].matrix, maps[a].part) for a in axes if not _is_simple(maps[a].matrix)}
-            )
+            return self._along(value, {a: (maps[a].matrix, maps[a].part) for a in axes if not maps[a].is_simple})
         shapes = [maps[axis].matrix.shape for axis in axes]
         rows, columns = (math.prod(shape[i] for shape in shapes) for i in (0, 1))
         near = axes[-1] - axes[0] + 1 == len(axes)
@@ -287,10 +286,10 @@ class Context(Values):
             return value.replace(
                 parts=parts, factor=value.factor * float(matrix[0, 0]), known=None, tensor=self.tensor(value)
             )
-        if _chooses(matrix):
+        if chooses(matrix):
             tensor = self.gather(self.canonical(value.replace(factor=1.0)), matrix.argmax(axis=1), place)
             return self.result(tensor, parts, [value], value.factor)
-        if _adds_up(matrix):
+        if adds_up(matrix):
             tensor = self.reduce("ReduceSum", self.canonical(value.replace(factor=1.0)), [place])
             return self.result(tensor, parts, [value], value.factor * float(matrix[0, 0]))
         if self.target.whole_norms:
@@ -316,26 +315,11 @@ class Context(Values):
         shape = list(tensor.dims)
         for axis, (matrix, _) in maps.items():
             shape[axis + value.varied] = len(matrix)
-        stored = [self.constant(np.asarray(matrix, value.dtype.numpy())) for matrix, _ in maps.values()]
+        stored = [self.constant(np.asarray(matrix, np.float64)) for matrix, _ in maps.values()]
         axes = [axis + value.varied for axis in maps]
         made = self.op("Along", [tensor, *stored], tuple(shape), domain="epsinas", axes=axes)
         parts = tuple(maps[axis][1] if axis in maps else part for axis, part in enumerate(value.axes))
         return self.result(made, parts, [value], value.factor)
-
-
-def _chooses(matrix: Array) -> bool:
-    """Whether each row is one of the columns."""
-    return bool(((matrix != 0).sum(axis=1) == 1).all() and (matrix.max(axis=1) == 1).all())
-
-
-def _adds_up(matrix: Array) -> bool:
-    """Whether it is the sum of all columns, or a multiple of it."""
-    return len(matrix) == 1 and bool((matrix == matrix[0, 0]).all())
-
-
-def _is_simple(matrix: Array) -> bool:
-    """Whether there is an operator for what it does, or none is needed."""
-    return _adds_up(matrix) or _chooses(matrix)
 
 
 def _runs(axes: Sequence[int]) -> list[list[int]]:

@@ -215,16 +215,15 @@ class LoweredGraph:
         return live
 
 
-def reads(node: Node) -> Iterable[Tensor]:
-    """Yield what a node takes, what its bodies take from outside included."""
-    for tensor in node.inputs:
-        if tensor is not None:
-            yield tensor
+def reads(node: Node) -> list[Tensor]:
+    """Return what a node takes, what its bodies take from outside included."""
+    found = [tensor for tensor in node.inputs if tensor is not None]
     for value in node.attributes.values():
         if isinstance(value, Body):
-            yield from value.outputs
+            found += value.outputs
             for inner in value.nodes:
-                yield from reads(inner)
+                found += reads(inner)
+    return found
 
 
 def _key(attributes: Mapping[str, Any]) -> Iterable[Any]:

@@ -93,24 +93,22 @@ class Lumped:
     @property
     def shape(self) -> Dims:
         """Return the shape of the whole value."""
-        return tuple(part.size for part in self.axes)
+        return tuple([part.size for part in self.axes])  # a list is made in half the time of a generator
 
     @property
     def counts(self) -> Dims:
         """Return the number of classes along each axis."""
-        return tuple(part.count for part in self.axes)
+        return tuple([part.count for part in self.axes])
 
     @property
     def is_single(self) -> bool:
         """Whether all entries are equal (for one constant)."""
-        return self.parts is not None and all(part.is_one for part in self.parts)
+        return self.parts is not None and all(part.count == 1 for part in self.parts)
 
     def replace(self, **changes: Any) -> Lumped:
         """Return a copy with some fields changed."""
-        copy = Lumped(
-            self.parts, self.dtype, self.tensor, self.factor, self.weighted, self.varied, self.depends, self.cause,
-            self.zero, self.known, self.table,
-        )  # fmt: skip
+        own = self.parts, self.dtype, self.tensor, self.factor, self.weighted, self.varied, self.depends, self.cause
+        copy = Lumped(*own, self.zero, self.known, self.table)
         for name, value in changes.items():
             setattr(copy, name, value)
         return copy

@@ -107,6 +107,10 @@ class Values(Operators):
             return value
         tensor = self.tensor(value)
         number = self.constant(np.asarray(value.factor, value.dtype.numpy()))
+        inverse = 1.0 / value.factor if value.factor else 0.0
+        if self.target.whole_norms and value.factor != float(self.graph.initializers[number]) and inverse % 1.0 == 0:
+            divisor = self.constant(np.asarray(inverse, value.dtype.numpy()))
+            return value.replace(tensor=self.op("Div", [tensor, divisor], tensor.shape), factor=1.0)
         return value.replace(tensor=self.op("Mul", [tensor, number], tensor.shape), factor=1.0)
 
     def dims(self, value: Lumped) -> Dims:

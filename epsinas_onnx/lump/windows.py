@@ -50,10 +50,25 @@ class Along:
         """Return one row a class."""
         return self.rows[self.part.representatives]
 
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether there is an operator for what the matrix does, or none is needed."""
+        return adds_up(self.matrix) or chooses(self.matrix)
+
     @property
     def apart(self) -> Along:
         """Return the same without classes."""
         return Along(self.rows, Partition.discrete(self.part.size))
+
+
+def chooses(matrix: Array) -> bool:
+    """Whether each row is one of the columns."""
+    return bool(((matrix != 0).sum(axis=1) == 1).all() and (matrix.max(axis=1) == 1).all())
+
+
+def adds_up(matrix: Array) -> bool:
+    """Whether it is the sum of all columns, or a multiple of it."""
+    return len(matrix) == 1 and bool((matrix == matrix[0, 0]).all())
 
 
 @lru_cache(maxsize=4096)
@@ -66,6 +81,18 @@ def seen(part: Partition, window: Window) -> Along:
         inside = (at >= 0) & (at < part.size)
         rows[np.flatnonzero(inside), part.labels[at[inside]]] += 1
     return Along.of(rows)
+
+
+@lru_cache(maxsize=4096)
+def averaged(part: Partition, window: Window, whole: bool) -> tuple[Along, int]:
+    """Return the means over windows times what most of them hold, and that number.
+
+    whole: whether padding counts. Most rows then hold integers, of which sums of slices are made.
+    """
+    rows = seen(part, window).rows
+    counts = np.full(window.count, window.length) if whole else rows.sum(axis=1)
+    most = int(np.bincount(counts).argmax())
+    return Along.of(rows * (most / counts)[:, None]), most
 
 
 @lru_cache(maxsize=4096)

@@ -135,8 +135,7 @@ class _Box:
         merged = merged_positions(x)
         rank = len(self.kernel)
         if context.target.whole_norms and weight is None:
-            sizes = zip(x.counts[2:], self.space, strict=True)
-            merged = [axis for axis, (have, want) in enumerate(sizes) if axis in merged or have * want <= _LARGEST]
+            merged = small_axes(x, self.space)
         if not merged:
             return self._whole(context, x, weight)
         if len(merged) == rank:
@@ -211,6 +210,12 @@ _box = lru_cache(maxsize=1024)(_Box)
 def merged_positions(x: Lumped) -> list[int]:
     """Return the axes of an image, counted behind the channels, of which some indices are equal."""
     return [axis for axis, part in enumerate(x.axes[2:]) if not part.is_discrete]
+
+
+def small_axes(x: Lumped, space: Dims) -> list[int]:
+    """Return the same, and those for which a matrix over all positions is small."""
+    merged, sizes = merged_positions(x), enumerate(zip(x.counts[2:], space, strict=True))
+    return [axis for axis, (have, want) in sizes if axis in merged or have * want <= _LARGEST]
 
 
 def countable(context: Context, x: Lumped, kernel: Dims, space: Dims) -> Lumped:

@@ -10,10 +10,10 @@ import numpy as np
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, rule
-from epsinas_onnx.lump.rules.convolution import countable, merged_positions
+from epsinas_onnx.lump.rules.convolution import countable, merged_positions, small_axes
 from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Array, Lumped
-from epsinas_onnx.lump.windows import Window, except_at, held, pads_of, seen
+from epsinas_onnx.lump.windows import Window, averaged, except_at, held, pads_of, seen
 
 
 @rule("AveragePool", "MaxPool", scaled=True)
@@ -72,12 +72,17 @@ def windows(context: Context, step: Step, x: Lumped, space: tuple[int, ...]) -> 
     found = None
     if known and kernel is not None:
         x = countable(context, x, kernel, space)
-        found = _windows(step, x, kernel, space)
+        axes = merged_positions(x)
+        if context.target.whole_norms and step.node.op_type == "AveragePool":
+            axes = small_axes(x, space)
+        found = _windows(step, x, kernel, space, axes)
     if found is None:
         x = context.refine(x, (*x.axes[:2], *(Partition.discrete(size) for size in x.shape[2:])))
         found = {}
     if step.node.op_type == "MaxPool":
         return _largest(context, step, x, space, found)
+    if step.node.op_type == "AveragePool" and found and context.target.whole_norms:
+        return _averaged(context, step, x, space, found)
     power = float(step.integer("p", 2)) if step.node.op_type == "LpPool" else 1.0
     y = _operator(context, step, x, space, dict.fromkeys(found, 1))
     if step.node.op_type == "LpPool" and found:
@@ -92,6 +97,15 @@ def windows(context: Context, step: Step, x: Lumped, space: tuple[int, ...]) -> 
         ]
         return _divided(context, y, [2 + axis for axis in rows], counts)
     return context.elementwise("Pow", [y, context.scalar(1 / power, y.dtype)]) if found else y
+
+
+def _averaged(context: Context, step: Step, x: Lumped, space: tuple[int, ...], found: dict[int, Window]) -> Lumped:
+    """Return the means as one product along some axes; what most windows hold is a factor."""
+    whole = bool(step.integer("count_include_pad", 0))
+    y = _operator(context, step, x, space, dict.fromkeys(found, 1))
+    rows = {axis: averaged(x.axes[2 + axis], window, whole) for axis, window in found.items()}
+    y = context.mix_along(y, {2 + axis: along for axis, (along, _) in rows.items()})
+    return y.replace(factor=y.factor / math.prod(most for _, most in rows.values()))
 
 
 def _divided(context: Context, y: Lumped, axes: list[int], counts: list[Array]) -> Lumped:
@@ -112,17 +126,16 @@ def _divided(context: Context, y: Lumped, axes: list[int], counts: list[Array]) 
     return y.replace(factor=factor)
 
 
-def _windows(step: Step, x: Lumped, kernel: tuple[int, ...], space: tuple[int, ...]) -> dict[int, Window] | None:
+def _windows(
+    step: Step, x: Lumped, kernel: tuple[int, ...], space: tuple[int, ...], axes: list[int]
+) -> dict[int, Window] | None:
     """Return the windows along those axes whose positions fall into classes; None where they are not that simple."""
     rank = len(kernel)
     strides, dilations = step.integers("strides") or (1,) * rank, step.integers("dilations") or (1,) * rank
     pads = pads_of(
         step.text("auto_pad", "NOTSET"), step.integers("pads"), kernel, x.shape[2:], strides, dilations
     )  # fmt: skip
-    found = {
-        axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis])
-        for axis in merged_positions(x)
-    }
+    found = {axis: Window(kernel[axis], strides[axis], dilations[axis], pads[axis], space[axis]) for axis in axes}
     for axis, window in found.items():
         end = (window.count - 1) * window.stride + (window.length - 1) * window.dilation + 1
         counted = step.node.op_type == "AveragePool" and step.integer("count_include_pad", 0)
