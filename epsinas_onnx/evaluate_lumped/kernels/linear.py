@@ -171,8 +171,9 @@ def taps_of(matrix: Array) -> Taps:
 @lru_cache(maxsize=1024)
 def _taps_of(shape: tuple[int, int], data: bytes) -> Taps:
     matrix = np.frombuffer(data).reshape(shape)
-    least = np.where(matrix == 0, np.inf, np.abs(matrix)).min(axis=1, initial=np.inf)
-    factors = np.where(np.isfinite(least) & (least % 1.0 != 0), least, 1.0)
+    held = (matrix != 0).any(axis=1)
+    least = np.where(held, np.where(matrix == 0, np.inf, np.abs(matrix)).min(axis=1, initial=np.inf), 1.0)
+    factors = np.where(least == np.round(least), 1.0, least)
     matrix = matrix / factors[:, None]
     rows, columns = matrix.nonzero()
     stride = min(range(1, _STRIDES + 1), key=lambda step: len(np.unique(columns - step * rows)))
