@@ -48,7 +48,7 @@ class Program:
         self.inputs = [(tensor, self.place(tensor)) for tensor in graph.inputs]
         needed = {tensor for node in live for tensor in reads(node)} | set(outputs)
         stored = [(tensor, array) for tensor, array in graph.initializers.items() if tensor in needed]
-        self._stored = {self.place(tensor): self._as_stored(array) for tensor, array in stored}
+        self._stored = {self.place(tensor): self._as_stored(tensor, array) for tensor, array in stored}
         self._derived = [(self.place(t), t, make) for t, make in graph.derived.items() if t in needed]
         self.outputs = [self.place(tensor) for tensor in outputs]
         self.steps = self._compiled(live, () if keep else outputs, keep)
@@ -61,8 +61,8 @@ class Program:
         """Return the place of every tensor."""
         return self._places
 
-    def _as_stored(self, array: Array) -> Any:
-        return fixed(array) if self.exact else array
+    def _as_stored(self, tensor: Tensor, array: Array) -> Any:
+        return fixed(array) if self.exact else array.astype(tensor.dtype.numpy(), copy=False)
 
     def _compiled(self, nodes: Sequence[Node], outputs: Sequence[Tensor], keep: bool) -> list[Step]:
         steps = []
@@ -100,7 +100,7 @@ class Program:
         steps = [self._step(node, ()) for node in body.nodes]
         for tensor in {tensor for node in body.nodes for tensor in reads(node)} | set(body.outputs):
             if tensor in self.graph.initializers and tensor not in outer:
-                self._stored[self.place(tensor)] = self._as_stored(self.graph.initializers[tensor])
+                self._stored[self.place(tensor)] = self._as_stored(tensor, self.graph.initializers[tensor])
         outputs = [self.place(tensor) for tensor in body.outputs]
 
         def run(operands: Sequence[Any]) -> list[Any]:

@@ -23,6 +23,7 @@ class Values(Operators):
     def __init__(self, graph: LoweredGraph, target: Target) -> None:
         super().__init__(graph)
         self.target = target
+        self.precise = target.whole_norms
         self.constants = target.constants
         shape = (target.constants,)
         weight = (
@@ -106,7 +107,7 @@ class Values(Operators):
         if value.factor == 1.0:
             return value
         tensor = self.tensor(value)
-        number = self.constant(np.asarray(value.factor, value.dtype.numpy()))
+        number = self.real(value.factor, value.dtype)
         return value.replace(tensor=self.op("Mul", [tensor, number], tensor.shape), factor=1.0)
 
     def dims(self, value: Lumped) -> Dims:
