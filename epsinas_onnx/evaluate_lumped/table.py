@@ -23,12 +23,13 @@ from epsinas_onnx.evaluate_lumped.families import (
     reshaped,
     several,
 )  # fmt: skip
-from epsinas_onnx.evaluate_lumped.kernels import layout, reduction
+from epsinas_onnx.evaluate_lumped.kernels import layout, normalisation, order, reduction, scatter, spectral
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.kernels import pointwise as one
 from epsinas_onnx.evaluate_lumped.kernels.resampling import resize
 from epsinas_onnx.evaluate_lumped.recurrent import recurrent_kernel, recurrent_rule
-from epsinas_onnx.evaluate_lumped.rules import choices, functions, placing, reductions
+from epsinas_onnx.evaluate_lumped.rules import choices, functions, normalisations, placing, reductions
+from epsinas_onnx.evaluate_lumped.rules import order as ordered
 from epsinas_onnx.evaluate_lumped.rules.functions import of_one
 from epsinas_onnx.evaluate_lumped.value import Value
 
@@ -79,6 +80,9 @@ def _biased(make: Maker, slot: int) -> Maker:
 
 
 _sum, _square, _after = reductions.reduce_sum, functions.square, reductions.reduced_after
+_ROOT_MEAN_SQUARE = Entry(
+    normalisation.root_mean_square_normalise, normalisations.root_mean_square_normalise
+)  # fmt: skip
 OPERATORS: Mapping[str, Entry] = {
     # moving entries about: base and deviation alike
     **{name: Entry(make, reshaped(make)) for name, make in (
@@ -92,6 +96,10 @@ OPERATORS: Mapping[str, Entry] = {
     "Dropout": Entry(layout.identity, linear(layout.identity, all_free)),
     "Transpose": Entry(layout.transpose, linear(layout.transpose, all_free)),
     "Concat": Entry(layout.concat, joined),
+    "ReverseSequence": _moved(scatter.reverse_sequence),
+    **{name: Entry(make, placing.put(make)) for name, make in (
+        ("ScatterElements", scatter.scatter_elements), ("Scatter", scatter.scatter_elements),
+        ("ScatterND", scatter.scatter_nd))},
     "Pad": Entry(layout.pad, placing.padded),
     "Cast": Entry(layout.cast, choices.cast),
     "Where": Entry(one.where, choices.where),
@@ -115,6 +123,8 @@ OPERATORS: Mapping[str, Entry] = {
     "AveragePool": Entry(sums.average_pool, linear(sums.average_pool, maps_free)),
     "GlobalAveragePool": Entry(sums.mean_of_rest, linear(sums.mean_of_rest, maps_free)),
     "MaxPool": Entry(sums.max_pool, reductions.max_pool),
+    "STFT": Entry(spectral.stft, normalisations.stft),
+    "DFT": _moved(spectral.dft),
     "CumSum": Entry(reduction.cumulative, linear(reduction.cumulative)),
     "Resize": Entry(resize, linear(resize, maps_free)),
     # reductions
@@ -156,6 +166,14 @@ OPERATORS: Mapping[str, Entry] = {
     "Gelu": _pointwise(one.gelu, functions.gated(functions.gelu_gate)),
     # normalisations
     "InstanceNormalization": Entry(reduction.instance_normalise, normalise.instance_normalise),
+    "BatchNormalization": Entry(normalisation.batch_normalise, normalisations.batch_normalise),
+    "LayerNormalization": Entry(normalisation.layer_normalise, normalisations.layer_normalise),
+    "GroupNormalization": Entry(normalisation.group_normalise, normalisations.group_normalise),
+    "RMSNormalization": _ROOT_MEAN_SQUARE,
+    "SimplifiedLayerNormalization": _ROOT_MEAN_SQUARE,
+    "MeanVarianceNormalization": Entry(
+        normalisation.mean_variance_normalise, normalisations.mean_variance_normalise),
+    "LRN": Entry(normalisation.local_response, normalisations.local_response),
     "Softmax": Entry(reduction.softmax, normalise.softmax),
     "LogSoftmax": Entry(reduction.log_softmax, normalise.log_softmax),
     "LpNormalization": Entry(reductions.lp_kernel, reductions.spread_root),
@@ -165,13 +183,18 @@ OPERATORS: Mapping[str, Entry] = {
         ("Less", np.less), ("LessOrEqual", np.less_equal), ("Greater", np.greater),
         ("GreaterOrEqual", np.greater_equal), ("Equal", np.equal))},
     "Sign": Entry(one.plain(np.sign), choices.sign),
+    # orders and whole numbers, by signs of differences too
+    "ArgMax": Entry(reduction.arg(np.argmax, np.argmax), ordered.arg_extreme(True)),
+    "ArgMin": Entry(reduction.arg(np.argmin, np.argmin), ordered.arg_extreme(False)),
+    "TopK": Entry(order.top, ordered.top),
+    "Hardmax": Entry(order.hard_max, ordered.hard_max),
+    **{name: Entry(one.plain(function), choices.rounded(function)) for name, function in (
+        ("Floor", np.floor), ("Ceil", np.ceil), ("Round", np.rint))},
     # what is read off the formed value
     **_formed(
         ("Shape", layout.shape), ("Size", layout.size), ("ConstantOfShape", layout.constant_of_shape),
-        ("Range", layout.range_), ("OneHot", layout.one_hot), ("ScatterND", layout.scatter_nd),
-        ("ArgMax", reduction.arg(np.argmax, np.argmax)), ("ArgMin", reduction.arg(np.argmin, np.argmin)),
-        ("ReduceProd", reduction.reduce(np.prod)), ("Mod", one.mod), ("Floor", one.plain(np.floor)),
-        ("Ceil", one.plain(np.ceil)), ("Round", one.round_), ("Not", one.plain(np.logical_not)),
+        ("Range", layout.range_), ("OneHot", layout.one_hot),
+        ("ReduceProd", reduction.reduce(np.prod)), ("Mod", one.mod), ("Not", one.plain(np.logical_not)),
         ("And", one.plain(np.logical_and)), ("Or", one.plain(np.logical_or)), ("Xor", one.plain(np.logical_xor)),
         ("IsNaN", one.plain(np.isnan)), ("ThresholdedRelu", one.thresholded), ("Shrink", one.shrink),
     ),

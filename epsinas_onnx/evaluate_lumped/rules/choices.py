@@ -12,7 +12,11 @@ from epsinas_onnx.evaluate_lumped import algebra
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.families import Operands, Rule, Run, as_formed
 from epsinas_onnx.evaluate_lumped.kernels import layout
+from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled
 from epsinas_onnx.evaluate_lumped.value import Operand, Pair, Value, given
+
+_ALL_WHOLE = 2.0**50
+"""From here on every number of float64 that a sum has is as good as whole."""
 
 
 def where(call: Call) -> Run:
@@ -60,14 +64,53 @@ def sign(call: Call) -> Run:
 
 
 def cast(call: Call) -> Run:
-    """From float to float a value stays as it is, because exact arithmetic does not round."""
+    """From float to float a value stays as it is, because exact arithmetic does not round.
+
+    To integers it is cut off towards 0, to booleans it is whether there is anything, however little that is.
+    """
     kind = ir.DataType(int(call.attribute("to")))
     plain = as_formed(layout.cast)(call)
 
     def run(operands: Operands) -> Sequence[Operand | None]:
         value = operands[0]
-        if isinstance(value, Value) and kind.is_floating_point():
+        if not isinstance(value, Value):
+            return plain(operands)
+        if kind.is_floating_point():
             return [value]
+        if kind == ir.DataType.BOOL:
+            return [given(*(side != 0 for side in algebra.position(value)))]
+        if kind.is_integer():
+            return [given(*(side.astype(kind.numpy()) for side in _whole_numbers(value, np.trunc)))]
         return plain(operands)
 
     return run
+
+
+def rounded(function: Callable[[Any], Any]) -> Rule:
+    """Return the rule of what gives whole numbers: `floor`, `ceil` or `rint`."""
+
+    def rule(call: Call) -> Run:
+        plain = as_formed(lambda _: function)(call)
+
+        def run(operands: Operands) -> Sequence[Operand | None]:
+            value = operands[0]
+            return [given(*_whole_numbers(value, function))] if isinstance(value, Value) else plain(operands)
+
+        return run
+
+    return rule
+
+
+def _whole_numbers(value: Value, function: Callable[[Any], Any]) -> tuple[Array, Array]:
+    """Return the whole numbers of the reference and of the samples.
+
+    Where a value lies on a step of the function in float64, the sign of what it has beyond that decides.
+    """
+    base, whole = value.formed_base(), value.formed()
+    reference = function(base)
+    if value.deviation is None:
+        return reference, reference
+    near = np.rint(2.0 * whole) / 2.0  # every step is a whole number or lies halfway between two
+    beyond = algebra.position(algebra.subtract(value, Value(value.shape, Scaled(near), None)))[1]
+    actual = np.where(beyond == 0, function(whole), np.where(beyond > 0, function(near + 0.25), function(near - 0.25)))
+    return reference, np.where(np.abs(whole) < _ALL_WHOLE, actual, function(whole))
