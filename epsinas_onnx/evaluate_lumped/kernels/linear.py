@@ -11,6 +11,7 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_innermost, turned
+from epsinas_onnx.evaluate_lumped.kernels.long_windows import Row, window_sums
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SEPARATED = 4
@@ -124,6 +125,9 @@ class Window:
         front, count, size = self.pads[axis][0], self.out[axis], self.space[axis]
         if length == 1 and stride == 1 and not any(self.pads[axis]):
             return x
+        row = Row(length, stride, dilation, front, count)
+        if row.is_long(size):
+            return window_sums(x, place, row)
         if length > _SEPARATED:
             return multiplied(x, self.matrix(axis, x.dtype), place)
         made = _laid_out_like(x, (*x.shape[:place], count, *x.shape[place + 1 :]))
