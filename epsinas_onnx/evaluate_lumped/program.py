@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped import bodies
@@ -14,7 +16,7 @@ from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import as_formed
 from epsinas_onnx.evaluate_lumped.single_node import single_node
 from epsinas_onnx.evaluate_lumped.table import find_entry
-from epsinas_onnx.evaluate_lumped.value import fixed
+from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed
 from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, reads
 from epsinas_onnx.lump.value import Array, Tensor
 
@@ -112,6 +114,26 @@ class Program:
 
         return run
 
+    def peak_bytes(self) -> tuple[int, str]:
+        """Return an estimate of what a run holds at its peak, and the name of the largest tensor.
+
+        Base and deviation are float64, and a node holds about as much again while it works, where windows are laid out
+        side by side (MaxPool) as many times as they have positions. Tensors of unknown shape count as nothing.
+        """
+        width = 24 if self.exact else 4
+        sizes = {self.place(tensor): tensor.elements * width for step in self.steps for tensor in step.node.outputs}
+        sizes |= {place: tensor.elements * width for tensor, place in self.inputs}
+        peak, current = 0, sum(sizes[place] for _, place in self.inputs)
+        largest, name = max(((sizes[place], tensor.name) for tensor, place in self.inputs), default=(0, ""))
+        for step in self.steps:
+            made = sum(sizes[place] for place in step.outputs)
+            for tensor in step.node.outputs:
+                largest, name = max((largest, name), (sizes[self.place(tensor)], tensor.name))
+            working = made * (_window_of(step.node) if self.exact else 1)
+            peak = max(peak, current + made + working)
+            current += made - sum(sizes.get(place, 0) for place in step.done)
+        return peak + sum(_bytes_of(stored) for stored in self._stored.values()), name
+
     def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
         """Return the outputs; raises RunError where operands do not fit.
 
@@ -134,6 +156,20 @@ class Program:
     def values(self) -> list[Any]:
         """Return what lies at every place after the last run, where it was kept."""
         return self._values
+
+
+def _window_of(node: Node) -> int:
+    """Return how many copies of its output a node lays out."""
+    if node.op_type != "MaxPool":
+        return 1
+    value = node.attributes.get("kernel_shape", ())
+    return math.prod(value.value if isinstance(value, ir.Attr) else value)
+
+
+def _bytes_of(stored: Any) -> int:
+    if isinstance(stored, Value):
+        return sum(part.array.nbytes for part in (stored.base, stored.deviation) if part is not None)
+    return int((stored.actual if isinstance(stored, Pair) else stored).nbytes)
 
 
 def _advance(steps: Sequence[Step], values: list[Any]) -> None:
