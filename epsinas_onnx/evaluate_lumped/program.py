@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped import bodies
+from epsinas_onnx.evaluate_lumped.balanced import zeros_of
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import as_formed
 from epsinas_onnx.evaluate_lumped.single_node import single_node
@@ -37,7 +38,8 @@ class Step:
 class Program:
     """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
 
-    without_rule: nodes that ONNX Runtime runs on formed values. Raises Unsupported for what cannot be run here.
+    centred: the user's nodes that sum up to 0 what a normalisation has centred. without_rule: nodes that ONNX Runtime
+    runs on formed values. Raises Unsupported for what cannot be run here.
     """
 
     def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:
@@ -53,6 +55,8 @@ class Program:
         self._stored = {self.place(tensor): self._as_stored(tensor, array) for tensor, array in stored}
         self._derived = [(self.place(t), t, make) for t, make in graph.derived.items() if t in needed]
         self.outputs = [self.place(tensor) for tensor in outputs]
+        self._zeros = zeros_of(graph, live) if exact else set()
+        self.centred = frozenset(node.source for node in self._zeros)
         self.steps = self._compiled(live, () if keep else outputs, keep)
 
     def place(self, tensor: Tensor) -> int:
@@ -82,6 +86,9 @@ class Program:
         return Step(self._run_of(node), inputs, tuple(self.place(tensor) for tensor in node.outputs), done, node)
 
     def _run_of(self, node: Node) -> Run:
+        if node in self._zeros:
+            shape = node.outputs[0].dims
+            return lambda _: (Value(shape, None, None),)
         stored = [None if tensor is None else self.graph.initializers.get(tensor) for tensor in node.inputs]
         held = {name: self._body(value) for name, value in node.attributes.items() if isinstance(value, Body)}
         call = Call(node, stored, self.graph.imports, held)

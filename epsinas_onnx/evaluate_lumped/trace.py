@@ -18,7 +18,9 @@ from epsinas_onnx.graph.traversal import operands
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.value import Lumped
 
-Kind: TypeAlias = Literal["rounds", "bounds", "identical", "saturates", "zero", "other", "not finite"]
+Kind: TypeAlias = Literal[
+    "rounds", "bounds", "identical", "saturates", "centred", "sums", "zero", "other", "not finite"
+]
 """Why nothing is left behind a node; `Loss.why` says it in words."""
 
 _WHY: Mapping[Kind, str] = {
@@ -26,6 +28,8 @@ _WHY: Mapping[Kind, str] = {
     "bounds": "cuts all samples off at the same bound",
     "identical": "compares values with each other that are identical, which leaves the same for all samples",
     "saturates": "is so close to its limit for all samples that they do not differ in float64",
+    "centred": "sums up what a normalisation has brought to a mean of 0, which is 0",
+    "sums": "adds up values that have the same sum for all samples",
     "zero": "multiplies what differs between samples by 0",
     "other": "gives the same for all samples",
     "not finite": "gives NaN or infinity although what goes in is finite",
@@ -48,7 +52,11 @@ _KINDS: Mapping[Kind, frozenset[str]] = {
     "saturates": frozenset((
         "Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Celu", "Softplus", "Softsign", "Gelu", "Swish", "Mish", "Atan",
     )),
-    "zero": frozenset(("Mul", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")),
+    "sums": frozenset((
+        "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "ReduceSum", "ReduceMean", "AveragePool",
+        "GlobalAveragePool", "Add", "Sum", "Mean",
+    )),
+    "zero": frozenset(("Mul",)),
 }  # fmt: skip
 _MEASURES = frozenset(("Shape", "Size"))
 """What gives the same for all samples because it does not look at them."""
@@ -120,8 +128,8 @@ class Trace:
             return None
         found = [node for node in self._reached(differs) if any(differs.get(v, False) for v in operands(node))]
         order = {node: index for index, node in enumerate(self._graph)}
-        found.sort(key=lambda node: (_kind(node) == "zero", order.get(node, -1)))
-        return _loss(found[0], _kind(found[0]), seen) if found else None
+        found.sort(key=lambda node: (self._kind(node) == "zero", order.get(node, -1)))
+        return _loss(found[0], self._kind(found[0]), seen) if found else None
 
     def exploded_in(self, seen: Mapping[str, Seen]) -> Loss | None:
         """Return the same for what was seen."""
@@ -130,6 +138,12 @@ class Trace:
             if bad and all(seen[str(v.name)].finite for v in operands(node) if v.name in seen):
                 return _loss(node, "not finite", seen)
         return None
+
+    def _kind(self, node: ir.Node) -> Kind:
+        if node.name in self._evaluator.program.centred:
+            return "centred"
+        name = node.meta.get(REPLACES, node.op_type)
+        return next((kind for kind, names in _KINDS.items() if name in names), "other")
 
     def _differs(self, seen: Mapping[str, Seen]) -> dict[ir.Value, bool]:
         """Return for every value whether it differs; one that was not seen does where what it is made of does."""
@@ -172,11 +186,6 @@ def _summary(value: Value) -> Seen:
     parts = [part for part in (value.base, value.deviation) if part is not None]
     finite = all(bool(np.isfinite(part.array).all()) for part in parts)
     return Seen(-math.inf if value.deviation is None or not finite else value.deviation.log2, finite)
-
-
-def _kind(node: ir.Node) -> Kind:
-    name = node.meta.get(REPLACES, node.op_type)
-    return next((kind for kind, names in _KINDS.items() if name in names), "other")
 
 
 def _loss(node: ir.Node, kind: Kind, seen: Mapping[str, Seen]) -> Loss:

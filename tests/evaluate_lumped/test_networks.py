@@ -33,7 +33,7 @@ def test_exact_is_the_plain_graph_in_float64(seed: int, constant: float) -> None
     array = np.repeat(array, wanted.size // array.size, axis=1).reshape(-1)
     # a mean of what a normalisation has brought to a mean of 0 is cancellation in float64
     noise = 10 * np.abs(again - wanted).max()
-    np.testing.assert_allclose(array, wanted, rtol=1e-8, atol=noise + 1e-12 * np.abs(wanted).max())
+    np.testing.assert_allclose(array, wanted, rtol=1e-9, atol=noise + 1e-12 * np.abs(wanted).max())
 
 
 def grey(batch: int) -> Array:

@@ -46,15 +46,23 @@ LOSSES = [
     ("a = MatMul(x, V)  b = Mul(a, zero)  c = MatMul(b, W)  y = Add(c, c)", "make_b", "zero"),
     ("a = MatMul(x, V)  s = Mul(a, four)  b = Sigmoid(s)  y = MatMul(b, W)", None, None),
     ("a = MatMul(x, V)  y = Tanh(a)", None, None),
+    ("a = LayerNormalization(x, s)  y = MatMul(a, W)", "make_y", "centred"),
+    ("a = LayerNormalization(x, s)  b = Neg(a)  c = Sub(a, b)  d = MatMul(c, W)  y = Tanh(d)", "make_d", "centred"),
+    ("a = LayerNormalization(x, s)  b = Unsqueeze(a, axis)  c = Transpose<perm = [1, 0, 2]>(b)  y = MatMul(c, W)",
+     "make_y", "centred"),
+    ("a = LayerNormalization(x, s)  b = Relu(a)  y = MatMul(b, W)", None, None),
+    ("a = LayerNormalization(x, s)  b = Mul(a, x)  y = MatMul(b, W)", None, None),
+    ("a = LayerNormalization(x, s)  b = Add(a, x)  y = MatMul(b, W)", None, None),
 ]  # fmt: skip
 NUMBERS = {
-    "zero": np.float32(0), "one": np.float32(1), "two": np.float32(2), "four": np.float32(4),
+    "zero": np.float32(0), "one": np.float32(1), "two": np.float32(2), "four": np.float32(4), "axis": np.asarray([1]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "node", "kind"), LOSSES, ids=[f"{i}-{kind}" for i, (*_, kind) in enumerate(LOSSES)])
 def test_the_node_that_loses_the_signal_is_named(body: str, node: str | None, kind: str | None) -> None:
-    used = {name: np.asarray(number) for name, number in NUMBERS.items() if name in body}
+    used: dict[str, Any] = {name: np.asarray(number) for name, number in NUMBERS.items() if name in body}
+    used |= {"s": (3,)} if "(x, s)" in body else {}
     loss, exploded = traced(network(body, **used), Constant(2.0**-40))
     assert exploded is None
     if node is None:
