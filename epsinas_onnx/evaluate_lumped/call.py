@@ -53,7 +53,9 @@ class Call:
         return self.stored[slot] if slot < len(self.stored) else None
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Return an attribute as a plain Python value or an array."""
+        """Return an attribute as a plain Python value or an array; a default is float32, as one in a file would be."""
+        if type(default) is float and name not in self.node.attributes:
+            return float(np.float32(default))
         value = self.node.attributes.get(name, default)
         if value is default or type(value) in (int, float, str):  # which is asked in no time
             return list(value) if isinstance(value, (list, tuple)) else value

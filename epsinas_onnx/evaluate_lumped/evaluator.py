@@ -51,6 +51,10 @@ class Evaluator:
         """Return the nodes that ONNX Runtime runs on formed values."""
         return self.program.without_rule
 
+    def peak_bytes(self) -> tuple[int, str]:
+        """Return an estimate of what one run takes, and the name of the largest tensor: for `refuse_if_too_large`."""
+        return self.program.peak_bytes()
+
     def plain(self, constant: float, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the values in float32, as every operator gives them."""
         weight = np.asarray([constant], np.float32)

@@ -95,20 +95,24 @@ def linear(make: Maker, free: Free = none_free) -> Rule:
                 return _pairs(kernel, operands)
             assert data is not None
             if any(depends(operand) for operand in operands[1:]):
-                return _chosen_apart(kernel, data, operands, call.op_type == "Gather")
+                here, there = ([formed(o, side) for o in operands[1:]] for side in (False, True))
+                if call.op_type == "Gather":  # the indices' axes become axes of the result: one may stand for all
+                    there = [array if array is None else _unstretched(array) for array in there]
+                return [moved_apart(kernel, data, here, there)]
             rest = [formed(operand) for operand in operands[1:]]
             part = data.deviation
             if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
                 made = kernel(part.array, *rest)
                 return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
-            return _through(lambda array: kernel(array, *rest), data, free)
+            return through(lambda array: kernel(array, *rest), data, free)
 
         return run
 
     return rule
 
 
-def _through(kernel: Kernel, data: Value, free: Free) -> list[Operand | None]:
+def through(kernel: Kernel, data: Value, free: Free) -> list[Value]:
+    """Return what a linear operator makes of base and deviation alike."""
     parts = (data.base, data.deviation, data.total)
     made: list[tuple[Scaled, ...] | None] = []
     for part in parts:
@@ -136,15 +140,12 @@ def _pairs(kernel: Kernel, operands: Operands) -> list[Operand | None]:
     return [Pair(np.asarray(r), np.asarray(a)) for r, a in zip(reference, actual, strict=True)]
 
 
-def _chosen_apart(kernel: Kernel, data: Value, operands: Operands, one_by_one: bool) -> list[Operand | None]:
-    """Return what indices choose that depend on the samples: those of the deviation, and by how much bases differ.
+def moved_apart(kernel: Kernel, data: Value, here: Sequence[Any], there: Sequence[Any]) -> Value:
+    """Return what an operator makes that is linear in its first operand, where others differ between samples.
 
-    one_by_one: whether the indices' axes become axes of the result, so that one index may stand for all samples.
+    here: those others, for the samples; there: for the reference. The deviation is that of the first operand, and by
+    how much the bases differ.
     """
-    here = [formed(operand) for operand in operands[1:]]
-    there = [formed(operand, True) for operand in operands[1:]]
-    if one_by_one:
-        there = [array if array is None else _unstretched(array) for array in there]
     base, deviation, moved = None, None, None
     shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *here).shape
     if data.base is not None:
@@ -155,7 +156,14 @@ def _chosen_apart(kernel: Kernel, data: Value, operands: Operands, one_by_one: b
         deviation = data.deviation.become(kernel(spread(data.deviation, data.shape), *here))
     if moved is not None:
         deviation = moved if deviation is None else scaled.add(deviation, moved)
-    return [Value(shape, base, deviation)]
+    return Value(shape, base, deviation)
+
+
+def chosen(kernel: Kernel, data: Value, indices: Pair) -> Value:
+    """Return the entries that indices name."""
+    if indices.depends:
+        return moved_apart(kernel, data, [indices.actual], [indices.reference])
+    return through(lambda array: kernel(array, indices.actual), data, none_free)[0]
 
 
 def _unstretched(array: Array) -> Array:

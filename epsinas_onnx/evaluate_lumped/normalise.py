@@ -47,9 +47,10 @@ def standardise(call: Call) -> Run:
     return run
 
 
-def standardised(x: Value, axes: tuple[int, ...], epsilon: float, average: Average) -> Value:
-    """Return x less its mean, over the root of its variance plus epsilon."""
+def standardised(x: Value, axes: tuple[int, ...], epsilon: float, mean: Average | None = None) -> Value:
+    """Return x less its mean, over the root of its variance plus epsilon; mean: what is to be taken for a mean."""
     rank = len(x.shape)
+    average = Average(axes, None, rank) if mean is None else mean
 
     def stays(axis: int, rank: int) -> bool:
         return axis not in axes or average.weights is None or average.weights.shape[axis] == 1
@@ -142,8 +143,7 @@ def instance_normalise(call: Call) -> Run:
         assert isinstance(scale, Value)
         assert isinstance(shift, Value)
         column = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
-        axes, rank = tuple(range(2, len(x.shape))), len(x.shape)
-        made = standardised(x, axes, epsilon, Average(axes, None, rank))
+        made = standardised(x, tuple(range(2, len(x.shape))), epsilon)
         made = algebra.multiply(made, algebra.mapped(scale, lambda p: p.become(p.array.reshape(column), 0), column))
         return [algebra.add(made, algebra.mapped(shift, lambda p: p.become(p.array.reshape(column), 0), column))]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped import bodies
+from epsinas_onnx.evaluate_lumped.balanced import zeros_of
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import as_formed
 from epsinas_onnx.evaluate_lumped.single_node import single_node
 from epsinas_onnx.evaluate_lumped.table import find_entry
-from epsinas_onnx.evaluate_lumped.value import fixed
+from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed
 from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, reads
 from epsinas_onnx.lump.value import Array, Tensor
 
@@ -35,7 +38,8 @@ class Step:
 class Program:
     """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
 
-    without_rule: nodes that ONNX Runtime runs on formed values. Raises Unsupported for what cannot be run here.
+    centred: the user's nodes that sum up to 0 what a normalisation has centred. without_rule: nodes that ONNX Runtime
+    runs on formed values. Raises Unsupported for what cannot be run here.
     """
 
     def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:
@@ -48,9 +52,11 @@ class Program:
         self.inputs = [(tensor, self.place(tensor)) for tensor in graph.inputs]
         needed = {tensor for node in live for tensor in reads(node)} | set(outputs)
         stored = [(tensor, array) for tensor, array in graph.initializers.items() if tensor in needed]
-        self._stored = {self.place(tensor): self._as_stored(array) for tensor, array in stored}
+        self._stored = {self.place(tensor): self._as_stored(tensor, array) for tensor, array in stored}
         self._derived = [(self.place(t), t, make) for t, make in graph.derived.items() if t in needed]
         self.outputs = [self.place(tensor) for tensor in outputs]
+        self._zeros = zeros_of(graph, live) if exact else set()
+        self.centred = frozenset(node.source for node in self._zeros)
         self.steps = self._compiled(live, () if keep else outputs, keep)
 
     def place(self, tensor: Tensor) -> int:
@@ -65,8 +71,8 @@ class Program:
         """Return the place of every tensor."""
         return self._places
 
-    def _as_stored(self, array: Array) -> Any:
-        return fixed(array) if self.exact else array
+    def _as_stored(self, tensor: Tensor, array: Array) -> Any:
+        return fixed(array) if self.exact else array.astype(tensor.dtype.numpy(), copy=False)
 
     def _compiled(self, nodes: Sequence[Node], outputs: Sequence[Tensor], keep: bool) -> list[Step]:
         steps = []
@@ -84,6 +90,9 @@ class Program:
         return Step(self._run_of(node), inputs, tuple(self.place(tensor) for tensor in node.outputs), done, node)
 
     def _run_of(self, node: Node) -> Run:
+        if node in self._zeros:
+            shape = node.outputs[0].dims
+            return lambda _: (Value(shape, None, None),)
         stored = [None if tensor is None else self.graph.initializers.get(tensor) for tensor in node.inputs]
         held = {name: self._body(value) for name, value in node.attributes.items() if isinstance(value, Body)}
         call = Call(node, stored, self.graph.imports, held)
@@ -104,7 +113,7 @@ class Program:
         steps = [self._step(node, ()) for node in body.nodes]
         for tensor in {tensor for node in body.nodes for tensor in reads(node)} | set(body.outputs):
             if tensor in self.graph.initializers and tensor not in outer:
-                self._stored[self.place(tensor)] = self._as_stored(self.graph.initializers[tensor])
+                self._stored[self.place(tensor)] = self._as_stored(tensor, self.graph.initializers[tensor])
         outputs = [self.place(tensor) for tensor in body.outputs]
 
         def run(operands: Sequence[Any]) -> list[Any]:
@@ -115,6 +124,26 @@ class Program:
             return [values[place] for place in outputs]
 
         return run
+
+    def peak_bytes(self) -> tuple[int, str]:
+        """Return an estimate of what a run holds at its peak, and the name of the largest tensor.
+
+        Base and deviation are float64, and a node holds about as much again while it works, where windows are laid out
+        side by side (MaxPool) as many times as they have positions. Tensors of unknown shape count as nothing.
+        """
+        width = 24 if self.exact else 4
+        sizes = {self.place(tensor): tensor.elements * width for step in self.steps for tensor in step.node.outputs}
+        sizes |= {place: tensor.elements * width for tensor, place in self.inputs}
+        peak, current = 0, sum(sizes[place] for _, place in self.inputs)
+        largest, name = max(((sizes[place], tensor.name) for tensor, place in self.inputs), default=(0, ""))
+        for step in self.steps:
+            made = sum(sizes[place] for place in step.outputs)
+            for tensor in step.node.outputs:
+                largest, name = max((largest, name), (sizes[self.place(tensor)], tensor.name))
+            working = made * (_window_of(step.node) if self.exact else 1)
+            peak = max(peak, current + made + working)
+            current += made - sum(sizes.get(place, 0) for place in step.done)
+        return peak + sum(_bytes_of(stored) for stored in self._stored.values()), name
 
     def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
         """Return the outputs; raises RunError where operands do not fit.
@@ -138,6 +167,20 @@ class Program:
     def values(self) -> list[Any]:
         """Return what lies at every place after the last run, where it was kept."""
         return self._values
+
+
+def _window_of(node: Node) -> int:
+    """Return how many copies of its output a node lays out."""
+    if node.op_type != "MaxPool":
+        return 1
+    value = node.attributes.get("kernel_shape", ())
+    return math.prod(value.value if isinstance(value, ir.Attr) else value)
+
+
+def _bytes_of(stored: Any) -> int:
+    if isinstance(stored, Value):
+        return sum(part.array.nbytes for part in (stored.base, stored.deviation) if part is not None)
+    return int((stored.actual if isinstance(stored, Pair) else stored).nbytes)
 
 
 def _advance(steps: Sequence[Step], values: list[Any]) -> None:

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from epsinas_onnx.evaluate_lumped import algebra, rules, smooth
+from epsinas_onnx.evaluate_lumped import algebra, smooth
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined
 from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.moderate import Moderate, closed, is_plain, opened
+from epsinas_onnx.evaluate_lumped.rules import functions
 from epsinas_onnx.evaluate_lumped.scaled import Array
 from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends, spread
 from epsinas_onnx.lump.graph import Node
@@ -157,8 +158,9 @@ class Exact:
         bare = _bare(name)
         made: dict[str, Callable[[], Callable[[Value], Value]]] = {
             "Sigmoid": lambda: smooth.SIGMOID, "Tanh": lambda: smooth.TANH, "Relu": lambda: algebra.relu,
-            "HardSigmoid": lambda: rules.hard_sigmoid(bare), "LeakyRelu": lambda: rules.leaky_relu(bare),
-            "Elu": lambda: rules.elu(bare), "Softplus": lambda: smooth.SOFTPLUS, "Softsign": lambda: rules.softsign,
+            "HardSigmoid": lambda: functions.hard_sigmoid(bare), "LeakyRelu": lambda: functions.leaky_relu(bare),
+            "Elu": lambda: functions.elu(bare), "Softplus": lambda: smooth.SOFTPLUS,
+            "Softsign": lambda: functions.softsign,
         }  # fmt: skip
         return made[name]()
 

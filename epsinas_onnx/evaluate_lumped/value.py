@@ -86,15 +86,26 @@ def fixed(array: Array) -> Operand:
 
 
 def given(reference: Array, actual: Array) -> Operand:
-    """Return a value from two arrays of its shape, the first of which may hold one sample for all."""
+    """Return a value from two arrays of its shape, the first of which may hold one sample for all.
+
+    Where how much there is depends on the samples, or the reference is not finite, nothing is taken for common.
+    """
+    if np.broadcast_shapes(reference.shape, actual.shape) != actual.shape:
+        return Pair(actual, actual) if actual.dtype.kind != "f" else _apart(actual)
     if actual.dtype.kind != "f":
         whole = np.broadcast_to(reference, actual.shape)
         return Pair(actual if np.array_equal(whole, actual) else whole, actual)
     base = np.asarray(reference, np.float64)
+    if not np.isfinite(base).all():
+        return _apart(actual)
     deviation = np.subtract(actual, base, dtype=np.float64)
     return Value(
         actual.shape, Scaled(base) if base.any() else None, Scaled(deviation) if deviation.any() else None
     )  # fmt: skip
+
+
+def _apart(actual: Array) -> Value:
+    return Value(actual.shape, None, Scaled(np.asarray(actual, np.float64)))
 
 
 def depends(value: Operand | None) -> bool:

@@ -298,13 +298,12 @@ class Context(Values):
         shape = tensor.dims
         before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
         out = (*shape[:place], rows, *shape[place + 1 :])
-        stored = np.asarray(matrix, value.dtype.numpy())
         if after == 1:
             flat = self.reshape(tensor, (before, columns))
-            product = self.op("MatMul", [flat, self.constant(stored.T)], (before, rows))
+            product = self.op("MatMul", [flat, self.real(matrix.T, value.dtype)], (before, rows))
         else:
             flat = self.reshape(tensor, (before, columns, after))
-            product = self.op("MatMul", [self.constant(stored), flat], (before, rows, after))
+            product = self.op("MatMul", [self.real(matrix, value.dtype), flat], (before, rows, after))
         return self.result(self.reshape(product, out), parts, [value], value.factor)
 
     def _along(self, value: Lumped, maps: Mapping[int, tuple[Array, Partition]]) -> Lumped:

@@ -73,13 +73,13 @@ class LoweredGraph:
         self.inputs.append(tensor)
         return tensor
 
-    def constant(self, array: Array) -> Tensor:
-        """Return a stored tensor; equal arrays are stored once."""
-        key = (array.dtype, array.shape, array.tobytes())
+    def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
+        """Return a stored tensor; equal arrays are stored once. dtype: what it counts as, that of the array if None."""
+        key = (array.dtype, array.shape, array.tobytes(), dtype)
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = Tensor(
-                self._fresh("constant"), array.shape, ir.DataType.from_numpy(array.dtype)
+                self._fresh("constant"), array.shape, dtype or ir.DataType.from_numpy(array.dtype)
             )
             self.initializers[found] = array
         return found
@@ -96,7 +96,7 @@ class LoweredGraph:
             return None
         array = self.initializers.get(tensor)
         if array is not None:
-            return self.constant(change(array, shape))
+            return self.constant(change(array, shape), tensor.dtype)
         make = self.derived.get(tensor)
         if make is None:
             return None

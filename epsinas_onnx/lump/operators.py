@@ -11,7 +11,7 @@ import onnx_ir as ir
 from epsinas_onnx.lump.graph import LoweredGraph
 from epsinas_onnx.lump.partition import Integers
 from epsinas_onnx.lump.unlumpable import TooLong
-from epsinas_onnx.lump.value import Dims, Tensor
+from epsinas_onnx.lump.value import Array, Dims, Tensor
 
 _STORED_SIZE = 2**28
 """Entries of the largest tensor that is made before the graph runs."""
@@ -28,6 +28,9 @@ def check_stored(entries: int) -> None:
 class Operators:
     """Appends operators to the lowered graph."""
 
+    precise = False
+    """Whether numbers that the file does not hold are stored in float64, as only our own evaluator takes them."""
+
     def __init__(self, graph: LoweredGraph) -> None:
         self.graph = graph
         self.op = graph.op
@@ -37,7 +40,12 @@ class Operators:
 
     def number(self, value: float, dtype: ir.DataType = FLOAT) -> Tensor:
         """Return a stored scalar."""
-        return self.constant(np.asarray(value, dtype.numpy()))
+        return self.real(value, dtype)
+
+    def real(self, numbers: float | Array, dtype: ir.DataType) -> Tensor:
+        """Return stored numbers that the file does not hold: weights of windows, shares, factors."""
+        kind = np.float64 if self.precise and dtype == FLOAT else dtype.numpy()
+        return self.constant(np.asarray(numbers, kind), dtype)
 
     def repeated(self, value: float, shape: Dims, dtype: ir.DataType) -> Tensor:
         """Return a stored tensor full of a number; raises TooLong where it would be too large."""

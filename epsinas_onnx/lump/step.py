@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.graph.passes.constant_weights import NormStats
@@ -55,9 +56,9 @@ class Step:
         return default if attribute is None else int(attribute.value)
 
     def number(self, name: str, default: float) -> float:
-        """Return a float attribute."""
+        """Return a float attribute; a default is float32, as one in a file would be."""
         attribute = self._found.get(name)
-        return default if attribute is None else float(attribute.value)
+        return float(np.float32(default)) if attribute is None else float(attribute.value)
 
     def text(self, name: str, default: str) -> str:
         """Return a string attribute."""

@@ -23,6 +23,7 @@ class Values(Operators):
     def __init__(self, graph: LoweredGraph, target: Target) -> None:
         super().__init__(graph)
         self.target = target
+        self.precise = target.whole_norms
         self.constants = target.constants
         shape = (target.constants,)
         weight = (
@@ -106,11 +107,7 @@ class Values(Operators):
         if value.factor == 1.0:
             return value
         tensor = self.tensor(value)
-        number = self.constant(np.asarray(value.factor, value.dtype.numpy()))
-        inverse = 1.0 / value.factor if value.factor else 0.0
-        if self.target.whole_norms and value.factor != float(self.graph.initializers[number]) and inverse % 1.0 == 0:
-            divisor = self.constant(np.asarray(inverse, value.dtype.numpy()))
-            return value.replace(tensor=self.op("Div", [tensor, divisor], tensor.shape), factor=1.0)
+        number = self.real(value.factor, value.dtype)
         return value.replace(tensor=self.op("Mul", [tensor, number], tensor.shape), factor=1.0)
 
     def dims(self, value: Lumped) -> Dims:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,22 @@ _UNKNOWN_BYTES = 2**24  # counted for a value whose shape inference does not kno
 _SMALL = 4096  # constants up to this size are read to see whether they are 0
 
 
+class LostSignal(Protocol):
+    """Where a signal ends, as a sentence says it."""
+
+    @property
+    def place(self) -> str:
+        """Return how the sentence refers to the node."""
+
+    @property
+    def why(self) -> str:
+        """Return the end of a sentence that begins with the place."""
+
+    @property
+    def advice(self) -> str:
+        """Return what a user could do about it, as the end of the sentence, or nothing."""
+
+
 @dataclass(frozen=True)
 class SignalLoss:
     """Where a signal ends: the node, its operator, the largest magnitude that goes in and that comes out."""
@@ -39,6 +55,16 @@ class SignalLoss:
     def cuts(self) -> bool:
         """Whether the node makes one value of everything below a bound."""
         return self.node.op_type in ("Relu", "Clip", "ThresholdedRelu")
+
+    @property
+    def why(self) -> str:
+        """Return the end of a sentence that begins with the place."""
+        return "gives every sample the same values"
+
+    @property
+    def advice(self) -> str:
+        """Return what a user could do about it, as the end of the sentence, or nothing."""
+        return advice(self.node)
 
     @property
     def place(self) -> str:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
 from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, order, variation
+from epsinas_onnx.evaluate_lumped.scaled import Scaled
+from epsinas_onnx.evaluate_lumped.trace import Seen, Trace
 from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.inputs.generate import unstretched
 from epsinas_onnx.lump.lower import LumpedModel
@@ -78,9 +80,30 @@ class ExactExecutor:
         started = time.perf_counter()
         feeds = self._lowered.fed(feeds)
         with single_threaded():
-            results = [ForwardResult(self._variation(Constant(constant), feeds, axes)) for constant in constants]
+            outputs = [self._entries(Constant(constant), feeds, axes).array for constant in constants]
         self.seconds["run"] += time.perf_counter() - started
-        return results
+        return [ForwardResult(_snapped(output)) for output in outputs]
+
+    def peak_bytes(self) -> tuple[int, str]:
+        """Return an estimate of what a run holds at its peak, and the name of the largest tensor."""
+        return self._evaluator.program.peak_bytes()
+
+    def entries(self, constant: Constant, feeds: Mapping[str, Array]) -> Scaled:
+        """Return what the metric takes of the outputs for a constant of any size (`evaluator.variation`)."""
+        with single_threaded():
+            return self._entries(constant, self._lowered.fed(feeds), None)
+
+    def trace(
+        self, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> tuple[Trace, dict[str, Seen]]:
+        """Return what became of every value for a constant; axes: as of `run`, of which then two samples are seen."""
+        feeds = self._lowered.fed(feeds)
+        traced = Trace(self._lowered, list(self._fetched))
+        with single_threaded():
+            if axes is None:
+                return traced, traced.seen(Constant(constant), feeds, self._axes)
+            first, *_, last = samples(feeds, axes)
+            return traced, traced.seen(Constant(constant), last, axes, {name: first[name] for name in axes})
 
     def order(self, feeds: Mapping[str, Array]) -> float | None:
         """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not."""
@@ -90,7 +113,7 @@ class ExactExecutor:
         self.seconds["run"] += time.perf_counter() - started
         return round(found, 6) if np.isfinite(found) else None
 
-    def _variation(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Array:
+    def _entries(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Scaled:
         lumped = list(self._fetched.values())
         values = self._values(constant, feeds, axes)
 
@@ -98,7 +121,7 @@ class ExactExecutor:
             (row,) = self._lowered.split(lumped[index % len(lumped)], array)
             return row.reshape(-1)
 
-        return _snapped(variation(values, split).settled().array)
+        return variation(values, split).settled()
 
     def _values(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Value]:
         if axes is None:

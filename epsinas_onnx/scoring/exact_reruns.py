@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
+from epsinas_onnx.evaluate_lumped.homogeneous import degree
+from epsinas_onnx.evaluate_lumped.trace import Loss
 from epsinas_onnx.inputs.generate import perturb
-from epsinas_onnx.scoring.diagnosis import SignalLoss, advice
+from epsinas_onnx.scoring.diagnosis import LostSignal, advice
 from epsinas_onnx.scoring.evaluated import ExactExecutor, widened
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.metric import EXACT
@@ -17,11 +21,20 @@ from epsinas_onnx.scoring.metric import EXACT
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Where a signal ends in exact arithmetic."""
+
+    place: str
+    why: str
+    advice: str
+
+
 class ExactReruns:
     """Runs again what was run (`verdict.Runner`).
 
     cut_axes: where samples are run one by one. check: raises where an output has another number of entries than the
-    others (by constant).
+    others (by constant). graph: the user's.
     """
 
     def __init__(
@@ -31,9 +44,11 @@ class ExactReruns:
         seed: int,
         cut_axes: Mapping[str, int] | None,
         check: Callable[[Mapping[float, int]], None],
+        weights: tuple[float, float],
+        graph: ir.Graph,
     ) -> None:
         self._executor, self._feeds, self._cut_axes = executor, widened(feeds.arrays), cut_axes
-        self._seed, self._check = seed, check
+        self._seed, self._check, self._weights, self._graph = seed, check, weights, graph
         self._perturbed: dict[tuple[float, float | None], Array] = {}
 
     def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
@@ -54,14 +69,24 @@ class ExactReruns:
         self._check({constant: result.output.size})
         return result.output
 
-    def find_loss(self, constant: float) -> SignalLoss | None:
-        """Return the node behind which samples no longer differ, None where it is not known."""
-        return None
+    def find_loss(self, constant: float) -> LostSignal | None:
+        """Return the node behind which samples no longer differ, None where it is not found."""
+        traced, seen = self._executor.trace(constant, self._feeds, self._cut_axes)
+        return self._found(traced.lost_in(seen))
 
-    def find_explosion(self, constant: float) -> SignalLoss | None:
-        """Return the node in which infinities or NaN begin."""
-        return None
+    def find_explosion(self, constant: float) -> LostSignal | None:
+        """Return the node in which infinities or NaN begin, None where it is not found."""
+        traced, seen = self._executor.trace(constant, self._feeds, self._cut_axes)
+        return self._found(traced.exploded_in(seen))
 
-    def advice(self, loss: SignalLoss) -> str:
-        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
-        return advice(loss.node)
+    def _found(self, loss: Loss | None) -> LostSignal | None:
+        if loss is None:
+            return None
+        node = next((node for node in self._graph if node.name == loss.node), None)
+        return _Found(loss.place, loss.why, advice(node))
+
+    def degree(self) -> int | None:
+        """Return in which degree the network is homogeneous in its weights, None where it is in none."""
+        if self._cut_axes is not None:
+            return None
+        return degree(lambda constant: self._executor.entries(constant, self._feeds), self._weights)

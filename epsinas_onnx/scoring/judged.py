@@ -48,9 +48,6 @@ LARGE = 2**25
 FEW = 16
 """Samples that tell whether float32 gives a score."""
 
-_DOUBLE = 4
-"""How many times the memory of float32 exact arithmetic takes: two parts of twice the size."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -148,12 +145,14 @@ def _lowered(task: Task) -> LumpedModel | str:
 
 
 def _exactly(task: Task, lowered: LumpedModel) -> Judged:
-    needed, largest = lowered.peak_bytes()
-    refuse_if_too_large((_DOUBLE * needed, largest), task.loaded.name, task.config.jobs)
     executor = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes)
+    refuse_if_too_large(executor.peak_bytes(), task.loaded.name, task.config.jobs)
     results = executor.run(task.options.weights, task.feeds.arrays, task.cut_axes)
     task.check_sizes(_sizes(task, results))
-    reruns = ExactReruns(executor, task.feeds, task.options.seed, task.cut_axes, task.check_sizes)
+    reruns = ExactReruns(
+        executor, task.feeds, task.options.seed, task.cut_axes, task.check_sizes, task.options.weights,
+        task.planned.model.graph,
+    )  # fmt: skip
     verdict = judge(_evidence(task, results, None, EXACT), reruns)
     ordered = verdict.status is Status.OK and task.cut_axes is None
     order = executor.order(task.feeds.arrays) if ordered else None
@@ -250,8 +249,8 @@ def _order_of_few(task: Task) -> float | None:
     arrays = few_samples(task.feeds.arrays, task.feeds.axes, batching.samples, batching.traced, few.demands)
     try:
         lowered = lower(few, task.config, 1, feeds=task.feeds, evaluated=True)
-        needed, largest = lowered.peak_bytes()
-        refuse_if_too_large((_DOUBLE * needed, largest), task.loaded.name, task.config.jobs)
-        return ExactExecutor(lowered, few.outputs, task.feeds.axes).order(arrays)
+        executor = ExactExecutor(lowered, few.outputs, task.feeds.axes)
+        refuse_if_too_large(executor.peak_bytes(), task.loaded.name, task.config.jobs)
+        return executor.order(arrays)
     except (Unlumpable, OutOfMemory, RunError):
         return None

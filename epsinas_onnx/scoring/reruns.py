@@ -14,7 +14,7 @@ from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.scoring.batching import Batching
-from epsinas_onnx.scoring.diagnosis import SignalLoss, advice
+from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.metric import FLOAT32
@@ -94,9 +94,8 @@ class Reruns:
         except RunError:
             return None
 
-    def advice(self, loss: SignalLoss) -> str:
-        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
-        return advice(loss.node)
+    def degree(self) -> None:
+        """Know none: float32 proves nothing."""
 
     def _moved(self, feeds: Mapping[str, Array], change: float | None = None) -> dict[str, Array]:
         """Move the float inputs by a share, or by one unit in the last place."""
@@ -136,15 +135,14 @@ class WithoutReasons:
         """Run a few samples with another constant, plain and moved a little."""
         return self._runs.run_probe_constant(constant)
 
-    def advice(self, loss: SignalLoss) -> str:
-        """Return what a user could do about a loss."""
-        return self._runs.advice(loss)
-
     def find_loss(self, constant: float) -> None:
         """Name none."""
 
     def find_explosion(self, constant: float) -> None:
         """Name none."""
+
+    def degree(self) -> None:
+        """Know none."""
 
 
 class StatusOnly(WithoutReasons):

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from epsinas_onnx.scoring.diagnosis import SignalLoss
+from epsinas_onnx.scoring.diagnosis import LostSignal
 from epsinas_onnx.scoring.metric import (
     EPSILON,
     EXACT,
@@ -22,7 +22,7 @@ from epsinas_onnx.scoring.metric import (
     normalised_dispersion,
     varies,
 )
-from epsinas_onnx.scoring.reasons import NOISY, PROPORTIONAL, noise, overflow, tied, underflow
+from epsinas_onnx.scoring.reasons import NOISY, noise, overflow, proportional, tied, underflow
 from epsinas_onnx.scoring.result import Status, same_score
 from epsinas_onnx.scoring.ties import choices, score_range, suspected
 
@@ -60,14 +60,14 @@ class Runner(Protocol):
         (`Precision.change`).
         """
 
-    def find_loss(self, constant: float) -> SignalLoss | None:
+    def find_loss(self, constant: float) -> LostSignal | None:
         """Return where the signal ends for `constant`."""
 
-    def find_explosion(self, constant: float) -> SignalLoss | None:
+    def find_explosion(self, constant: float) -> LostSignal | None:
         """Return where infinities or NaN begin for `constant`."""
 
-    def advice(self, loss: SignalLoss) -> str:
-        """Return what a user could do about a loss, as the end of a sentence, or nothing."""
+    def degree(self) -> int | None:
+        """Return in which degree the network is homogeneous in its weights, None where it is not, or nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
             reason = f"with weights {constant:g} the output spans {_spread(output):.2g}, below float32's normal range"
             return Verdict(Status.UNDERFLOW, reason, raw)
     if worst > 0:
-        return Verdict(Status.NOISE, _noise(evidence.weights[shares.index(worst)], worst, runner, precision), raw)
+        constant = evidence.weights[shares.index(worst)]
+        return Verdict(Status.NOISE, noise(constant, worst, runner.find_loss(constant), precision), raw)
     if raw is None:
         reason = "the formula skips zeros, and no entry is left to compare; a larger --batch leaves more"
         return Verdict(Status.NOISE, reason, raw)
@@ -183,7 +184,7 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
         note = "the formula skips zeros, and only equal entries are left to compare; a larger --batch leaves more"
         return Verdict(Status.OK, None, raw, note)
     if precision is EXACT:
-        return Verdict(Status.OK, None, 0.0, PROPORTIONAL)
+        return Verdict(Status.OK, None, 0.0, proportional(runner.degree()))
     return Verdict(
         Status.NOISE,
         f"the two outputs differ too little to tell from rounding: the formula gives {raw:.2g}, and a score counts "
@@ -241,21 +242,15 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
     varying = any(share == 0 for share in shares.values())
     if shares and not varying:
         constant, share = max(shares.items(), key=lambda item: item[1])
-        return Verdict(Status.NOISE, _noise(constant, share, runner, evidence.precision), raw)
+        return Verdict(Status.NOISE, noise(constant, share, runner.find_loss(constant), evidence.precision), raw)
     constant = still[0]
     if not varying:
         constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
     loss = runner.find_loss(constant)
     if not varying:
-        where = f": {loss.place} gives every sample the same values{runner.advice(loss)}" if loss else ""
+        where = f": {loss.place} {loss.why}{loss.advice}" if loss else ""
         return Verdict(Status.CONSTANT, f"the output does not depend on the input{where}", raw)
-    advice = "" if loss is None else runner.advice(loss)
-    return Verdict(Status.UNDERFLOW, underflow(constant, loss, advice, evidence.precision), raw)
-
-
-def _noise(constant: float, share: float, runner: Runner, precision: Precision) -> str:
-    loss = runner.find_loss(constant)
-    return noise(constant, share, loss, "" if loss is None else runner.advice(loss), precision)
+    return Verdict(Status.UNDERFLOW, underflow(constant, loss), raw)
 
 
 def _noise_share(output: Array, constant: float, runner: Runner, precision: Precision) -> float:

@@ -28,6 +28,38 @@ DEFINED: dict[str, Callable[[Array, str], Array]] = {
     "HardSwish": lambda x, _: x * np.clip(x / 6 + 0.5, 0, 1),
     "Selu": lambda x, _: SELU[1] * np.where(x < 0, SELU[0] * np.expm1(x), x),
 }
+
+
+def _normalised(x: Array, axes: tuple[int, ...], scale: Array, shift: Array) -> Array:
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return (x - mean) / np.sqrt(variance + EPSILON) * scale + shift
+
+
+def _column(array: Array) -> Array:
+    return array.reshape(-1, 1, 1)
+
+
+EPSILON = 1e-5
+FROM_ALL: dict[str, Callable[[Sequence[Any]], Array]] = {
+    # without stored statistics there is no such operator in ONNX, RMSNormalization is younger than OPSET, and the
+    # reference evaluator has the others in float32 or not at all
+    "BatchNormalization": lambda o: _normalised(o[0], (0, 2, 3), _column(o[1]), _column(o[2])),
+    "RMSNormalization": lambda o: o[0] / np.sqrt(np.mean(o[0] ** 2, -1, keepdims=True) + EPSILON) * o[1],
+    "LayerNormalization": lambda o: _normalised(o[0], (-1,), o[1], o[2]),
+    "GroupNormalization": lambda o: np.concatenate(
+        [_normalised(x, (1, 2, 3), o[1][i], o[2][i]) for i, x in enumerate(np.split(o[0], len(o[1]), axis=1))], axis=1
+    ),
+    "MeanVarianceNormalization": lambda o: (
+        (o[0] - o[0].mean((0, 2, 3), keepdims=True)) / (o[0].std((0, 2, 3), keepdims=True) + 1e-9)
+    ),
+    "LRN": lambda o: np.stack(
+        [
+            o[0][:, c] / (1.5 + 0.5 / 3 * np.sum(o[0][:, max(0, c - 1) : c + 2] ** 2, axis=1)) ** 0.75
+            for c in range(o[0].shape[1])
+        ],
+        axis=1,
+    ),
+}
 SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 OPSET = 20
 
@@ -67,6 +99,8 @@ def reference(call: Call, operands: Sequence[Array | None]) -> list[Array]:
     feeds = {name: array for name, array in zip(names, operands, strict=True) if array is not None}
     if call.op_type in DEFINED:  # onnx has these in float32, or as functions
         return [DEFINED[call.op_type](feeds["x0"], call.attribute("approximate", "none"))]
+    if call.op_type in FROM_ALL and len(operands) < 5:
+        return [FROM_ALL[call.op_type](operands)]
     with np.errstate(all="ignore"):
         return [np.asarray(array) for array in ReferenceEvaluator(proto, opsets={"": OPSET}).run(None, feeds)]
 

@@ -91,10 +91,33 @@ CASES = [
     Case("DepthToSpace", ((2, 8, 2, 3),), {"blocksize": 2}), Case("SpaceToDepth", ((2, 2, 4, 6),), {"blocksize": 2}),
     Case("InstanceNormalization", (IMAGE, (2,), (2,))), Case("LpNormalization", (X,), {"axis": 1, "p": 2}),
     Case("Where", (np.asarray([[True], [False], [True], [False]]), X, (5,))),
+    Case("LRN", ((2, 6, 3, 2),), {"size": 3, "alpha": 0.5, "beta": 0.75, "bias": 1.5}),
+    Case("STFT", ((2, 11, 1), np.asarray(3), (5,), None)), Case("STFT", ((2, 11, 1), np.asarray(2), None,
+         np.asarray(4)), {"onesided": 0}),
+    Case("DFT", ((2, 6, 1),)), Case("DFT", ((2, 6, 2), np.asarray(8), np.asarray(1)), {"inverse": 1}),
+    Case("DFT", ((2, 6, 1), None, np.asarray(1)), {"onesided": 1}),
+    Case("ReverseSequence", ((4, 3, 2), ints(1, 4, 2))), Case("ReverseSequence", ((3, 4, 2), ints(1, 4, 2)),
+         {"batch_axis": 0, "time_axis": 1}),
+    Case("ScatterElements", (X, np.asarray([[[0, -1]], [[2, 1]]]), (2, 1, 2)), {"axis": 2}),
+    Case("ScatterElements", (X, np.asarray([[[0, 0]], [[1, 1]]]), (2, 1, 2)), {"axis": 2, "reduction": "add"}),
+    Case("ScatterND", (X, np.asarray([[0, 1], [2, 3]]), (2, 5))),
+    Case("ScatterND", (X, np.asarray([[0, 1], [0, 1]]), (2, 5)), {"reduction": "add"}),
+    Case("BatchNormalization", (IMAGE, (2,), (2,))),
+    Case("BatchNormalization", (IMAGE, (2,), (2,), (2,), (2,)), low=0.3),
+    Case("LayerNormalization", (X, (5,), (5,))), Case("RMSNormalization", (X, (5,))),
+    Case("GroupNormalization", ((2, 4, 3, 2), (2,), (2,)), {"num_groups": 2}),
+    Case("MeanVarianceNormalization", (IMAGE,)),
+    Case("TopK", (X, ints(2)), {"axis": 1}, 2, smooth=False), Case("TopK", (X, ints(3)), {"largest": 0}, 2,
+         smooth=False),
+    *(Case(name, (X,), {"axis": 2, "keepdims": keep}, smooth=False)
+      for name in ("ArgMax", "ArgMin") for keep in (0, 1)),
+    Case("Hardmax", (X,), {"axis": 1}, smooth=False),
+    Case("ScatterElements", (X, np.asarray([[[0, 0]], [[1, 1]]]), (2, 1, 2)), {"axis": 2, "reduction": "max"},
+         smooth=False),
     Case("ReduceProd", (X, ints(1)), smooth=False),
     *(Case(name, (X,), smooth=False) for name in ("Floor", "Ceil", "Round", "Sign", "ThresholdedRelu", "Shrink")),
     *(Case(name, (X, (4, 5)), smooth=False) for name in ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal")),
-    Case("ArgMax", (X,), {"axis": 1}, smooth=False), Case("Mod", (X, (4, 5)), {"fmod": 1}, low=0.5, smooth=False),
+    Case("Mod", (X, (4, 5)), {"fmod": 1}, low=0.5, smooth=False),
     Case("LSTM", ((4, 3, 2), (1, 20, 2), (1, 20, 5)), {"hidden_size": 5}, 3),
     Case("GRU", ((4, 3, 2), (1, 15, 2), (1, 15, 5), (1, 30)), {"hidden_size": 5, "direction": "reverse",
          "linear_before_reset": 1}, 2),
@@ -104,8 +127,8 @@ CASES = [
 ]  # fmt: skip
 IDS = [f"{index}-{case.op_type}" for index, case in enumerate(CASES)]
 UNTESTED = {
-    "Dropout", "Cast", "Resize", "Swish", "Shape", "Size", "ConstantOfShape", "Range", "OneHot", "ScatterND", "ArgMin",
-    "Not", "And", "Or", "Xor", "IsNaN",
+    "Dropout", "Cast", "Resize", "Swish", "Shape", "Size", "ConstantOfShape", "Range", "OneHot", "Scatter",
+    "SimplifiedLayerNormalization", "Not", "And", "Or", "Xor", "IsNaN",
 }  # fmt: skip
 
 

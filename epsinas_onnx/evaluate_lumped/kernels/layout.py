@@ -313,22 +313,6 @@ def trilu(call: Call) -> Kernel:
     return kernel
 
 
-def scatter_nd(call: Call) -> Kernel:
-    """Entries put in at tuples of indices; sums are linear in both, a plain put in replaces."""
-    mode = str(call.attribute("reduction", "none"))
-
-    def kernel(x: Array, indices: Array, updates: Array) -> Array:
-        made = np.array(x)
-        places = tuple(np.moveaxis(indices, -1, 0))
-        if mode == "add":
-            np.add.at(made, places, updates)
-        else:
-            made[places] = updates
-        return made
-
-    return kernel
-
-
 def shape(call: Call) -> Kernel:
     """The shape, or part of it."""
     start, end = int(call.attribute("start", 0)), call.attribute("end")

@@ -12,6 +12,7 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, turned
+from epsinas_onnx.evaluate_lumped.kernels.long_windows import Row, window_sums
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SPARSE = 3
@@ -128,6 +129,9 @@ class Window:
     def _along(self, x: Array, axis: int, place: int) -> Array:
         if self.kernel[axis] == 1 and self.strides[axis] == 1 and not any(self.pads[axis]):
             return x
+        row = Row(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis][0], self.out[axis])
+        if row.is_long(self.space[axis]):
+            return window_sums(x, place, row)
         matrix = self.matrices.get(axis)
         if matrix is None:
             matrix = self.matrices[axis] = self.matrix(axis)

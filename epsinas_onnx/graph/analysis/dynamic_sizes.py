@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from epsinas_onnx.errors import ModelError
+from epsinas_onnx.errors import ModelError, ShapeError
 from epsinas_onnx.graph.traversal import StaticValues, operands
 
 
@@ -55,10 +55,12 @@ def _behind(node: ir.Node) -> Iterable[ir.Value]:
 def check_sizes(model: ir.Model, name: str, sizes: Mapping[float, int]) -> None:
     """Raise ModelError where the size of the output depends on the values: there is nothing to compare then.
 
+    An output without entries is a ShapeError: with larger inputs it may have some.
+
     sizes: how many entries the output had, by the constant that all weights were.
     """
     if not any(sizes.values()):
-        raise ModelError(f"{name}: the output has no entries; compare another value with --output-name")
+        raise ShapeError(f"{name}: the output has no entries; compare another value with --output-name")
     if len(set(sizes.values())) == 1:
         return
     selects = selecting(model)

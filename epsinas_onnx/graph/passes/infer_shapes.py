@@ -35,10 +35,19 @@ def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec], infer: bool = 
 
 def infer_shapes(model: ir.Model) -> None:
     """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
+    _spell_out_onesided(model)
     infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=_vectors_are_short(model))
     infer(model)
     if _unmeasured(model):
         _follow_sizes(model, infer)
+
+
+def _spell_out_onesided(model: ir.Model) -> None:
+    """Write the default of an STFT's `onesided`, which ONNX's inference takes for 0 where it is left out."""
+    for graph in all_graphs(model.graph):
+        for node in graph:
+            if node.op_type == "STFT" and node.domain == "" and "onesided" not in node.attributes:
+                node.attributes["onesided"] = ir.AttrInt64("onesided", 1)
 
 
 def _vectors_are_short(model: ir.Model) -> bool:
