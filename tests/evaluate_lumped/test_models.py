@@ -22,7 +22,7 @@ def _param(path: Path) -> object:
     return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if "-p-" in path.stem else [])
 
 
-@pytest.mark.parametrize("path", map(_param, MODELS))
+@pytest.mark.parametrize("path", [_param(path) for path in MODELS])
 def test_exact_is_the_plain_graph_in_float64(path: Path) -> None:
     made = prepared(path, SAMPLES)
     feeds = Minibatch(ScoreOptions().inputs, 0, path.name).feeds(made.planned.specs, made.planned.demands)
