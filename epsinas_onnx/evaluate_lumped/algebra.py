@@ -9,7 +9,7 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped import scaled
 from epsinas_onnx.evaluate_lumped.kernels.layout import positive
-from epsinas_onnx.evaluate_lumped.scaled import Floats, Scaled
+from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Shape, Value, raised
 
 Part = Scaled | None
@@ -180,7 +180,7 @@ def magnitude(value: Value) -> Value:
     return add(relu(value), relu(negative(value)))
 
 
-def select(reference: Floats, actual: Floats, first: Value, second: Value) -> Value:
+def select(reference: Array, actual: Array, first: Value, second: Value) -> Value:
     """Return the first where a condition holds, else the second. reference: the condition for the reference sample."""
     shape = np.broadcast_shapes(reference.shape, first.shape, second.shape)
     first, second = lifted(first, len(shape)), lifted(second, len(shape))
@@ -215,7 +215,7 @@ def position(value: Value) -> tuple[Floats, Floats]:
     return base, np.broadcast_to(np.sign(whole), value.shape)
 
 
-def _chosen(condition: Floats, first: Part, second: Part) -> Part:
+def _chosen(condition: Array, first: Part, second: Part) -> Part:
     if first is None and second is None:
         return None
     if first is None or second is None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from epsinas_onnx.errors import RunError
+from epsinas_onnx.evaluate_lumped.call import Unsupported
 from epsinas_onnx.evaluate_lumped.program import Program
 from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled, add
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed, given
@@ -45,6 +46,9 @@ class Evaluator:
         self.names = list(fetched)
         tensors = [lowered.context.canonical(value) for value in fetched.values()]
         self.program = Program(lowered.graph, tensors, self.exact, keep)
+        norms = any(step.node.op_type == "BatchNormalization" for step in self.program.steps)
+        if norms and lowered.context.target.norm_stats == "reset":  # the node itself does not say so
+            raise Unsupported("a BatchNormalization of unknown shape with statistics of 0 and 1")
 
     @property
     def without_rule(self) -> Sequence[Node]:

@@ -143,6 +143,8 @@ OPERATORS: Mapping[str, Entry] = {
     "LeakyRelu": _pointwise(one.leaky_relu, functions.leaky_relu),
     "PRelu": Entry(one.prelu, numbers(functions.leaky, one.prelu)),
     "Clip": Entry(one.clip, functions.clip),
+    "ThresholdedRelu": _pointwise(one.thresholded, functions.thresholded),
+    "Shrink": _pointwise(one.shrink, functions.shrink),
     "HardSigmoid": _pointwise(one.hard_sigmoid, functions.hard_sigmoid),
     "HardSwish": _pointwise(one.hard_swish, functions.hard_swish),
     # smooth functions
@@ -197,7 +199,7 @@ OPERATORS: Mapping[str, Entry] = {
         ("Range", layout.range_), ("OneHot", layout.one_hot),
         ("ReduceProd", reduction.reduce(np.prod)), ("Mod", one.mod), ("Not", one.plain(np.logical_not)),
         ("And", one.plain(np.logical_and)), ("Or", one.plain(np.logical_or)), ("Xor", one.plain(np.logical_xor)),
-        ("IsNaN", one.plain(np.isnan)), ("ThresholdedRelu", one.thresholded), ("Shrink", one.shrink),
+        ("IsNaN", one.plain(np.isnan)),
     ),
 }  # fmt: skip
 """Operators of ONNX's own domain."""

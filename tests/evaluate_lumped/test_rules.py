@@ -230,3 +230,24 @@ def test_sums_align_any_exponents(seed: int, first: int, second: int) -> None:
     np.testing.assert_allclose(
         np.ldexp(part.array * part.mantissa, part.exponent - top), sum(scale), rtol=1e-15, atol=0
     )
+
+
+@pytest.mark.parametrize("exponent", [-70, -5000])
+def test_whole_numbers_and_orders_see_what_float64_does_not(exponent: int) -> None:
+    base = np.asarray([[2.0, 2.0, 2.5, 0.0]])
+    made = value(base, np.asarray([[-1.0, 1.0, -1.0, -1.0]]), exponent)
+
+    def of(name: str, **attributes: Any) -> Array:
+        (found, *_) = exactly(call_of(name, [base], 1, attributes), [made])
+        return found.actual if isinstance(found, Pair) else found.formed()
+
+    np.testing.assert_array_equal(of("Floor"), [[1, 2, 2, -1]])
+    np.testing.assert_array_equal(of("Ceil"), [[2, 3, 3, 0]])
+    np.testing.assert_array_equal(of("Round"), [[2, 2, 2, 0]])
+    np.testing.assert_array_equal(of("Cast", to=7), [[1, 2, 2, 0]])
+    np.testing.assert_array_equal(of("Cast", to=9), [[True, True, True, True]])
+    np.testing.assert_array_equal(of("ArgMin", axis=1), [[3]])
+    np.testing.assert_array_equal(of("ThresholdedRelu", alpha=2.0) > 0, [[False, True, True, False]])
+    top = exactly(call_of("TopK", [base, ints(3)], 2, {}), [made, split(ints(3), ints(3))])[1]
+    assert isinstance(top, Pair)
+    np.testing.assert_array_equal(top.actual, [[2, 1, 0]])

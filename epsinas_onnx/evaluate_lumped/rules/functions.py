@@ -83,6 +83,30 @@ def clip(call: Call) -> Run:
     return run
 
 
+def _above(value: Value, level: float, inside: Value) -> Value:
+    """Return `inside` where a value is above a level, by however little, else 0."""
+    reference, actual = (side > 0 for side in algebra.position(plus(value, -level)))
+    same = value.deviation is None
+    return algebra.select(reference, reference if same else actual, inside, algebra.number(0.0))
+
+
+def thresholded(call: Call) -> One:
+    """X where it is above alpha, else 0."""
+    alpha = float(call.attribute("alpha", 1.0))
+    return lambda value: _above(value, alpha, value)
+
+
+def shrink(call: Call) -> One:
+    """0 within lambd, moved towards 0 by bias outside."""
+    level, bias = float(call.attribute("lambd", 0.5)), float(call.attribute("bias", 0.0))
+
+    def function(value: Value) -> Value:
+        below = algebra.negative(value)
+        return algebra.subtract(_above(value, level, plus(value, -bias)), _above(below, level, plus(below, -bias)))
+
+    return function
+
+
 def hard_sigmoid(call: Call) -> One:
     """Alpha x + beta within 0 and 1."""
     alpha, beta = float(call.attribute("alpha", 0.2)), float(call.attribute("beta", 0.5))
