@@ -121,9 +121,10 @@ def through(kernel: Kernel, data: Value, free: Free) -> list[Value]:
             continue
         arrays = _tuple(kernel(opened(part, data.shape, free)))
         made.append(tuple(part.become(array) for array in arrays))
-    whole = [part.array.shape for part in parts if part is not None]
-    if whole and all(shape == data.shape for shape in whole):
-        shapes = [part.array.shape for part in next(one for one in made if one is not None)]
+    pairs = zip(parts, made, strict=True)
+    whole = next((after for part, after in pairs if part is not None and part.array.shape == data.shape), None)
+    if whole is not None:
+        shapes = [part.array.shape for part in whole]
     else:
         shapes = [array.shape for array in _tuple(kernel(np.broadcast_to(np.zeros(()), data.shape)))]
     return [

@@ -9,7 +9,7 @@ import numpy as np
 
 from epsinas_onnx.evaluate_lumped import algebra, normalise, smooth
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.families import Operands, Rule, Run, as_formed, formed, linear
+from epsinas_onnx.evaluate_lumped.families import Free, Operands, Rule, Run, as_formed, formed, linear, none_free
 from epsinas_onnx.evaluate_lumped.kernels import layout, reduction
 from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled
@@ -19,13 +19,23 @@ One: TypeAlias = Callable[[Value], Value]
 
 
 def reduce_sum(call: Call) -> Run:
-    """Sums over axes, which one index may stand for."""
-    return linear(reduction.reduce(np.sum))(call)
+    """Sums over axes; one index may stand for all of another."""
+    return linear(reduction.reduce(np.sum), _others(call))(call)
 
 
 def reduce_mean(call: Call) -> Run:
     """Means over axes: exactly an entry where all are equal."""
-    return linear(reduction.reduce(reduction.level_mean))(call)
+    return linear(reduction.reduce(reduction.level_mean), _others(call))(call)
+
+
+def _others(call: Call) -> Free:
+    """Return the axes that are not reduced, none where it is not known which are."""
+    if call.attribute("axes") is None and call.constant(1) is None:
+        return none_free
+    places = reduction.axes_of(call)(call.stored)
+    if places is None:
+        return none_free
+    return lambda axis, rank: axis not in {place % rank for place in places}
 
 
 def reduced_after(
