@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -231,6 +232,7 @@ def _serve(pipe: Connection, _: Callable[..., Any]) -> None:
     """Do the tasks that come through the pipe, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
+    gc.freeze()  # what is imported by now stays, and need not be searched for circles again and again
     try:
         pipe.send_bytes(b"")
         while True:

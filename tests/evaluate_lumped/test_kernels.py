@@ -91,7 +91,7 @@ def test_a_reshape_that_mixes_samples_is_refused() -> None:
         for_fewer((256, 4), (16, 64), (4, 4))
 
 
-@pytest.mark.parametrize("file", ["nb201-c3-c3-c3-s-c3-c3", "nb201-c1-n-c1-n-n-c3", "mobilenet_v2", "transformer"])
+@pytest.mark.parametrize("file", ["nb201-c3-c3-c3-s-c3-c3", "nb201-c1-n-c1-n-n-c3", "mobilenet_v2", "lstm"])
 def test_a_few_samples_tell_the_order(file: str) -> None:
     """As all of them do."""
     batch = 12

@@ -88,7 +88,9 @@ def test_an_infinity_that_a_proof_makes_superfluous_is_still_an_overflow() -> No
     )
     weights = {"W": (4, 5), "V": (5, 6), "U": (6, 3), "T": (4, 3)}
     for lump in (True, False):
-        result = epsinas_onnx.score(build(graph, **weights), batch=4, weights=(1e-3, 1e25), lump=lump)
+        result = epsinas_onnx.score(
+            build(graph, **weights), batch=4, weights=(1e-3, 1e25), lump=lump, arithmetic="float32"
+        )
         assert result.status is Status.OVERFLOW
 
 
@@ -112,7 +114,7 @@ def test_a_lumped_graph_that_fails_gives_way_to_the_plain_one(monkeypatch: pytes
     proto = build(CONVOLUTIONAL, **WEIGHTS)
     expected = epsinas_onnx.score(proto, batch=4, lump=False)
     monkeypatch.setattr(LumpedExecutor, "run", refuse)
-    assert epsinas_onnx.score(proto, batch=4).score == expected.score
+    assert epsinas_onnx.score(proto, batch=4, arithmetic="float32").score == expected.score
 
 
 def test_a_number_that_all_samples_share_decides_which_branch_is_lowered() -> None:
@@ -193,7 +195,19 @@ def test_no_lump_runs_the_plain_graph_and_gives_the_same_score(tmp_path: Path) -
     scores = [
         json.loads(
             command(
-                "score", path, "--batch", "8", "--format", "json", flag, "--weights", "0.1,1", "--input", "normal"
+                "score",
+                path,
+                "--batch",
+                "8",
+                "--format",
+                "json",
+                flag,
+                "--weights",
+                "0.1,1",
+                "--input",
+                "normal",
+                "--arithmetic",
+                "float32",
             ).out
         )[0]
         for flag in ("--lump", "--no-lump")

@@ -33,7 +33,7 @@ SATURATED = 2**10
 
 
 def scored(source: object, **options: object) -> epsinas_onnx.Score:
-    return epsinas_onnx.score(source, **options)  # type: ignore[arg-type]
+    return epsinas_onnx.score(source, arithmetic="float32", **options)  # type: ignore[arg-type]
 
 
 @settings(max_examples=60, deadline=None)

@@ -67,7 +67,7 @@ def test_a_network_that_is_homogeneous_in_its_weights_has_score_0(depth: int) ->
     weights = {f"W{i}": (widths[i], widths[i + 1]) for i in range(depth)}
     found = scored(build(graph, **weights, V=(5, 5)))
     assert (found.status, found.score, found.order) == (Status.OK, 0.0, depth + 1)
-    assert any("proportional" in note and "homogeneous" in note for note in found.warnings)
+    assert any(f"homogeneous of degree {depth + 1} in its weights" in note for note in found.warnings)
 
 
 def test_a_signal_that_float32_ends_is_scored_all_the_same() -> None:

@@ -317,14 +317,14 @@ class FakeRunner:
         self.asked.append("explosion")
         return self._loss
 
-    def advice(self, loss: SignalLoss) -> str:
-        return "; advice"
+    def degree(self) -> int | None:
+        return None
 
 
 A = np.linspace(1, 2, 50).astype(np.float32)
 SQUARE = (A * A).astype(np.float32)
 STILL = np.ones(50, np.float32)
-LOSS = SignalLoss(ir.node("Relu", [], name="layer7"), 3.0, 0.0)
+LOSS = SignalLoss(ir.node("Softmax", [ir.val("before")], name="layer7"), 3.0, 0.0)
 
 
 def verdict_on(first: Array, second: Array, runner: FakeRunner, **changes: Any) -> Verdict:
@@ -380,7 +380,7 @@ def test_output_that_changes_with_the_last_bits_as_much_as_it_varies_is_noise() 
     verdict = verdict_on(A, SQUARE, runner, sample_norms=["norm"])
     assert verdict.status is Status.NOISE
     assert verdict.raw_score == normalised_dispersion(A, SQUARE)
-    assert "'layer7' (Relu)" in str(verdict.reason)
+    assert "'layer7' (Softmax)" in str(verdict.reason)
 
 
 def test_outputs_that_differ_by_no_more_than_the_last_bits_do_are_noise() -> None:
@@ -419,7 +419,7 @@ def test_two_outputs_that_stand_still_for_every_constant_are_constant() -> None:
     runner = FakeRunner(probe=(STILL, STILL), loss=LOSS)
     verdict = verdict_on(STILL, STILL, runner)
     assert verdict.status is Status.CONSTANT
-    assert re.search("'layer7'.*advice", str(verdict.reason))
+    assert re.search("'layer7'.*--output-name 'before'", str(verdict.reason))
     assert runner.traced == [1.0]  # the larger constant carries a signal further, to where it really ends
 
 

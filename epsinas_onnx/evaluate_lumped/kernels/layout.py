@@ -76,8 +76,14 @@ def reshape(call: Call) -> Kernel:
     read = listed(call, "shape", 1)
     keeps_zero = bool(call.attribute("allowzero", 0))
     known, before = call.node.outputs[0].shape, call.shape(0)
-    if known is not None and before is not None and call.constant(1) is not None:
-        return lambda x, *_: x.reshape(known if x.shape == before else for_fewer(before, known, x.shape))
+
+    def planned(x: Array, *rest: Any) -> Array:
+        assert known is not None
+        assert before is not None
+        if x.shape == before:
+            return x.reshape(known)
+        # In a loop a tensor may have more axes than it had where shapes were inferred.
+        return x.reshape(for_fewer(before, known, x.shape)) if x.ndim == len(before) else kernel(x, *rest)
 
     def kernel(*operands: Any) -> Array:
         x, shape = operands[0], read(operands) or []
@@ -86,7 +92,7 @@ def reshape(call: Call) -> Kernel:
         made: Array = x.reshape(shape)
         return made
 
-    return kernel
+    return kernel if known is None or before is None or call.constant(1) is None else planned
 
 
 @lru_cache(maxsize=1024)
