@@ -243,4 +243,5 @@ def _fed_parts(planned: ModelPlan, inputs: str) -> dict[str, Parts]:
     specs = [spec if spec.batch_axis is None else spec.with_batch(_LOOKED_AT) for spec in planned.specs]
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
     fixed = minibatch.fixed(specs, planned.demands)
-    return Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed).parts(planned.specs)
+    drawn = minibatch.drawn(specs, planned.demands)
+    return Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed, drawn).parts(planned.specs)

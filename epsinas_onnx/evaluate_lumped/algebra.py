@@ -135,10 +135,18 @@ def bounded(value: Value, low: float = -math.inf, high: float = math.inf) -> Val
     for bound, choose in ((low, np.maximum), (high, np.minimum)):
         if math.isinf(bound):
             continue
-        limit = _sum(scaled.number(bound) if bound else None, inside, True)
+        limit = _beyond(bound, inside)
         array = choose(array, 0.0 if limit is None else limit.in_units_of(deviation))
     made = deviation.become(array)
     return Value(value.shape, inside, made, None)
+
+
+def _beyond(bound: float, inside: Part) -> Part:
+    """Return a bound less a base within it, exactly 0 where `_clipped` put the base on it."""
+    if inside is None:
+        return scaled.number(bound) if bound else None
+    limit = scaled.number(bound).in_units_of(inside) if bound else 0.0
+    return inside.become(limit - inside.array)
 
 
 def _clipped(base: Part, low: float, high: float, rank: int) -> Part:

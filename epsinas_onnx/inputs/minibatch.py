@@ -24,6 +24,10 @@ Array = npt.NDArray[Any]
 _FIXED_SIZE = 64
 
 
+_DRAWN = ("normal", "uniform", "tokens")
+"""Kinds of inputs that are drawn at random."""
+
+
 class Minibatch:
     """What `inputs` means for the model called `name`; arrays and folders are read once.
 
@@ -79,7 +83,7 @@ class Minibatch:
                     made[spec.name] = make_input(spec, self._kind, self._seed, demands[spec.name], index, longest)
                 except UnsupportedError as error:
                     raise UnsupportedError(f"{self._name}: {error}") from None
-            index += kind_for(spec, self._kind) in ("normal", "uniform", "tokens")
+            index += kind_for(spec, self._kind) in _DRAWN
         return made
 
     def fixed(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> dict[str, Array]:
@@ -89,6 +93,15 @@ class Minibatch:
         given = fit(self._given, specs, self._name) if isinstance(self._given, dict) and chosen else {}
         made = self.made(specs, demands, skip={**others, **given})
         return {**{name: array for name, array in given.items() if name in chosen}, **made}
+
+    def drawn(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> frozenset[str]:
+        """Return the names of inputs that are drawn at random."""
+        if isinstance(self._given, dict):
+            given = set(fit(self._given, specs, self._name))
+        else:
+            given = set() if self._given is None else {_image_input(specs).name}
+        kinds = {spec.name: fed_kind(spec, self._kind, demands[spec.name]) for spec in specs if spec.name not in given}
+        return frozenset(name for name, kind in kinds.items() if kind in _DRAWN)
 
     def text(self, specs: Sequence[InputSpec], demands: Mapping[str, Demand]) -> str:
         """Return what is fed, in a few words."""

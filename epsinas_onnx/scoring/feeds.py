@@ -20,13 +20,14 @@ class Feeds:
     """A minibatch as it is run; its arrays are made when they are first looked at.
 
     make: returns every input by name. axes: along which of them samples lie. fixed: those that the graph was lowered
-    for.
+    for. drawn: names of those that are drawn at random, in which no equal positions are looked for.
     """
 
     def __init__(
-        self, make: Callable[[], Mapping[str, Array]], axes: Mapping[str, int], fixed: Mapping[str, Array]
-    ) -> None:
-        self._make, self.axes, self.fixed = make, axes, fixed
+        self, make: Callable[[], Mapping[str, Array]], axes: Mapping[str, int], fixed: Mapping[str, Array],
+        drawn: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        self._make, self.axes, self.fixed, self._drawn = make, axes, fixed, drawn
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], axes: Mapping[str, int]) -> Feeds:
@@ -40,16 +41,18 @@ class Feeds:
 
     @cached_property
     def equal(self) -> Mapping[str, Parts]:
-        """Return partitions of the axes of all inputs that are not fixed, samples apart, that hold for every sample."""
+        """Return partitions of the axes of inputs, samples apart, that hold for every sample."""
         return {
             name: equal_positions(array, self.axes.get(name))
             for name, array in self.arrays.items()
-            if name not in self.fixed
+            if name not in self.fixed and name not in self._drawn
         }
 
     def parts(self, specs: Sequence[InputSpec]) -> dict[str, Parts]:
         """Return the partitions of inputs that may hold another number of samples."""
-        found = {}
+        found: dict[str, Parts] = {}
+        if all(spec.name in self._drawn or spec.name in self.fixed for spec in specs):
+            return found  # whatever is drawn may be large, and need not be made yet
         for spec in specs:
             if spec.name in self.equal:
                 parts = list(self.equal[spec.name])

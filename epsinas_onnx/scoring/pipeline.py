@@ -52,7 +52,8 @@ def score_loaded(
     specs = [spec.with_batch(batching.samples) for spec in planned.specs]
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
     refuse_if_too_large(_fed_bytes(specs), loaded.name, options.jobs)
-    feeds = Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed)
+    drawn = minibatch.drawn(specs, planned.demands)
+    feeds = Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed, drawn)
     seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
     judged = judge_model(Task(loaded, planned, batching, config, feeds, options))
     executor = judged.executor
