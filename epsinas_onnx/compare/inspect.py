@@ -9,6 +9,8 @@ from typing import Any
 
 from epsinas_onnx._util.text import sentence
 from epsinas_onnx.errors import ModelError
+from epsinas_onnx.evaluate_lumped.call import Unsupported
+from epsinas_onnx.evaluate_lumped.evaluator import Evaluator
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.analysis.shapes import Shapes, fixed_batch_size
 from epsinas_onnx.graph.load import STANDARD_DOMAINS, ModelSource, load_model
@@ -100,12 +102,15 @@ class Lumping:
         values: outputs of the nodes of the main graph, in order.
         multiply_adds: those for the whole minibatch, in the model and in the lumped graph.
         without_rule: nodes that run as they are, as `NODE (OPERATOR)`.
+        formed: nodes that exact arithmetic leaves to ONNX Runtime, as `NODE (OPERATOR)`; they have the range
+            of float32.
         cut_off: why the output cannot depend on the input, None where it can.
     """
 
     values: tuple[LumpedValue, ...]
     multiply_adds: tuple[int, int]
     without_rule: tuple[str, ...]
+    formed: tuple[str, ...]
     cut_off: str | None
 
 
@@ -234,7 +239,17 @@ def _lumping(planned: ModelPlan, inputs: str) -> Lumping | None:
     without = tuple(f"{node.name} ({node.op_type})" for node in lowered.without_rule)
     cut_off = None if lowered.cut_off is None else sentence(lowered.cut_off.why)
     before, after = minibatch_multiply_adds(planned.model, lowered), lowered.multiply_adds()
-    return Lumping(tuple(values), (before.total, after.total), without, cut_off)
+    return Lumping(tuple(values), (before.total, after.total), without, _formed(planned, parts), cut_off)
+
+
+def _formed(planned: ModelPlan, parts: Mapping[str, Parts]) -> tuple[str, ...]:
+    """Return the nodes for which our evaluator has no rule."""
+    lowered = lump(planned.model, planned.decisions, planned.specs, planned.name, Target.evaluated(), parts=parts)
+    try:
+        left = Evaluator(lowered, lowered.outputs, "exact").without_rule
+    except Unsupported:
+        return ("all nodes",)
+    return tuple(dict.fromkeys(f"{node.source} ({node.op_type})" for node in left))
 
 
 def _fed_parts(planned: ModelPlan, inputs: str) -> dict[str, Parts]:

@@ -75,6 +75,8 @@ def _print_lumping(lumping: Lumping, console: Console) -> None:
     )
     if lumping.without_rule:
         put_sentence(f"lumping: run as they are, on whole tensors: {', '.join(lumping.without_rule)}", console)
+    if lumping.formed:
+        put_sentence(f"exact arithmetic: left to ONNX Runtime, in limited range: {', '.join(lumping.formed)}", console)
     if lumping.cut_off is not None:
         put_sentence(f"lumping: the output cannot depend on the input: {lumping.cut_off}", console)
 

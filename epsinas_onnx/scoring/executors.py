@@ -26,10 +26,6 @@ from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
 Array = npt.NDArray[Any]
 
 
-EVALUATOR_NODE_COST = 2**13
-"""How many entries cost as much as a node does in our own evaluator (`Target.node_cost`)."""
-
-
 @dataclass(frozen=True)
 class ExecutionConfig:
     """Where and how graphs run. threads: intra-op threads, 0 for one a core. jobs: runs at a time, for memory."""
@@ -129,7 +125,7 @@ def lower(
         fixed = feeds.fixed
         parts = feeds.parts(planned.specs) if config.lump else None  # otherwise nothing is run but the plain graph
     if evaluated:
-        target = Target(1, False, True, options.norm_stats, whole_norms=True, node_cost=EVALUATOR_NODE_COST)
+        target = Target.evaluated(options.norm_stats)
     else:
         target = Target(constants, config.on_cpu, bound and config.on_cpu, options.norm_stats)
     for known in (planned.inferred, True):
