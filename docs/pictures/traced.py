@@ -48,7 +48,7 @@ def traced(name: str, batch: int, node_cost: int = 0) -> Traced:
     minibatch = Minibatch("auto", 0, planned.name)
     axes = {spec.name: spec.batch_axis for spec in planned.specs if spec.batch_axis is not None}
     fixed = minibatch.fixed(planned.specs, planned.demands)
-    feeds = Feeds.of(minibatch.feeds(planned.specs, planned.demands), axes, fixed)
+    feeds = Feeds(lambda: minibatch.feeds(planned.specs, planned.demands), axes, fixed)
     target = Target(1, False, True, planned.options.norm_stats, whole_norms=True, node_cost=node_cost)
     lowered = lump(
         planned.model, planned.decisions, planned.specs, planned.name, target, 0, True, fixed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class PlainEvaluator:
         """Return `outputs` by name for a weight, float32 `[1]`; batch_axes: where samples are run one by one."""
         started = time.perf_counter()
         constant = float(weight[0])
-        with single_threaded():
+        with _evaluating():
             if not batch_axes:
                 made = self._evaluator.plain(constant, feeds)
             else:
@@ -79,7 +80,7 @@ class ExactExecutor:
         """Return what each constant gives."""
         started = time.perf_counter()
         feeds = self._lowered.fed(feeds)
-        with single_threaded():
+        with _evaluating():
             outputs = [self._entries(Constant(constant), feeds, axes).array for constant in constants]
         self.seconds["run"] += time.perf_counter() - started
         return [ForwardResult(_snapped(output)) for output in outputs]
@@ -90,7 +91,7 @@ class ExactExecutor:
 
     def entries(self, constant: Constant, feeds: Mapping[str, Array]) -> Scaled:
         """Return what the metric takes of the outputs for a constant of any size (`evaluator.variation`)."""
-        with single_threaded():
+        with _evaluating():
             return self._entries(constant, self._lowered.fed(feeds), None)
 
     def trace(
@@ -99,7 +100,7 @@ class ExactExecutor:
         """Return what became of every value for a constant; axes: as of `run`, of which then two samples are seen."""
         feeds = self._lowered.fed(feeds)
         traced = Trace(self._lowered, list(self._fetched))
-        with single_threaded():
+        with _evaluating():
             if axes is None:
                 return traced, traced.seen(Constant(constant), feeds, self._axes)
             first, *_, last = samples(feeds, axes)
@@ -108,7 +109,7 @@ class ExactExecutor:
     def order(self, feeds: Mapping[str, Array]) -> float | None:
         """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not."""
         started = time.perf_counter()
-        with single_threaded():
+        with _evaluating():
             found = order(self._evaluator, self._lowered.fed(feeds), self._axes)
         self.seconds["run"] += time.perf_counter() - started
         return round(found, 6) if np.isfinite(found) else None
@@ -148,9 +149,17 @@ def _snapped(entries: Array) -> Array:
 
 
 def _evaluator(lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic) -> Evaluator:
-    try:
+    with _evaluating():
         return Evaluator(lowered, fetched, arithmetic)
-    except Unsupported as error:
+
+
+@contextmanager
+def _evaluating() -> Iterator[None]:
+    """Evaluate on one thread; whatever numbers of a stranger's file do not fit is a RunError."""
+    try:
+        with single_threaded():
+            yield
+    except (ArithmeticError, AssertionError, LookupError, TypeError, Unsupported, ValueError) as error:
         raise RunError(f"the lumped graph cannot be evaluated: {error}") from error
 
 

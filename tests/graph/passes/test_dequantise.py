@@ -208,15 +208,15 @@ def test_what_the_quantiser_writes_scores_as_the_float_model(network: str, form:
         pytest.skip("the quantiser leaves out the ReLU behind a sum, and nothing in its file tells where one was")
     proto = NETWORKS[network]
     made = quantise(proto, form, tmp_path)
-    expected = score(proto, weights=(1e-3, 0.1), batch=8, providers="cpu")
-    found = score(made, weights=(1e-3, 0.1), batch=8, providers="cpu")
+    expected = score(proto, weights=(1e-3, 0.1), batch=8, providers="cpu", arithmetic="float32")
+    found = score(made, weights=(1e-3, 0.1), batch=8, providers="cpu", arithmetic="float32")
     assert (found.status, found.parameters) == (expected.status, expected.parameters)
     assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-5)
     assert expected.raw_score
     assert any("quantised model" in note for note in found.warnings)
     assert any("quantised model" in note for note in inspect(made).warnings)
     for shared in (strip(made), strip(made, anonymise=True), fill(strip(made))):
-        again = score(shared, weights=(1e-3, 0.1), batch=8, providers="cpu")
+        again = score(shared, weights=(1e-3, 0.1), batch=8, providers="cpu", arithmetic="float32")
         assert (again.raw_score, again.status, again.parameters) == (found.raw_score, found.status, found.parameters)
 
 
@@ -232,7 +232,9 @@ def test_packed_weights_are_counted_and_scored() -> None:
     )
     packed = quantised(graph, P=np.zeros((32, 2, 16), np.uint8), S=np.ones(64, np.float32))
     plain = build("(float[N,64] x) => (float[N,32] y) { h = MatMul(x, W)  y = Tanh(h) }", W=(64, 32))
-    ours, theirs = (score(model, weights=(1e-3, 0.1), batch=8, providers="cpu") for model in (packed, plain))
+    ours, theirs = (
+        score(model, weights=(1e-3, 0.1), batch=8, providers="cpu", arithmetic="float32") for model in (packed, plain)
+    )
     assert (ours.raw_score, ours.parameters) == (theirs.raw_score, theirs.parameters)
     assert ours.raw_score
 
