@@ -149,7 +149,9 @@ def log2_range(entries: Scaled) -> float:
         return -math.inf
     entries = entries.settled()
     apart = float(entries.array.max() - entries.array.min())
-    return math.log2(apart) + math.log2(entries.mantissa) + entries.exponent if apart > 0 else -math.inf
+    if not apart > 0 or entries.mantissa == 0:  # a quotient by infinity has a scale of 0
+        return -math.inf
+    return math.log2(apart) + math.log2(entries.mantissa) + entries.exponent
 
 
 FAR = Constant(1.0, -(2**44))

@@ -119,8 +119,8 @@ def score_many(
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
-            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument that
-            `score` has.
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument
+            that `score` has.
 
     Returns:
         An iterator over as many Scores as there are models.
