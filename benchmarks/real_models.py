@@ -54,8 +54,8 @@ ONE_OF_A_KIND = frozenset({"gigaam_v3.onnx", "kaldi.onnx", "nemo80.onnx", "wespe
                            "resample_48_16.onnx"})  # fmt: skip
 """onnx-asr holds 29 filter banks and resamplers, most of them the same graph with other numbers."""
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-COLUMNS = ("from", "file", "written by", "roles found", "lumped", "status", "score", "seconds", "bytes", "stripped",
-           "reason and notes")  # fmt: skip
+COLUMNS = ("from", "file", "written by", "roles found", "lumped", "status", "score", "order", "float32", "seconds",
+           "bytes", "stripped", "reason and notes")  # fmt: skip
 
 
 def collect(folder: Path, also: list[Path]) -> list[tuple[str, Path]]:
@@ -127,7 +127,7 @@ def main() -> None:
             timeout=options.timeout, memory=options.memory, **given,
         )  # fmt: skip
         print("| " + " | ".join(COLUMNS) + " |")
-        print("|" + " :- |" * 6 + " -: |" * 4 + " :- |")
+        print("|" + " :- |" * 6 + " -: |" * 2 + " :- |" + " -: |" * 3 + " :- |")
         for (origin, path), result in zip(files, results, strict=True):
             producer, roles, lumped, stripped = described(path)
             why = "; ".join([*([result.reason] if result.reason else []), *result.warnings]).replace("|", "\\|")
@@ -141,6 +141,8 @@ def main() -> None:
                 lumped,
                 str(result.status),
                 value,
+                "" if result.order is None else f"{result.order:g}",
+                str(result.float32_status or ""),
                 seconds,
                 size,
                 stripped,

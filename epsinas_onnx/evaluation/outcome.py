@@ -91,6 +91,7 @@ class Outcome:
                 title=self.space,
                 x_label=f"epsinas score ({self.scores.source})",
                 y_label=self.column,
+                orders=self.scores.orders if self.by_order else None,
                 subtitle=share if rho is None else f"Spearman {rho:.2f} over {share}",
             ),
         )

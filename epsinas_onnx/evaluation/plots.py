@@ -32,7 +32,9 @@ _BINS = 60
 class PlotData:
     """What a picture shows: one entry an architecture in each array, scores NaN where there is none.
 
-    parameters: NaN where unknown, None where all are. title, subtitle: above the picture.
+    parameters: NaN where unknown, None where all are. orders: those of `Score`, None where all have the same: scores of
+    different order lie on different scales, and are coloured by it rather than by parameters. title, subtitle: above
+    the picture.
     """
 
     scores: FloatArray = field(repr=False)
@@ -43,6 +45,7 @@ class PlotData:
     subtitle: str
     x_label: str
     y_label: str
+    orders: FloatArray | None = field(default=None, repr=False)
 
 
 def plot(path: Path, data: PlotData) -> None:
@@ -113,6 +116,23 @@ def _view(data: PlotData) -> _View:
     return _View(shown, unscored, x, is_log, limits, ", ".join(notes))
 
 
+def _by_order(data: PlotData, view: _View) -> list[tuple[str, str, Any]]:
+    """Return for each order its name, its colour and which of the shown have it; nothing where all have the same."""
+    if data.orders is None:
+        return []
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    of_shown = data.orders[view.shown]
+    found = sorted(set(of_shown[np.isfinite(of_shown)].tolist()))
+    colours = mpl.colormaps[_COLOURS](np.linspace(0.1, 0.9, len(found)))
+    groups = []
+    for order, colour in zip(found, colours, strict=True):
+        chosen = np.flatnonzero(of_shown == order)
+        groups.append((f"order {order:g} ({len(chosen):,})", to_hex(colour), chosen))
+    return groups
+
+
 def _is_wide(scores: FloatArray) -> bool:
     """Whether the positive scores, their outermost hundredths aside, need a logarithmic axis."""
     positive = scores[scores > 0]
@@ -152,12 +172,21 @@ def _static(data: PlotData) -> Figure:
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     grid = figure.add_gridspec(1, 2, width_ratios=[1, 8])
     axes = figure.add_subplot(grid[1] if len(view.unscored) else grid[:])
-    points = axes.scatter(
-        view.x, data.accuracies[view.shown], s=_size(len(view.shown)), alpha=0.6, linewidths=0, rasterized=True,
-        c=_GREY if colours is None else colours, cmap=None if colours is None else _COLOURS,
-        norm=None if colours is None else LogNorm(),
-    )  # fmt: skip
-    if colours is not None and len(colours):
+    groups = _by_order(data, view)
+    look: dict[str, Any] = {"s": _size(len(view.shown)), "alpha": 0.6, "linewidths": 0, "rasterized": True}
+    for name, colour, chosen in groups:
+        axes.scatter(view.x[chosen], data.accuracies[view.shown][chosen], c=colour, label=name, **look)
+    if groups:
+        legend = axes.legend(loc="lower right", markerscale=3, frameon=False)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
+    else:
+        points = axes.scatter(
+            view.x, data.accuracies[view.shown], c=_GREY if colours is None else colours,
+            cmap=None if colours is None else _COLOURS, norm=None if colours is None else LogNorm(), **look,
+        )  # fmt: skip
+    if not groups and colours is not None and len(colours):
         ticks = _ticks(colours)
         bar = figure.colorbar(points, ax=axes, label="parameters", ticks=ticks)
         bar.ax.minorticks_off()
@@ -198,7 +227,7 @@ def _interactive(data: PlotData) -> str:
     figure.add_trace(
         go.Histogram(
             y=_rounded(data.accuracies[view.unscored]), marker_color=_GREY, ybins=bins,
-            hovertemplate="%{x} unscored<extra></extra>",
+            hovertemplate="%{x} unscored<extra></extra>", showlegend=False,
         ),
         row=1, col=1,
     )  # fmt: skip
@@ -212,13 +241,17 @@ def _interactive(data: PlotData) -> str:
         f"{_label(data.labels[index])}<br>score: {data.scores[index]:.6g}<br>parameters: {_count(count)}"
         for index, count in zip(view.shown, counts, strict=True)
     ]
-    figure.add_trace(
-        go.Scattergl(
-            x=_rounded(view.x), y=_rounded(data.accuracies[view.shown]), mode="markers", marker=marker, text=hover,
-            hovertemplate=f"%{{text}}<br>{_escaped(data.y_label)}: %{{y}}<extra></extra>",
-        ),
-        row=1, col=2,
-    )  # fmt: skip
+    groups = _by_order(data, view)
+    for name, colour, chosen in groups or [("", "", np.arange(len(view.shown)))]:
+        own = {"size": 6, "opacity": 0.7, "color": colour} if groups else marker
+        figure.add_trace(
+            go.Scattergl(
+                x=_rounded(view.x[chosen]), y=_rounded(data.accuracies[view.shown][chosen]), mode="markers", marker=own,
+                name=name, text=[hover[index] for index in chosen], showlegend=bool(groups),
+                hovertemplate=f"%{{text}}<br>{_escaped(data.y_label)}: %{{y}}<extra></extra>",
+            ),
+            row=1, col=2,
+        )  # fmt: skip
     kind = "log" if view.is_log else "linear"
     ticks_by_ten = {"dtick": 1, "exponentformat": "power"} if view.is_log else {}
     figure.update_xaxes(title_text=_escaped(data.x_label), type=kind, row=1, col=2, **ticks_by_ten)
@@ -227,7 +260,7 @@ def _interactive(data: PlotData) -> str:
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title_text=_escaped(data.y_label), row=1, col=1)
     title = f"<b>{_escaped(data.title)}</b><br><sup>{_escaped(_subtitle(data, view, '; '))}</sup>"
-    figure.update_layout(title=title, template="plotly_white", showlegend=False, bargap=0)
+    figure.update_layout(title=title, template="plotly_white", showlegend=bool(groups), bargap=0)
     # A fixed element name makes equal pictures equal files.
     page: str = to_html(figure, include_plotlyjs=True, full_html=True, div_id="evaluation", post_script=_SCRIPT)
     return page

@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "with zeros": {"scores": np.array([0.0] * 5 + [1e-5] * 5 + [1.0] * 30)},
     "one accuracy": {"accuracies": np.full(40, 5.0)},
     "one far away": {"accuracies": np.array([1e6, *range(39)], np.float64)},
+    "orders": {"orders": np.repeat([6.0, 36.0, np.nan, 66.0], 10)},
     "gaps": {"accuracies": np.array([np.nan] * 3 + [1.0] * 37)},
 }
 
@@ -146,3 +147,14 @@ def test_a_missing_library_is_one_sentence_that_says_what_to_run(tmp_path: Path,
     assert library in done.stdout
     assert pip_install("plots") in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def test_scores_of_different_order_have_a_colour_and_a_name_each(tmp_path: Path) -> None:
+    orders = np.repeat([6.0, 36.0], 20)
+    plot(tmp_path / "p.html", data(orders=orders))
+    points = [trace for trace in Page((tmp_path / "p.html").read_text()).traces() if trace["type"] == "scattergl"]
+    assert [trace["name"] for trace in points] == ["order 6 (15)", "order 36 (15)"]
+    assert len({trace["marker"]["color"] for trace in points}) == 2
+    plot(tmp_path / "p.svg", data(orders=orders))
+    plot(tmp_path / "plain.svg", data())
+    assert (tmp_path / "p.svg").read_bytes() != (tmp_path / "plain.svg").read_bytes()
