@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped import algebra, scaled
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.families import Operands, Run, formed, opened
+from epsinas_onnx.evaluate_lumped.kernels import reduction
 from epsinas_onnx.evaluate_lumped.kernels.reduction import Average
 from epsinas_onnx.evaluate_lumped.scaled import Array, Floats, Scaled
 from epsinas_onnx.evaluate_lumped.value import Operand, Value
@@ -152,17 +153,7 @@ def instance_normalise(call: Call) -> Run:
 
 def softmax(call: Call) -> Run:
     """e^x over its sum: with p that of the base, g = e^d - 1 and m the sum of p g, it moves by p (g - m) / (1 + m)."""
-    wide = call.opset < 13
-    axis = int(call.attribute("axis", 1 if wide else -1))
-
-    def run(operands: Operands) -> Sequence[Operand | None]:
-        (x,) = operands
-        assert isinstance(x, Value)
-        rank = len(x.shape)
-        axes = tuple(range(axis % rank, rank)) if wide else (axis % rank,)
-        return [softened(x, axes)]
-
-    return run
+    return _over_classes(call, softened)
 
 
 def softened(x: Value, axes: tuple[int, ...]) -> Value:
@@ -197,15 +188,16 @@ def softened(x: Value, axes: tuple[int, ...]) -> Value:
 
 def log_softmax(call: Call) -> Run:
     """X less the logarithm of the sum of e^x, which moves by log(1 + sum of p (e^d - 1))."""
-    wide = call.opset < 13
-    axis = int(call.attribute("axis", 1 if wide else -1))
+    return _over_classes(call, lambda x, axes: algebra.subtract(x, log_sum_exp(x, axes)))
+
+
+def _over_classes(call: Call, law: Callable[[Value, tuple[int, ...]], Value]) -> Run:
+    axes_of_rank = reduction.softmax_axes(call)
 
     def run(operands: Operands) -> Sequence[Operand | None]:
         (x,) = operands
         assert isinstance(x, Value)
-        rank = len(x.shape)
-        axes = tuple(range(axis % rank, rank)) if wide else (axis % rank,)
-        return [algebra.subtract(x, log_sum_exp(x, axes))]
+        return [law(x, axes_of_rank(len(x.shape)))]
 
     return run
 

@@ -14,8 +14,8 @@ from epsinas_onnx.evaluate_lumped import evaluator as evaluators
 from epsinas_onnx.evaluate_lumped import recurrent
 from epsinas_onnx.evaluate_lumped.evaluator import Constant, order, variation
 from epsinas_onnx.evaluate_lumped.kernels.layout import for_fewer, positive, turned
-from epsinas_onnx.evaluate_lumped.kernels.linear import added_up, taps_of
 from epsinas_onnx.evaluate_lumped.kernels.reduction import Average
+from epsinas_onnx.evaluate_lumped.kernels.taps import added_up, taps_of
 from tests.evaluate_lumped.whole import prepared
 
 MODELS = Path(__file__).parents[2] / "models"

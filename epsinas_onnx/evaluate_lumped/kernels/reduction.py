@@ -117,13 +117,19 @@ def cumulative(call: Call) -> Kernel:
     return kernel
 
 
-def softmax(call: Call) -> Kernel:
-    """e^x over its sum along an axis; until operator set 13 along all axes from one on."""
+def softmax_axes(call: Call) -> Callable[[int], tuple[int, ...]]:
+    """Return what tells the axes of a softmax for a rank: one, and until operator set 13 all from one on."""
     wide = call.opset < 13
     axis = int(call.attribute("axis", 1 if wide else -1))
+    return lambda rank: tuple(range(axis % rank, rank)) if wide else (axis % rank,)
+
+
+def softmax(call: Call) -> Kernel:
+    """e^x over its sum along an axis; until operator set 13 along all axes from one on."""
+    axes_of_rank = softmax_axes(call)
 
     def kernel(x: Array) -> Array:
-        axes = tuple(range(axis % x.ndim, x.ndim)) if wide else (axis,)
+        axes = axes_of_rank(x.ndim)
         raised = np.exp(x - x.max(axis=axes, keepdims=True))
         made: Array = raised / raised.sum(axis=axes, keepdims=True)
         return made
@@ -133,11 +139,10 @@ def softmax(call: Call) -> Kernel:
 
 def log_softmax(call: Call) -> Kernel:
     """The logarithm of the softmax."""
-    wide = call.opset < 13
-    axis = int(call.attribute("axis", 1 if wide else -1))
+    axes_of_rank = softmax_axes(call)
 
     def kernel(x: Array) -> Array:
-        axes = tuple(range(axis % x.ndim, x.ndim)) if wide else (axis,)
+        axes = axes_of_rank(x.ndim)
         low = x - x.max(axis=axes, keepdims=True)
         made: Array = low - np.log(np.exp(low).sum(axis=axes, keepdims=True))
         return made
