@@ -160,10 +160,11 @@ FEW = 4
 """Samples that tell the order as well as all do."""
 
 
-def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
+def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int], few_only: bool = False) -> float:
     """Return d log|v| / d log c of how far apart the outputs' entries lie, towards c = 0; NaN where they are equal.
 
     A few of the samples are asked; all of them where the graph is made for their number, or where these are equal.
+    few_only: whether that, which may be a large run, is left out.
     """
     few = {name: _few(array, axes[name]) if name in axes else array for name, array in feeds.items()}
     if all(few[name].shape == array.shape for name, array in feeds.items()):
@@ -172,7 +173,7 @@ def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, i
         found = _order(evaluator, few, axes)
     except RunError:
         found = math.nan
-    return _order(evaluator, feeds, axes) if math.isnan(found) else found
+    return _order(evaluator, feeds, axes) if math.isnan(found) and not few_only else found
 
 
 def _order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:

@@ -106,11 +106,14 @@ class ExactExecutor:
             first, *_, last = samples(feeds, axes)
             return traced, traced.seen(Constant(constant), last, axes, {name: first[name] for name in axes})
 
-    def order(self, feeds: Mapping[str, Array]) -> float | None:
-        """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not."""
+    def order(self, feeds: Mapping[str, Array], few_only: bool = False) -> float | None:
+        """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not.
+
+        few_only: whether a few samples are asked and no more.
+        """
         started = time.perf_counter()
         with _evaluating():
-            found = order(self._evaluator, self._lowered.fed(feeds), self._axes)
+            found = order(self._evaluator, self._lowered.fed(feeds), self._axes, few_only)
         self.seconds["run"] += time.perf_counter() - started
         return round(found, 6) if np.isfinite(found) else None
 

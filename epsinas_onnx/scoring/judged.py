@@ -126,7 +126,7 @@ def _large(task: Task, lowered: LumpedModel) -> Judged:
     """Judge a model in float32, which takes less, and exactly where that gives no score."""
     published = _in_float32(task, explain=False)
     if published.verdict.status is Status.OK:
-        return dataclasses.replace(published, order=_order_of_few(task))
+        return dataclasses.replace(published, order=_order_of_few(task, lowered))
     try:
         return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
     except ModelError:
@@ -237,11 +237,21 @@ def _evidence(
     )
 
 
-def _order_of_few(task: Task) -> float | None:
+def _order_of_few(task: Task, lowered: LumpedModel) -> float | None:
     """Return the order as a few samples give it, which is that of all; None where they give none."""
     batching = task.batching
     if batching.per_sample:
         return None
+    try:
+        found = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes).order(task.feeds.arrays, few_only=True)
+    except RunError:
+        found = None
+    return _order_lowered_anew(task) if found is None else found
+
+
+def _order_lowered_anew(task: Task) -> float | None:
+    """Return the same by a graph that is made for so few samples."""
+    batching = task.batching
     if batching.options.loosen:  # the graph was rewritten for its minibatch
         few = plan(task.loaded, batching.traced, batching.options)
     else:
