@@ -34,7 +34,8 @@ def main() -> None:
     sizes: dict[str, list[int]] = {name: [] for name in forms}
     largest = 0.0
     epsinas_onnx.score(space.build(space.sample(1, seed=1)[0]), weights=space.defaults.weights, inputs="tokens",
-                       batch=space.defaults.batch, providers="cpu")  # fmt: skip  # imports, thread pools
+                       batch=space.defaults.batch, providers="cpu",
+                       arithmetic="float32")  # fmt: skip  # imports, thread pools
     for arch in space.sample(chosen.recipes, seed=0):
         scores = []
         for name, form in forms.items():
@@ -43,7 +44,7 @@ def main() -> None:
             data = ir.to_proto(space.build(arch)).SerializeToString()
             score = epsinas_onnx.score(
                 data, weights=space.defaults.weights, inputs="tokens", batch=space.defaults.batch, providers="cpu",
-                lump=not chosen.no_lump,
+                lump=not chosen.no_lump, arithmetic="float32",
             )  # fmt: skip
             seconds[name].append(time.perf_counter() - started)
             sizes[name].append(len(data))

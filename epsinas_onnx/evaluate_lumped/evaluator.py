@@ -178,7 +178,7 @@ def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, i
 
 def _order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
     reached = log2_range(variation(list(evaluator.values(FAR, feeds, axes).values())))
-    return round(reached / FAR.exponent, 9) if math.isfinite(reached) else math.nan
+    return round(reached / FAR.exponent, 9) + 0.0 if math.isfinite(reached) else math.nan  # no -0
 
 
 def _few(array: Array, axis: int) -> Array:

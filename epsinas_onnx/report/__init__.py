@@ -10,9 +10,16 @@ from epsinas_onnx.scoring.result import Score, Status
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 
 
+_PLACES = 6
+"""Decimals to which scores are shown."""
+
+
 def ranked(scores: Sequence[Score]) -> list[Score]:
-    """Return the scored models, best first, then the unscored and then the failed ones, each in their order."""
-    scored = sorted((s for s in scores if s.score is not None), key=lambda s: -(s.score or 0.0))
+    """Return the scored models, best first, then the unscored and then the failed ones, each in their order.
+
+    Scores that are shown alike stay in their order, because what tells them apart is rounding.
+    """
+    scored = sorted((s for s in scores if s.score is not None), key=lambda s: -round(s.score or 0.0, _PLACES))
     unscored = [s for s in scores if s.score is None and s.status is not Status.ERROR]
     return [*scored, *unscored, *(s for s in scores if s.status is Status.ERROR)]
 

@@ -115,7 +115,7 @@ class ExactExecutor:
         with _evaluating():
             found = order(self._evaluator, self._lowered.fed(feeds), self._axes, few_only)
         self.seconds["run"] += time.perf_counter() - started
-        return round(found, 6) if np.isfinite(found) else None
+        return round(found, 6) + 0.0 if np.isfinite(found) else None
 
     def _entries(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Scaled:
         lumped = list(self._fetched.values())

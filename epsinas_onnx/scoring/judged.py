@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,16 +170,18 @@ def _in_float32(task: Task, explain: bool = True) -> Judged:
 
 
 def _status_in_float32(task: Task, lowered: LumpedModel, varies: bool) -> Status:
-    """Return the status that float32 gives a few of the samples, as our own evaluator has it where it runs the graph.
+    """Return the status that float32 gives, as our own evaluator has it where it runs the graph.
 
-    varies: whether the output is known to vary in exact arithmetic.
+    A few of the samples tell that there is a score; where they do not, all are asked. varies: whether the output is
+    known to vary in exact arithmetic.
     """
+    asked = StatusOnly if varies else WithoutReasons
     try:
         executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
-        try:
-            return _judged(task.of_few(), executor, None, StatusOnly if varies else WithoutReasons).verdict.status
-        except RunError:  # the graph is made for the whole minibatch
-            return _judged(task, executor, None, WithoutReasons).verdict.status
+        with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
+            if _judged(task.of_few(), executor, None, asked).verdict.status is Status.OK:
+                return Status.OK
+        return _judged(task, executor, None, asked).verdict.status
     except RunError:
         return _in_float32(task, explain=False).verdict.status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import epsinas_onnx
 from epsinas_exporters.spaces import nasbench201
 from epsinas_onnx import RunError, Score, Status, UsageError, score
+from epsinas_onnx.report import ranked
 from epsinas_onnx.scoring import judged
 from tests.builders import build, command, perceptron
 
@@ -171,3 +173,21 @@ def test_the_default_is_auto_and_the_command_line_chooses() -> None:
         assert f'"arithmetic": "{wanted}"' in done.out
     assert command("score", path, "--arithmetic", "double").code == 2
     assert epsinas_onnx.score(path, batch=16).arithmetic == "exact"
+
+
+def test_what_few_samples_do_not_tell_all_are_asked() -> None:
+    """Sixteen samples, among them the first and the last, saturate to the same; others in between do not."""
+    proto = build("(float[N,1] x) => (float[N,1] y) { h = MatMul(x, W)  y = Tanh(h) }", W=(1, 1))
+    inputs = np.full((256, 1), 50.0, np.float32)
+    inputs[104:114, 0] = np.linspace(0.1, 1, 10)
+    few = np.linspace(0, 255, judged.FEW).astype(int)
+    assert set(inputs[few, 0]) == {50.0}
+    found = scored(proto, inputs=inputs)
+    assert found.float32_status is scored(proto, inputs=inputs, arithmetic="float32").status is Status.OK
+
+
+def test_scores_that_are_shown_alike_keep_the_order_of_their_files() -> None:
+    one, other = scored(perceptron()), scored(perceptron())
+    assert one.score is not None
+    raised = dataclasses.replace(other, score=one.score + 1e-9)
+    assert ranked([one, raised]) == [one, raised]
