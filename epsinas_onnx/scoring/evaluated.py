@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
-from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, order, variation
+from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, log2_range, order, variation
 from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.trace import Seen, Trace
 from epsinas_onnx.evaluate_lumped.value import Value
@@ -57,6 +57,7 @@ class ExactExecutor:
     """A lumped graph in exact arithmetic: outputs are float64, less what all samples have in common, up to a factor.
 
     The metric makes the same of them, and they have no range. axes: along which samples lie in the inputs.
+    log2_apart: for each constant of the last run the logarithm of how far apart the entries lie.
     """
 
     together = False
@@ -68,11 +69,7 @@ class ExactExecutor:
         self._fetched = {name: lowered.outputs[name] for name in outputs}
         self._evaluator = _evaluator(lowered, self._fetched, "exact")
         self.seconds = {"session": time.perf_counter() - started, "run": 0.0}
-
-    @property
-    def without_rule(self) -> list[str]:
-        """Return the names of nodes that ONNX Runtime runs."""
-        return [node.source for node in self._evaluator.without_rule]
+        self.log2_apart: dict[float, float] = {}
 
     def run(
         self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
@@ -81,9 +78,10 @@ class ExactExecutor:
         started = time.perf_counter()
         feeds = self._lowered.fed(feeds)
         with _evaluating():
-            outputs = [self._entries(Constant(constant), feeds, axes).array for constant in constants]
+            outputs = [self._entries(Constant(constant), feeds, axes) for constant in constants]
+            self.log2_apart = {c: log2_range(entries) for c, entries in zip(constants, outputs, strict=True)}
         self.seconds["run"] += time.perf_counter() - started
-        return [ForwardResult(_snapped(output)) for output in outputs]
+        return [ForwardResult(_snapped(entries.array)) for entries in outputs]
 
     def peak_bytes(self) -> tuple[int, str]:
         """Return an estimate of what a run holds at its peak, and the name of the largest tensor."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from epsinas_onnx.errors import ModelError, OutOfMemory, RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
+from epsinas_onnx.inputs.generate import unstretched
 from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.unlumpable import Unlumpable
@@ -49,6 +50,26 @@ LARGE = 2**25
 FEW = 16
 """Samples that tell whether float32 gives a score."""
 
+_LOST = -160.0
+"""Outputs whose entries lie no more than two to this power apart are equal in float32, which ends at -149."""
+
+
+class Facts(NamedTuple):
+    """What the judge must know of a graph, as in `Evidence`."""
+
+    depth: int
+    longest_sum: int
+    sample_norms: Sequence[str]
+    without_weights: str | None
+
+    @classmethod
+    def of(cls, planned: ModelPlan) -> Facts:
+        """Look through a planned graph."""
+        model, decisions = planned.model, planned.decisions
+        without_weights = None if decisions.with_role(Role.WEIGHT) else no_weights(model)
+        depth = longest_path(model, planned.outputs)
+        return cls(depth, decisions.longest_sum(), sample_norms(model), without_weights)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -60,6 +81,7 @@ class Task:
     config: ExecutionConfig
     feeds: Feeds
     options: ScoreOptions
+    facts: Facts
 
     @property
     def cut_axes(self) -> Mapping[str, int] | None:
@@ -119,8 +141,7 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
         found = _exactly(task, lowered)
     except ModelError:
         return _in_float32(task)
-    varies = found.verdict.status is Status.OK
-    return dataclasses.replace(found, float32=_status_in_float32(task, lowered, varies))
+    return dataclasses.replace(found, float32=_status_in_float32(task, lowered, found))
 
 
 def _large(task: Task, lowered: LumpedModel) -> Judged:
@@ -169,18 +190,21 @@ def _in_float32(task: Task, explain: bool = True) -> Judged:
     return _judged(task, executor, reason, None if explain else WithoutReasons)
 
 
-def _status_in_float32(task: Task, lowered: LumpedModel, varies: bool) -> Status:
+def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Status:
     """Return the status that float32 gives, as our own evaluator has it where it runs the graph.
 
-    A few of the samples tell that there is a score; where they do not, all are asked. varies: whether the output is
-    known to vary in exact arithmetic.
+    A few of the samples tell that there is a score, or that there can be none because the output, which is known to
+    vary, does so by less than float32's smallest number. Otherwise all are asked.
     """
-    asked = StatusOnly if varies else WithoutReasons
+    asked = StatusOnly if exact.verdict.status is Status.OK else WithoutReasons
+    lost = isinstance(exact.executor, ExactExecutor) and min(exact.executor.log2_apart.values()) < _LOST
+    certain = (Status.OK, Status.UNDERFLOW) if lost else (Status.OK,)
     try:
         executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
         with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
-            if _judged(task.of_few(), executor, None, asked).verdict.status is Status.OK:
-                return Status.OK
+            status = _judged(task.of_few(), executor, None, asked).verdict.status
+            if status in certain:
+                return status
         return _judged(task, executor, None, asked).verdict.status
     except RunError:
         return _in_float32(task, explain=False).verdict.status
@@ -220,24 +244,23 @@ def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
 
 def _few(array: Array, axis: int) -> Array:
     count = array.shape[axis]
-    return array if count <= FEW else np.take(array, np.linspace(0, count - 1, FEW).astype(np.int64), axis)
+    if count <= FEW:
+        return array
+    few = unstretched(array)  # plain images are one number each
+    if few.shape[axis] == count:
+        few = np.take(few, np.linspace(0, count - 1, FEW).astype(np.int64), axis)
+    return np.broadcast_to(few, (*array.shape[:axis], FEW, *array.shape[axis + 1 :]))
 
 
 def _evidence(
     task: Task, results: Sequence[ForwardResult], constant_reason: str | None, precision: Precision
 ) -> Evidence:
-    planned = task.planned
+    facts = task.facts
+    outputs, statistics = zip(*((done.output, done.channel_stats) for done in results), strict=True)
     return Evidence(
-        task.options.weights,
-        (results[0].output, results[1].output),
-        (results[0].channel_stats, results[1].channel_stats),
-        longest_path(planned.model, planned.outputs),
-        planned.decisions.longest_sum(),
-        sample_norms(planned.model),
-        constant_reason,
-        None if planned.decisions.with_role(Role.WEIGHT) else no_weights(planned.model),
-        precision,
-    )
+        task.options.weights, outputs, statistics, facts.depth, facts.longest_sum, facts.sample_norms, constant_reason,
+        facts.without_weights, precision,
+    )  # fmt: skip
 
 
 def _order_of_few(task: Task, lowered: LumpedModel) -> float | None:

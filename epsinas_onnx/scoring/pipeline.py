@@ -16,7 +16,7 @@ from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.scoring.batching import Batching, decide_batching
 from epsinas_onnx.scoring.executors import ExecutionConfig
 from epsinas_onnx.scoring.feeds import Feeds
-from epsinas_onnx.scoring.judged import Judged, Task, judge_model
+from epsinas_onnx.scoring.judged import Facts, Judged, Task, judge_model
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.result import Score, Status
@@ -55,7 +55,7 @@ def score_loaded(
     drawn = minibatch.drawn(specs, planned.demands)
     feeds = Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed, drawn)
     seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
-    judged = judge_model(Task(loaded, planned, batching, config, feeds, options))
+    judged = judge_model(Task(loaded, planned, batching, config, feeds, options, Facts.of(planned)))
     executor = judged.executor
     seconds |= {"session": 0.0, "run": 0.0} if executor is None else executor.seconds
     return _record(loaded, planned, batching, options, minibatch, judged, config, seconds)
