@@ -15,7 +15,7 @@ import onnx_ir as ir
 from epsinas_onnx.errors import ShapeError, UnsupportedError, UsageError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import Shapes
-from epsinas_onnx.inputs.generate import KINDS, fed_kind, folded, kind_for, make_input
+from epsinas_onnx.inputs.generate import KINDS, fed_kind, folded, kind_for, make_input, unstretched
 from epsinas_onnx.inputs.given import fit, image_files, read_given, read_images
 from epsinas_onnx.inputs.operands import Demand
 
@@ -126,13 +126,20 @@ def input_text(inputs: Any) -> str:
 def few_samples(
     feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int, count: int, demands: Mapping[str, Demand]
 ) -> dict[str, Array]:
-    """Return at most `count` of the samples, evenly spaced from the first to the last.
+    """Return at most `count` of the samples, evenly spaced from the first to the last; what is one in memory stays one.
 
     demands: what the operators ask where there are so many samples; indices of samples are folded into it.
     """
     chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
-    few = {name: v[(slice(None),) * axes[name] + (chosen,)] if name in axes else v for name, v in feeds.items()}
+    few = {name: _chosen(array, axes[name], chosen) if name in axes else array for name, array in feeds.items()}
     return {name: folded(v, demands[name]) if v.dtype.kind in "iu" else v for name, v in few.items()}
+
+
+def _chosen(array: Array, axis: int, indices: npt.NDArray[np.int64]) -> Array:
+    once = unstretched(array)
+    if once.shape[axis] == array.shape[axis]:
+        once = np.take(once, indices, axis)
+    return np.broadcast_to(once, (*array.shape[:axis], len(indices), *array.shape[axis + 1 :]))
 
 
 def _longest(specs: Iterable[InputSpec]) -> int | None:

@@ -57,7 +57,7 @@ class ExactExecutor:
     """A lumped graph in exact arithmetic: outputs are float64, less what all samples have in common, up to a factor.
 
     The metric makes the same of them, and they have no range. axes: along which samples lie in the inputs.
-    log2_apart: for each constant of the last run the logarithm of how far apart the entries lie.
+    log2_apart: for each constant that was run the logarithm of how far apart the entries lie.
     """
 
     together = False
@@ -79,7 +79,7 @@ class ExactExecutor:
         feeds = self._lowered.fed(feeds)
         with _evaluating():
             outputs = [self._entries(Constant(constant), feeds, axes) for constant in constants]
-            self.log2_apart = {c: log2_range(entries) for c, entries in zip(constants, outputs, strict=True)}
+        self.log2_apart |= {c: log2_range(entries) for c, entries in zip(constants, outputs, strict=True)}
         self.seconds["run"] += time.perf_counter() - started
         return [ForwardResult(_snapped(entries.array)) for entries in outputs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.homogeneous import degree
-from epsinas_onnx.evaluate_lumped.trace import Loss
+from epsinas_onnx.evaluate_lumped.trace import Loss, Seen, Trace
 from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.scoring.diagnosis import LostSignal, advice
 from epsinas_onnx.scoring.evaluated import ExactExecutor, widened
@@ -33,21 +35,22 @@ class _Found:
 class ExactReruns:
     """Runs again what was run (`verdict.Runner`).
 
-    cut_axes: where samples are run one by one. check: raises where an output has another number of entries than the
-    others (by constant). graph: the user's.
+    few: returns a few of the samples, of which every value can be held. cut_axes: where samples are run one by one.
+    check: raises where an output has another number of entries than the others (by constant). graph: the user's.
     """
 
     def __init__(
         self,
         executor: ExactExecutor,
         feeds: Feeds,
+        few: Callable[[], Mapping[str, Array]],
         seed: int,
         cut_axes: Mapping[str, int] | None,
         check: Callable[[Mapping[float, int]], None],
         weights: tuple[float, float],
         graph: ir.Graph,
     ) -> None:
-        self._executor, self._feeds, self._cut_axes = executor, widened(feeds.arrays), cut_axes
+        self._executor, self._feeds, self._cut_axes, self._few = executor, widened(feeds.arrays), cut_axes, few
         self._seed, self._check, self._weights, self._graph = seed, check, weights, graph
         self._perturbed: dict[tuple[float, float | None], Array] = {}
 
@@ -71,13 +74,19 @@ class ExactReruns:
 
     def find_loss(self, constant: float) -> LostSignal | None:
         """Return the node behind which samples no longer differ, None where it is not found."""
-        traced, seen = self._executor.trace(constant, self._feeds, self._cut_axes)
+        traced, seen = self._trace(constant)
         return self._found(traced.lost_in(seen))
 
     def find_explosion(self, constant: float) -> LostSignal | None:
         """Return the node in which infinities or NaN begin, None where it is not found."""
-        traced, seen = self._executor.trace(constant, self._feeds, self._cut_axes)
+        traced, seen = self._trace(constant)
         return self._found(traced.exploded_in(seen))
+
+    def _trace(self, constant: float) -> tuple[Trace, dict[str, Seen]]:
+        if self._cut_axes is None:
+            with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
+                return self._executor.trace(constant, self._few(), None)
+        return self._executor.trace(constant, self._feeds, self._cut_axes)
 
     def _found(self, loss: Loss | None) -> LostSignal | None:
         if loss is None:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.errors import ModelError, OutOfMemory, RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
-from epsinas_onnx.inputs.generate import unstretched
 from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.unlumpable import Unlumpable
@@ -90,11 +88,11 @@ class Task:
 
     def of_few(self) -> Task:
         """Return the same for a few of the samples, at equal distances."""
-        arrays, axes = self.feeds.arrays, self.feeds.axes
-        few = {name: _few(array, axes[name]) if name in axes else array for name, array in arrays.items()}
+        samples, axes = self.batching.samples, self.feeds.axes
+        few = few_samples(self.feeds.arrays, axes, samples, FEW, self.planned.demands)
         feeds = Feeds(lambda: few, axes, self.feeds.fixed)
-        samples = min(self.batching.samples, FEW)
-        return dataclasses.replace(self, feeds=feeds, batching=dataclasses.replace(self.batching, samples=samples))
+        batching = dataclasses.replace(self.batching, samples=min(samples, FEW))
+        return dataclasses.replace(self, feeds=feeds, batching=batching)
 
     def check_sizes(self, sizes: Mapping[float, int]) -> None:
         """Raise ModelError where the output has another number of entries for another constant."""
@@ -172,8 +170,8 @@ def _exactly(task: Task, lowered: LumpedModel) -> Judged:
     results = executor.run(task.options.weights, task.feeds.arrays, task.cut_axes)
     task.check_sizes(_sizes(task, results))
     reruns = ExactReruns(
-        executor, task.feeds, task.options.seed, task.cut_axes, task.check_sizes, task.options.weights,
-        task.planned.model.graph,
+        executor, task.feeds, lambda: task.of_few().feeds.arrays, task.options.seed, task.cut_axes, task.check_sizes,
+        task.options.weights, task.planned.model.graph,
     )  # fmt: skip
     verdict = judge(_evidence(task, results, None, EXACT), reruns)
     ordered = verdict.status is Status.OK and task.cut_axes is None
@@ -197,7 +195,8 @@ def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Statu
     vary, does so by less than float32's smallest number. Otherwise all are asked.
     """
     asked = StatusOnly if exact.verdict.status is Status.OK else WithoutReasons
-    lost = isinstance(exact.executor, ExactExecutor) and min(exact.executor.log2_apart.values()) < _LOST
+    apart = exact.executor.log2_apart if isinstance(exact.executor, ExactExecutor) else {}
+    lost = any(apart.get(constant, 0.0) < _LOST for constant in task.options.weights)
     certain = (Status.OK, Status.UNDERFLOW) if lost else (Status.OK,)
     try:
         executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
@@ -240,16 +239,6 @@ def _run(task: Task, executor: Executor) -> tuple[Executor, list[ForwardResult]]
 
 def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
     return {constant: done.output.size for constant, done in zip(task.options.weights, results, strict=True)}
-
-
-def _few(array: Array, axis: int) -> Array:
-    count = array.shape[axis]
-    if count <= FEW:
-        return array
-    few = unstretched(array)  # plain images are one number each
-    if few.shape[axis] == count:
-        few = np.take(few, np.linspace(0, count - 1, FEW).astype(np.int64), axis)
-    return np.broadcast_to(few, (*array.shape[:axis], FEW, *array.shape[axis + 1 :]))
 
 
 def _evidence(
