@@ -131,7 +131,7 @@ def score_many(
     Examples:
         >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
         ...     print(result.model, result.status)
-        models/mlp.onnx noise
+        models/mlp.onnx ok
         models/missing.onnx error
     """
     return in_order(score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options))

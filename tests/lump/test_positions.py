@@ -42,7 +42,9 @@ one, discrete = Partition.one, Partition.discrete
 @pytest.fixture
 def every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes of positions are kept although small networks do not save what their nodes cost."""
-    monkeypatch.setattr(executors, "Target", functools.partial(Target, node_cost=0))
+    kept = functools.partial(Target, node_cost=0)
+    monkeypatch.setattr(kept, "evaluated", Target.evaluated, raising=False)
+    monkeypatch.setattr(executors, "Target", kept)
 
 
 def outputs(model: ir.Model | onnx.ModelProto, images: Array, constants: tuple[float, ...], lump: bool) -> list[Array]:
@@ -168,11 +170,12 @@ def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, 
         patch.undo()
 
 
+@pytest.mark.parametrize("arithmetic", ["float32", "auto"])
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_models_have_the_same_score_with_every_class_kept(
-    path: Path, every_class: None, monkeypatch: pytest.MonkeyPatch
+    path: Path, arithmetic: str, every_class: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"weights": (1e-3, 0.1), "batch": 16}
+    options: dict[str, Any] = {"weights": (1e-3, 0.1), "batch": 16, "arithmetic": arithmetic}
     merged = epsinas_onnx.score(path, **options)
     monkeypatch.setattr(Feeds, "parts", lambda *_: {})
     apart = epsinas_onnx.score(path, **options)
