@@ -18,7 +18,7 @@ from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.scoring.diagnosis import LostSignal, advice
 from epsinas_onnx.scoring.evaluated import ExactExecutor, widened
 from epsinas_onnx.scoring.feeds import Feeds
-from epsinas_onnx.scoring.metric import EXACT
+from epsinas_onnx.scoring.metric import EXACT, varies
 
 Array = npt.NDArray[Any]
 
@@ -64,8 +64,9 @@ class ExactReruns:
         return self._perturbed[key]
 
     def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
-        """Run with another constant, plain and moved a little."""
-        return self._run(constant, self._feeds), self.rerun_perturbed(constant, EXACT.change)
+        """Run with another constant, plain and, where that varies, moved a little."""
+        plain = self._run(constant, self._feeds)
+        return plain, self.rerun_perturbed(constant, EXACT.change) if varies(plain) else plain
 
     def _run(self, constant: float, feeds: Mapping[str, Array]) -> Array:
         (result,) = self._executor.run([constant], feeds, self._cut_axes)
