@@ -15,6 +15,7 @@ from epsinas_onnx.evaluate_lumped.call import Unsupported
 from epsinas_onnx.evaluate_lumped.program import Program
 from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled, add
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed, given
+from epsinas_onnx.inputs.minibatch import evenly
 from epsinas_onnx.lump.graph import Node
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.value import Lumped
@@ -166,7 +167,7 @@ def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, i
     A few of the samples are asked; all of them where the graph is made for their number, or where these are equal.
     few_only: whether that, which may be a large run, is left out.
     """
-    few = {name: _few(array, axes[name]) if name in axes else array for name, array in feeds.items()}
+    few = {name: evenly(array, axes[name], FEW) if name in axes else array for name, array in feeds.items()}
     if all(few[name].shape == array.shape for name, array in feeds.items()):
         return _order(evaluator, feeds, axes)
     try:
@@ -178,10 +179,4 @@ def order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, i
 
 def _order(evaluator: Evaluator, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> float:
     reached = log2_range(variation(list(evaluator.values(FAR, feeds, axes).values())))
-    return round(reached / FAR.exponent, 9) + 0.0 if math.isfinite(reached) else math.nan  # no -0
-
-
-def _few(array: Array, axis: int) -> Array:
-    """Return samples at equal distances, the first and the last among them."""
-    count = array.shape[axis]
-    return array if count <= FEW else np.take(array, [index * (count - 1) // (FEW - 1) for index in range(FEW)], axis)
+    return round(reached / FAR.exponent, 6) + 0.0 if math.isfinite(reached) else math.nan  # no -0

@@ -13,6 +13,7 @@ from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel
 from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled
 from epsinas_onnx.evaluate_lumped.value import Operand, Pair, Shape, Value, depends, fixed, given, spread
+from epsinas_onnx.inputs.generate import unstretched
 
 Operands: TypeAlias = Sequence[Operand | None]
 Run: TypeAlias = Callable[[Operands], Sequence[Operand | None]]
@@ -83,8 +84,8 @@ def as_formed(make: Maker) -> Rule:
     return rule
 
 
-def linear(make: Maker, free: Free = none_free) -> Rule:
-    """Linear in the first operand, with whatever the others say: on base and deviation alike."""
+def _data_first(make: Maker, law: Callable[[Call, Kernel, Value, Operands], list[Operand | None]]) -> Rule:
+    """Return the rule of what makes numbers of its first operand's by a law, and other tensors as they are."""
 
     def rule(call: Call) -> Run:
         kernel = make(call)
@@ -94,21 +95,30 @@ def linear(make: Maker, free: Free = none_free) -> Rule:
             if isinstance(data, Pair):
                 return _pairs(kernel, operands)
             assert data is not None
-            if any(depends(operand) for operand in operands[1:]):
-                here, there = ([formed(o, side) for o in operands[1:]] for side in (False, True))
-                if call.op_type == "Gather":  # the indices' axes become axes of the result: one may stand for all
-                    there = [array if array is None else _unstretched(array) for array in there]
-                return [moved_apart(kernel, data, here, there)]
-            rest = [formed(operand) for operand in operands[1:]]
-            part = data.deviation
-            if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
-                made = kernel(part.array, *rest)
-                return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
-            return through(lambda array: kernel(array, *rest), data, free)
+            return law(call, kernel, data, operands)
 
         return run
 
     return rule
+
+
+def linear(make: Maker, free: Free = none_free) -> Rule:
+    """Linear in the first operand, with whatever the others say: on base and deviation alike."""
+
+    def law(call: Call, kernel: Kernel, data: Value, operands: Operands) -> list[Operand | None]:
+        if any(depends(operand) for operand in operands[1:]):
+            here, there = ([formed(o, side) for o in operands[1:]] for side in (False, True))
+            if call.op_type == "Gather":  # the indices' axes become axes of the result: one may stand for all
+                there = [array if array is None else unstretched(array) for array in there]
+            return [moved_apart(kernel, data, here, there)]
+        rest = [formed(operand) for operand in operands[1:]]
+        part = data.deviation
+        if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
+            made = kernel(part.array, *rest)
+            return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
+        return [*through(lambda array: kernel(array, *rest), data, free)]
+
+    return _data_first(make, law)
 
 
 def through(kernel: Kernel, data: Value, free: Free) -> list[Value]:
@@ -165,10 +175,6 @@ def chosen(kernel: Kernel, data: Value, indices: Pair) -> Value:
     if indices.depends:
         return moved_apart(kernel, data, [indices.actual], [indices.reference])
     return through(lambda array: kernel(array, indices.actual), data, none_free)[0]
-
-
-def _unstretched(array: Array) -> Array:
-    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
 
 
 def stacked_free(axis: int, rank: int) -> bool:
@@ -265,21 +271,12 @@ def several(function: Callable[[Value, Value], Value], make: Maker) -> Rule:
 def reshaped(make: Maker) -> Rule:
     """Return the rule of what changes the shape alone: axes that one index stands for stay so where they can."""
 
-    def rule(call: Call) -> Run:
-        kernel = make(call)
+    def law(call: Call, kernel: Kernel, data: Value, operands: Operands) -> list[Operand | None]:
+        rest = [formed(operand) for operand in operands[1:]]
+        shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *rest).shape
+        return [algebra.mapped(data, lambda part: part.become(folded(part, data.shape, shape), 0), shape)]
 
-        def run(operands: Operands) -> Sequence[Operand | None]:
-            data = operands[0]
-            if isinstance(data, Pair):
-                return _pairs(kernel, operands)
-            assert data is not None
-            rest = [formed(operand) for operand in operands[1:]]
-            shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *rest).shape
-            return [algebra.mapped(data, lambda part: part.become(folded(part, data.shape, shape), 0), shape)]
-
-        return run
-
-    return rule
+    return _data_first(make, law)
 
 
 def folded(part: Scaled, shape: Shape, wanted: Shape) -> Array:

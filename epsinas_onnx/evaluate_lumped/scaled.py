@@ -164,13 +164,6 @@ def root(value: Scaled) -> Scaled:
     return Scaled(np.sqrt(value.array), mantissa, (value.exponent - odd) // 2)
 
 
-def combine(kernel: Any, first: Scaled, second: Scaled) -> Scaled:
-    """Return what a kernel that is linear in either operand makes of two."""
-    first, second = first.settled(), second.settled()
-    mantissa, exponent = math.frexp(first.mantissa * second.mantissa)
-    return Scaled(kernel(first.array, second.array), mantissa, first.exponent + second.exponent + exponent)
-
-
 def _power(mantissa: float, exponent: int) -> float:
     """Return `mantissa * 2**exponent`, 0 or infinite beyond float64."""
     if exponent > 1100:

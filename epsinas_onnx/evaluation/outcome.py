@@ -80,7 +80,7 @@ class Outcome:
         from epsinas_onnx.evaluation.plots import PlotData, plot
 
         rho, ranking = self.ranking.spearman.value, self.ranking
-        share = f"{ranking.scored:,} of {ranking.total:,} scored, {ranking.scored / ranking.total:.1%}"
+        share = _share(ranking)
         plot(
             path,
             PlotData(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +124,28 @@ def input_text(inputs: Any) -> str:
 
 
 def few_samples(
-    feeds: Mapping[str, Array], axes: Mapping[str, int], batch: int, count: int, demands: Mapping[str, Demand]
+    feeds: Mapping[str, Array], axes: Mapping[str, int], count: int, demands: Mapping[str, Demand]
 ) -> dict[str, Array]:
     """Return at most `count` of the samples, evenly spaced from the first to the last; what is one in memory stays one.
 
     demands: what the operators ask where there are so many samples; indices of samples are folded into it.
     """
-    chosen = np.linspace(0, batch - 1, min(batch, count)).round().astype(int)
-    few = {name: _chosen(array, axes[name], chosen) if name in axes else array for name, array in feeds.items()}
+    few = {name: evenly(array, axes[name], count) if name in axes else array for name, array in feeds.items()}
     return {name: folded(v, demands[name]) if v.dtype.kind in "iu" else v for name, v in few.items()}
 
 
-def _chosen(array: Array, axis: int, indices: npt.NDArray[np.int64]) -> Array:
+def each_sample(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> Iterator[dict[str, Array]]:
+    """Yield minibatches of one sample each; inputs without an axis of samples come along whole."""
+    for index in range(min(feeds[name].shape[axis] for name, axis in axes.items())):
+        yield {
+            name: array[(slice(None),) * axes[name] + (slice(index, index + 1),)] if name in axes else array
+            for name, array in feeds.items()
+        }
+
+
+def evenly(array: Array, axis: int, count: int) -> Array:
+    """Return at most `count` indices of an axis, evenly spaced from the first to the last; what is one stays one."""
+    indices = np.linspace(0, array.shape[axis] - 1, min(array.shape[axis], count)).round().astype(np.int64)
     once = unstretched(array)
     if once.shape[axis] == array.shape[axis]:
         once = np.take(once, indices, axis)

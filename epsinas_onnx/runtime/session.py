@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import MissingRuntime, ModelError, RunError
 from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
+from epsinas_onnx.inputs.minibatch import each_sample
 from epsinas_onnx.runtime.providers import Provider, provider_name, runtime
 
 Array = npt.NDArray[Any]
@@ -171,14 +172,9 @@ def bind_constant(proto: onnx.ModelProto, weight: Array) -> onnx.ModelProto:
 def _run_each(
     session: Any, feeds: Mapping[str, Array], outputs: Sequence[str], batch_axes: Mapping[str, int]
 ) -> list[Array]:
-    samples = {feeds[name].shape[axis] for name, axis in batch_axes.items()}
-    rows = []
-    for index in range(min(samples)):
-        single = {
-            name: array[(slice(None),) * batch_axes[name] + (slice(index, index + 1),)] if name in batch_axes else array
-            for name, array in feeds.items()
-        }
-        rows.append([np.array(array) for array in session.run(list(outputs), single)])
+    rows = [
+        [np.array(array) for array in session.run(list(outputs), sample)] for sample in each_sample(feeds, batch_axes)
+    ]
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 

@@ -17,6 +17,7 @@ from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.trace import Seen, Trace
 from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.inputs.generate import unstretched
+from epsinas_onnx.inputs.minibatch import each_sample
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.value import Lumped
 from epsinas_onnx.runtime.blas import single_threaded
@@ -47,7 +48,7 @@ class PlainEvaluator:
             if not batch_axes:
                 made = self._evaluator.plain(constant, feeds)
             else:
-                each = [self._evaluator.plain(constant, sample) for sample in samples(feeds, batch_axes)]
+                each = [self._evaluator.plain(constant, sample) for sample in each_sample(feeds, batch_axes)]
                 made = {name: np.stack([one[name] for one in each]) for name in outputs}
         self.seconds["run"] += time.perf_counter() - started
         return {name: made[name] for name in outputs}
@@ -85,7 +86,7 @@ class ExactExecutor:
 
     def peak_bytes(self) -> tuple[int, str]:
         """Return an estimate of what a run holds at its peak, and the name of the largest tensor."""
-        return self._evaluator.program.peak_bytes()
+        return self._evaluator.peak_bytes()
 
     def entries(self, constant: Constant, feeds: Mapping[str, Array]) -> Scaled:
         """Return what the metric takes of the outputs for a constant of any size (`evaluator.variation`)."""
@@ -97,11 +98,11 @@ class ExactExecutor:
     ) -> tuple[Trace, dict[str, Seen]]:
         """Return what became of every value for a constant; axes: as of `run`, of which then two samples are seen."""
         feeds = self._lowered.fed(feeds)
-        traced = Trace(self._lowered, list(self._fetched))
         with _evaluating():
+            traced = Trace(self._lowered, list(self._fetched))
             if axes is None:
                 return traced, traced.seen(Constant(constant), feeds, self._axes)
-            first, *_, last = samples(feeds, axes)
+            first, *_, last = each_sample(feeds, axes)
             return traced, traced.seen(Constant(constant), last, axes, {name: first[name] for name in axes})
 
     def order(self, feeds: Mapping[str, Array], few_only: bool = False) -> float | None:
@@ -113,7 +114,7 @@ class ExactExecutor:
         with _evaluating():
             found = order(self._evaluator, self._lowered.fed(feeds), self._axes, few_only)
         self.seconds["run"] += time.perf_counter() - started
-        return round(found, 6) + 0.0 if np.isfinite(found) else None
+        return found if np.isfinite(found) else None
 
     def _entries(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Scaled:
         lumped = list(self._fetched.values())
@@ -128,11 +129,10 @@ class ExactExecutor:
     def _values(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Value]:
         if axes is None:
             return list(self._evaluator.values(constant, feeds, self._axes).values())
-        each = samples(feeds, axes)
-        first = next(samples(feeds, axes))
+        first, *rest = each_sample(feeds, axes)
         return [
             value
-            for sample in each
+            for sample in (first, *rest)
             for value in self._evaluator.values(constant, sample, axes, {name: first[name] for name in axes}).values()
         ]
 
@@ -162,13 +162,6 @@ def _evaluating() -> Iterator[None]:
             yield
     except (ArithmeticError, AssertionError, LookupError, TypeError, Unsupported, ValueError) as error:
         raise RunError(f"the lumped graph cannot be evaluated: {error}") from error
-
-
-def samples(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> Iterator[dict[str, Array]]:
-    """Yield minibatches of one sample each; inputs without an axis of samples come along whole."""
-    count = max(feeds[name].shape[axis] for name, axis in axes.items())
-    for index in range(count):
-        yield {name: np.take(array, [index], axes[name]) if name in axes else array for name, array in feeds.items()}
 
 
 def widened(feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,13 @@ class ExactReruns:
         weights: tuple[float, float],
         graph: ir.Graph,
     ) -> None:
-        self._executor, self._feeds, self._cut_axes, self._few = executor, widened(feeds.arrays), cut_axes, few
+        self._executor, self._given, self._cut_axes, self._few = executor, feeds, cut_axes, few
         self._seed, self._check, self._weights, self._graph = seed, check, weights, graph
         self._perturbed: dict[tuple[float, float | None], Array] = {}
+
+    @cached_property
+    def _feeds(self) -> Mapping[str, Array]:
+        return widened(self._given.arrays)
 
     def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
         """Run once more with other last bits, or with everything moved by the share `change`."""
@@ -75,25 +80,27 @@ class ExactReruns:
 
     def find_loss(self, constant: float) -> LostSignal | None:
         """Return the node behind which samples no longer differ, None where it is not found."""
-        traced, seen = self._trace(constant)
-        return self._found(traced.lost_in(seen))
+        return self._found(constant, Trace.lost_in)
 
     def find_explosion(self, constant: float) -> LostSignal | None:
         """Return the node in which infinities or NaN begin, None where it is not found."""
-        traced, seen = self._trace(constant)
-        return self._found(traced.exploded_in(seen))
+        return self._found(constant, Trace.exploded_in)
+
+    def _found(self, constant: float, search: Callable[[Trace, Mapping[str, Seen]], Loss | None]) -> LostSignal | None:
+        try:
+            loss = search(*self._trace(constant))
+        except RunError:  # the verdict stands without the node
+            return None
+        if loss is None:
+            return None
+        node = next((node for node in self._graph if node.name == loss.node), None)
+        return _Found(loss.place, loss.why, advice(node))
 
     def _trace(self, constant: float) -> tuple[Trace, dict[str, Seen]]:
         if self._cut_axes is None:
             with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
                 return self._executor.trace(constant, self._few(), None)
         return self._executor.trace(constant, self._feeds, self._cut_axes)
-
-    def _found(self, loss: Loss | None) -> LostSignal | None:
-        if loss is None:
-            return None
-        node = next((node for node in self._graph if node.name == loss.node), None)
-        return _Found(loss.place, loss.why, advice(node))
 
     def degree(self) -> int | None:
         """Return in which degree the network is homogeneous in its weights, None where it is in none."""

@@ -88,10 +88,9 @@ class Task:
 
     def of_few(self) -> Task:
         """Return the same for a few of the samples, at equal distances."""
-        samples, axes = self.batching.samples, self.feeds.axes
-        few = few_samples(self.feeds.arrays, axes, samples, FEW, self.planned.demands)
-        feeds = Feeds(lambda: few, axes, self.feeds.fixed)
-        batching = dataclasses.replace(self.batching, samples=min(samples, FEW))
+        few = few_samples(self.feeds.arrays, self.feeds.axes, FEW, self.planned.demands)
+        feeds = Feeds(lambda: few, self.feeds.axes, self.feeds.fixed)
+        batching = dataclasses.replace(self.batching, samples=min(self.batching.samples, FEW))
         return dataclasses.replace(self, feeds=feeds, batching=batching)
 
     def check_sizes(self, sizes: Mapping[float, int]) -> None:
@@ -127,7 +126,7 @@ def judge_model(task: Task) -> Judged:
         return _in_float32(task)
     if lowered.cut_off is not None:
         reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
-        return dataclasses.replace(_judged(task, None, reason), arithmetic="exact")
+        return dataclasses.replace(_judged(task, _ran(task, None, reason)), arithmetic="exact")
     if wanted == "exact":
         return _exactly(task, lowered)
     return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
@@ -144,13 +143,14 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
 
 def _large(task: Task, lowered: LumpedModel) -> Judged:
     """Judge a model in float32, which takes less, and exactly where that gives no score."""
-    published = _in_float32(task, explain=False)
+    ran = _ran_in_float32(task)
+    published = _judged(task, ran, WithoutReasons)
     if published.verdict.status is Status.OK:
         return dataclasses.replace(published, order=_order_of_few(task, lowered))
     try:
         return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
     except ModelError:
-        return _in_float32(task)
+        return _judged(task, ran)
 
 
 def _lowered(task: Task) -> LumpedModel | str:
@@ -179,13 +179,9 @@ def _exactly(task: Task, lowered: LumpedModel) -> Judged:
     return Judged(verdict, "exact", executor, order)
 
 
-def _in_float32(task: Task, explain: bool = True) -> Judged:
-    """Follow the published procedure.
-
-    explain: whether the node is looked for that a reason names, which takes as long as the rest.
-    """
-    executor, reason = choose_executor(task.planned, task.config, len(task.options.weights), task.feeds)
-    return _judged(task, executor, reason, None if explain else WithoutReasons)
+def _in_float32(task: Task) -> Judged:
+    """Follow the published procedure."""
+    return _judged(task, _ran_in_float32(task))
 
 
 def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Status:
@@ -201,28 +197,45 @@ def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Statu
     try:
         executor = LumpedExecutor(lowered, task.planned, task.config, PlainEvaluator)
         with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
-            status = _judged(task.of_few(), executor, None, asked).verdict.status
+            few = task.of_few()
+            status = _judged(few, _ran(few, executor), asked).verdict.status
             if status in certain:
                 return status
-        return _judged(task, executor, None, asked).verdict.status
+        return _judged(task, _ran(task, executor), asked).verdict.status
     except RunError:
-        return _in_float32(task, explain=False).verdict.status
+        return _judged(task, _ran_in_float32(task), WithoutReasons).verdict.status
 
 
-def _judged(
-    task: Task, executor: Executor | None, reason: str | None, asked: Callable[[Reruns], Runner] | None = None
-) -> Judged:
-    """Run and judge in float32; asked: makes what the judge may ask for out of all that there is."""
-    weights = task.options.weights
-    results = [ForwardResult.nothing()] * len(weights)
+class Ran(NamedTuple):
+    """What both constants gave in float32. executor: what ran them, None where nothing had to run; reason: why."""
+
+    executor: Executor | None
+    results: Sequence[ForwardResult]
+    reason: str | None
+
+
+def _ran_in_float32(task: Task) -> Ran:
+    return _ran(task, *choose_executor(task.planned, task.config, len(task.options.weights), task.feeds))
+
+
+def _ran(task: Task, executor: Executor | None, reason: str | None = None) -> Ran:
+    results = [ForwardResult.nothing()] * len(task.options.weights)
     if executor is not None:
         executor, results = _run(task, executor)
-    sizes = _sizes(task, results)
-    task.check_sizes(sizes)
-    made = Reruns(task.loaded, task.planned, task.batching, task.config, executor, task.feeds, weights, sizes)
+    task.check_sizes(_sizes(task, results))
+    return Ran(executor, results, reason)
+
+
+def _judged(task: Task, ran: Ran, asked: Callable[[Reruns], Runner] | None = None) -> Judged:
+    """Judge what float32 gave. asked: makes what the judge may ask for out of all that there is.
+
+    Looking for the node that a reason names takes as long as the rest.
+    """
+    weights, sizes = task.options.weights, _sizes(task, ran.results)
+    made = Reruns(task.loaded, task.planned, task.batching, task.config, ran.executor, task.feeds, weights, sizes)
     runner: Runner = made if asked is None else asked(made)
-    verdict = judge(_evidence(task, results, reason, FLOAT32), runner)
-    return Judged(verdict, "float32", executor, float32=verdict.status)
+    verdict = judge(_evidence(task, ran.results, ran.reason, FLOAT32), runner)
+    return Judged(verdict, "float32", ran.executor, float32=verdict.status)
 
 
 def _run(task: Task, executor: Executor) -> tuple[Executor, list[ForwardResult]]:
@@ -271,7 +284,7 @@ def _order_lowered_anew(task: Task) -> float | None:
         few = plan(task.loaded, batching.traced, batching.options)
     else:
         few = task.planned.with_batch(batching.traced)
-    arrays = few_samples(task.feeds.arrays, task.feeds.axes, batching.samples, batching.traced, few.demands)
+    arrays = few_samples(task.feeds.arrays, task.feeds.axes, batching.traced, few.demands)
     try:
         lowered = lower(few, task.config, 1, feeds=task.feeds, evaluated=True)
         executor = ExactExecutor(lowered, few.outputs, task.feeds.axes)

@@ -116,7 +116,7 @@ class Reruns:
             lumped = self._executor is not None and self._executor.lumped
             traced = TracedExecutor(few, self._config, lumped, self._feeds)
             feeds = self._feeds
-            chosen = few_samples(feeds.arrays, feeds.axes, batching.samples, batching.traced, few.demands)
+            chosen = few_samples(feeds.arrays, feeds.axes, batching.traced, few.demands)
             self._traced = traced, chosen
         return self._traced
 

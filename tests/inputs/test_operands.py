@@ -167,7 +167,7 @@ def test_table_behind_the_range_says_nothing_of_what_fits_already() -> None:
 def test_samples_that_are_looked_at_alone_are_counted_anew() -> None:
     feeds = {"x": np.arange(64.0)[:, None], "i": np.arange(64)}
     demands = {"x": Demand(), "i": Demand(kind="samples", high=4)}
-    few = few_samples(feeds, {"x": 0, "i": 0}, 64, 4, demands)
+    few = few_samples(feeds, {"x": 0, "i": 0}, 4, demands)
     assert few["x"].reshape(-1).tolist() == [0, 21, 42, 63]
     assert sorted(few["i"].tolist()) == [0, 1, 2, 3]
 

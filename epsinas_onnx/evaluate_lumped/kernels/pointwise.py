@@ -165,11 +165,6 @@ def quick_gelu(call: Call) -> Kernel:
     return lambda x: x * special.expit(x * alpha)
 
 
-def round_(call: Call) -> Kernel:
-    """Round half to even."""
-    return np.rint
-
-
 def where(call: Call) -> Kernel:
     """The second operand where the first is true, else the third."""
     return np.where
