@@ -12,7 +12,6 @@ PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
     "__main__", "pytest_plugin", "cli", "__init__", "doctor", "evaluation", "report", "check", "compare", "edit",
     "proxies", "scoring", "evaluate_lumped",
-    "scoring", "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",
     "graph", "output", "errors", "_util", "versions",
 )  # fmt: skip
