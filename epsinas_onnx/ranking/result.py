@@ -209,11 +209,10 @@ def _notes(placed: Sequence[Placed], members: Sequence[str], grouped: bool) -> I
                 + (f" ({len(models)})" if len(models) > 3 else "")
             )
     if grouped:
-        orders = {one.order for one in placed}
+        known = [one.order for one in placed if one.members[EPSINAS].value is not None]
+        orders = set(known)
         each = (
-            ": every network has an order of its own, so epsinas says nothing here"
-            if len(orders) == len(placed)
-            else ""
+            ": every network has an order of its own, so epsinas says nothing here" if len(orders) == len(known) else ""
         )
         yield (
             f"epsinas compares networks of one order alone, so that each is ranked among its own order, of which there "
