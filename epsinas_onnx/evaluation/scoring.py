@@ -17,12 +17,12 @@ import numpy.typing as npt
 from epsinas_onnx._util.bounded import TooMuch, read_at_most
 from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.names import unescaped
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.evaluation.table import MOST_TEXT, FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.output.lines import LineFile
-from epsinas_onnx.report.records import to_json_line
 from epsinas_onnx.scoring.result import Status
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
     """Yield the record of each network, those that `path` holds first; every other is appended to it when it is there.
 
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
-    ended in an error is tried again. options: keyword arguments of `score_many`; the others come as they are done.
+    ended in an error is tried again, and so is what lacks another score that `options` ask for; the line of such a one
+    stays until the new one is there, which holds the other scores of both. options: keyword arguments of `score_many`;
+    the others come as they are done.
 
     Raises UsageError when another run is writing the file, or it holds results of other settings, and OutputError when
     it cannot be written.
@@ -142,20 +144,25 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
         yield from (score.to_dict() for _, score in score_as_done(networks, **options))
         return
     with LineFile(path, goes_on=True) as file:
-        done = _resumed(file, path, {network.name for network in networks}, options)
+        earlier = _resumed(file, path, {network.name for network in networks}, options)
+        done = {name: record for name, record in earlier.items() if not _lacks(record, options)}
         yield from (done[network.name] for network in networks if network.name in done)
         missing = [network for network in networks if network.name not in done]
         for _, score in score_as_done(missing, **options):
+            record = score.to_dict()
+            record["proxies"] = {**earlier.get(score.model, {}).get("proxies", {}), **record["proxies"]}
             try:
-                file.append(to_json_line(score))
+                file.append(to_json(record, indent=None))
             except OutputError:
-                yield score.to_dict()
+                yield record
                 raise
-            yield score.to_dict()
+            yield record
+        if len(done) < len(earlier):
+            file.keep({name: line for name, _, line in _records(file.lines())}.values())
 
 
 def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a file holds, and leave in it a line for each model and no error of what is tried again."""
+    """Return what a file holds that is no error, and leave in it a line for each model that is not tried again."""
     try:
         found = {name: (record, line) for name, record, line in _records(file.lines())}
     except (ValueError, KeyError, TypeError) as error:
@@ -164,6 +171,13 @@ def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, 
     _check_settings(done, path, options)
     file.keep(line for name, (_, line) in found.items() if name in done or name not in names)
     return done
+
+
+def _lacks(record: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Whether a record holds no result of another score that is asked for."""
+    entries = record.get("proxies") or {}
+    statuses = [entries.get(name, {}).get("status") for name in options.get("scores", ())]
+    return any(status in (None, str(Status.ERROR)) for status in statuses)
 
 
 def _records(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -190,7 +204,8 @@ def _check_settings(records: Mapping[str, Mapping[str, Any]], path: Path, option
     if is_kind(options["inputs"]):
         wanted["batch"] = options["batch"]
     for name, record in records.items():
-        for key, value in wanted.items():
+        more = {"proxy_batch": options["proxy_batch"]} if options.get("scores") and record.get("proxies") else {}
+        for key, value in {**wanted, **more}.items():
             if record.get(key) != value:
                 raise _other_settings(path, f"{key} {record.get(key)}, not {value}, for {name[:80]}")
     asked = options.get("arithmetic", "auto")

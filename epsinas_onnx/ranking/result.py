@@ -10,7 +10,7 @@ import numpy as np
 
 from epsinas_onnx._util.text import first_names, sentence, without_subject
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.ranking.combine import Pair, combine, mean_spearman, places_of
+from epsinas_onnx.ranking.combine import FloatArray, Pair, combine, mean_spearman, places_of
 from epsinas_onnx.ranking.members import EPSINAS, Found, column_of, found
 
 _APART = 0.5
@@ -97,16 +97,7 @@ class RankedSet:
 
     def agreement(self) -> str:
         """Return how far the members agree, as a sentence."""
-        if len(self.members) < 2:
-            return f"ranked by {''.join(self.members) or 'nothing'} alone"
-        if self.concordance is None:
-            return "fewer than two of the scores tell these networks apart, so there is nothing to agree on"
-        mean = mean_spearman(self.concordance, self.telling)
-        words = next(words for least, words in _AGREEMENT if mean >= least or least == -1.0)
-        return (
-            f"the {self.telling} scores {words}: Kendall's W is {self.concordance:.2f}, where 1 is the same order by "
-            f"all and {1 / self.telling:.2f} what unrelated scores have on average"
-        )
+        return agreement(self.members, self.telling, self.concordance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
@@ -135,6 +126,25 @@ class RankedSet:
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
         }
+
+
+def agreement(members: Sequence[str], telling: int, concordance: float | None) -> str:
+    """Return how far scores agree, as a sentence. telling: how many of them tell networks apart."""
+    if len(members) < 2:
+        return f"ranked by {''.join(members) or 'nothing'} alone"
+    if concordance is None:
+        return "fewer than two of the scores tell these networks apart, so there is nothing to agree on"
+    mean = mean_spearman(concordance, telling)
+    words = next(words for least, words in _AGREEMENT if mean >= least or least == -1.0)
+    return (
+        f"the {telling} scores {words}: Kendall's W is {concordance:.2f}, where 1 is the same order by all and "
+        f"{1 / telling:.2f} what unrelated scores have on average"
+    )
+
+
+def telling_members(ranks: Sequence[FloatArray]) -> int:
+    """Return how many of some ranks, float64 `[n]` each, tell networks apart."""
+    return sum(len(one) > 1 and bool(np.ptp(one) > 0) for one in ranks)
 
 
 def rank_records(records: Sequence[Mapping[str, Any]], members: Sequence[str]) -> RankedSet:
@@ -177,7 +187,7 @@ def rank_records(records: Sequence[Mapping[str, Any]], members: Sequence[str]) -
         _unplaced(names[i], {name: entries[name][i] for name in used or members})
         for i in np.flatnonzero(~combined.ranked)
     )
-    telling = sum(len({one.members[name].rank for one in placed}) > 1 for name in used)
+    telling = telling_members([ranks[combined.ranked] for ranks in combined.ranks.values()])
     return RankedSet(
         used, placed, unplaced, left_out, combined.concordance, telling, combined.pairs,
         tuple(_notes(placed, used, columns[EPSINAS].groups is not None if EPSINAS in used else False)),
