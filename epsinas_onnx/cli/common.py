@@ -214,10 +214,10 @@ def parse_scores(text: str | None) -> tuple[str, ...]:
 
 def parse_members(text: str) -> tuple[str, ...]:
     """Return the scores in `--by jacov,params`, named combinations in full; raises UsageError for an unknown one."""
-    from epsinas_onnx.proxies import registry
+    from epsinas_onnx.proxies.registry import proxy_names
     from epsinas_onnx.ranking import members
 
-    return members.parse_members(text, registry.names())
+    return members.parse_members(text, proxy_names())
 
 
 def parse_inputs(texts: Sequence[str]) -> Any:

@@ -119,9 +119,9 @@ def test_what_score_wrote_is_ranked_the_same(folder: str, tmp_path: Path, ending
 
 
 def test_results_without_a_score_say_what_to_do(earlier: str) -> None:
-    done = rank("--results", earlier, "--by", "params,jacov", "--format", "json")
+    done = rank("--results", earlier, "--by", "params,nwot", "--format", "json")
     found = json.loads(done.out)
-    assert found["left_out"] == {"jacov": "the results hold no jacov; score with --with jacov (small.onnx)"}
+    assert found["left_out"] == {"nwot": "the results hold no nwot; score with --with nwot (small.onnx)"}
     assert len(found["networks"]) == 4
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_ranked_is_refused(
     args: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = rank(*args, code=2)
+    done = rank(*args, *(() if "--by" in args else BY), code=2)
     assert words in done.err
     assert done.out == ""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.proxies.registry import proxy_names
 from epsinas_onnx.ranking.members import COMBINATIONS, DEFAULT, EPSINAS, column_of, found, measured, parse_members
 
 KNOWN = ("params", "macs", "swap", "jacov", "nwot")
@@ -29,9 +30,7 @@ def test_what_is_no_score_is_refused_with_those_there_are(text: str) -> None:
 
 @pytest.mark.parametrize("members", COMBINATIONS.values(), ids=list(COMBINATIONS))
 def test_combinations_name_scores_that_there_are(members: tuple[str, ...]) -> None:
-    from epsinas_onnx.proxies import registry
-
-    assert set(members) <= {EPSINAS, *registry.names()}
+    assert set(members) <= {EPSINAS, *proxy_names()}
 
 
 @pytest.mark.parametrize(
