@@ -74,6 +74,26 @@ TimeoutOption: TypeAlias = Annotated[
         help="Stop a model that takes longer than this; 0 for no limit.",
     ),
 ]
+WithOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--with",
+        metavar="SCORES",
+        help="Other training-free scores of the same files, such as swap,jacov; or all of them.",
+    ),
+]
+ByOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="SCORES",
+        help="The scores that rank together, such as jacov,params or epsinas; or a named combination: default, broad "
+        "or counts.",
+    ),
+]
+ProxyBatchOption: TypeAlias = Annotated[
+    int, typer.Option("--proxy-batch", metavar="NUMBER", min=2, help="Samples that the other scores see.")
+]
 MemoryOption: TypeAlias = Annotated[
     float,
     typer.Option("--memory", metavar="GB", help="Stop a model whose process holds more than this; 0 for no limit."),
@@ -180,6 +200,24 @@ def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{option} takes NAME=VALUE, not {text!r}")
         pairs[name] = value
     return pairs
+
+
+def parse_scores(text: str | None) -> tuple[str, ...]:
+    """Return the names in `--with swap,jacov`, each once, `all` in full; raises UsageError for an unknown one."""
+    from epsinas_onnx.scoring.measured import known_scores
+
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise UsageError("--with takes names of scores with commas between, or all")
+    return known_scores(names)
+
+
+def parse_members(text: str) -> tuple[str, ...]:
+    """Return the scores in `--by jacov,params`, named combinations in full; raises UsageError for an unknown one."""
+    from epsinas_onnx.proxies.registry import proxy_names
+    from epsinas_onnx.ranking import members
+
+    return members.parse_members(text, proxy_names())
 
 
 def parse_inputs(texts: Sequence[str]) -> Any:

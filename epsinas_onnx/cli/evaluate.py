@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,14 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     MemoryOption,
+    ProxyBatchOption,
     TimeoutOption,
+    WithOption,
     find_space,
     output_console,
     parse_inputs,
+    parse_members,
+    parse_scores,
     parse_weights,
     prepare_workers,
     say,
@@ -27,6 +31,7 @@ from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.ranking.members import EPSINAS
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -109,14 +114,26 @@ def evaluate_command(
     ] = 1000,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    with_: WithOption = None,
+    proxy_batch: ProxyBatchOption = 32,
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Rank by several scores together, as the command rank does, see --by.")
+    ] = False,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="SCORES", help="The scores that --rank combines; otherwise those of the command rank."),
+    ] = None,
 ) -> None:
     """Score every architecture of a table and say how well the scores rank them, with coverage and intervals.
 
-    All figures are over the architectures that have a score, and say how many those are.
+    All figures are over the architectures that have a score, and say how many those are. Other scores (--with), and a
+    combination of several (--rank), stand beside params and macs on the same architectures.
     """
+    members = parse_members("default" if by is None else by) if rank or by is not None else ()
+    others = parse_scores(with_)
     if scores is None:
         prepare_workers()
-    from epsinas_onnx.evaluation import scoring
+    from epsinas_onnx.evaluation import combined, scoring
     from epsinas_onnx.evaluation.plots import check_ending
     from epsinas_onnx.evaluation.table import join as joined
     from epsinas_onnx.evaluation.table import read_table
@@ -130,6 +147,7 @@ def evaluate_command(
         [*([] if output is None else [("--output", output)]), *(("--plot", path) for path in plot or [])],
         inputs=_read_by([table, *(join or []), *earlier], fed),
     )
+    asked = combined.asked(members, others)
     read = read_table(table)
     if column is None:
         raise UsageError(f"name the column of accuracies with --column; the columns are {', '.join(read.columns)}")
@@ -155,13 +173,26 @@ def evaluate_command(
         "timeout": timeout,
         "memory": memory,
         "isolate": True,
+        "scores": asked,
+        "proxy_batch": proxy_batch,
     }
-    values, stopped = _scores(read, networks, found, scores, output, options)
-    from epsinas_onnx.evaluation.outcome import evaluate
+    if asked and scores in read.columns:
+        raise UsageError("a column holds one score alone; --rank and --with take scores from files of results")
+    values, records, stopped = _scores(read, networks, found, scores, output, options)
+    from epsinas_onnx.evaluation.outcome import OURS, evaluate
 
+    beside = combined.ranks(keys, records, asked, read.columns)
+    name, agreement, epsinas = OURS, None, values
+    if members:
+        of = combined.together(keys, records, members, values)
+        name, values, agreement = of.name, of.scores, of.agreement
+        beside = {label: ranks for label, ranks in beside.items() if label != name}
+        if EPSINAS in members and members != (EPSINAS,):
+            beside = {EPSINAS: combined.ranks(keys, records, (EPSINAS,))[EPSINAS], **beside}
+    alone = beside if not members or EPSINAS in members else {EPSINAS: epsinas.values, **beside}
     outcome = evaluate(
-        found.name, column, keys, values, accuracies, proxies, lower_is_better=lower_is_better, resamples=resamples,
-        seed=seed,
+        found.name, column, keys, values, accuracies, {**beside, **proxies}, name=name, others=alone,
+        agreement=agreement, lower_is_better=lower_is_better, resamples=resamples, seed=seed,
     )  # fmt: skip
     _show(outcome, top, format)
     for target in plot or []:
@@ -198,20 +229,20 @@ def _show(outcome: Any, top: int, format: EvaluationFormat) -> None:
 def _scores(
     table: Table, networks: Sequence[Buildable], space: SearchSpace, given: str | None, output: Path | None,
     options: dict[str, Any],
-) -> tuple[Scores, BaseException | None]:  # fmt: skip
-    """Return the scores, and what ended computing them early: Ctrl-C, or a file that takes no more."""
+) -> tuple[Scores, Mapping[str, Mapping[str, Any]], BaseException | None]:  # fmt: skip
+    """Return the scores, all results by architecture, and what ended computing them early: Ctrl-C, or a full disk."""
     from epsinas_onnx.evaluation import scoring
 
     keys = [network.name for network in networks]
     if given is not None:
         if given in table.columns:
-            return scoring.of_column(table, given), None
+            return scoring.of_column(table, given), {}, None
         if not Path(given).exists():
             raise UsageError(
                 f"--scores {given!r} is neither a file nor a column; the columns are {', '.join(table.columns)}"
             )
         records = {_canonical(space, name): record for name, record in scoring.read_records(Path(given)).items()}
-        return scoring.of_records(table, keys, records, f"results in {given}"), None
+        return scoring.of_records(table, keys, records, f"results in {given}"), records, None
     different = list({network.name: network for network in networks}.values())
     computed: dict[str, Any] = {}
     stopped: BaseException | None = None
@@ -224,7 +255,7 @@ def _scores(
         stopped = error
     constants = ",".join(f"{weight:g}" for weight in options["weights"])
     fed = next((record["input"] for record in computed.values()), options["inputs"])
-    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), stopped
+    return scoring.of_records(table, keys, computed, f"constants {constants}, input {fed}"), computed, stopped
 
 
 def _canonical(space: SearchSpace, name: str) -> str:

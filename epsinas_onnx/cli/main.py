@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
-from epsinas_onnx.cli import baseline, check, diff, doctor, evaluate, export, inspect, rewrite, score, spaces, weights
+from epsinas_onnx.cli import (
+    baseline,
+    check,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    rank,
+    rewrite,
+    score,
+    spaces,
+    weights,
+)
 from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.output.files import standard_output
@@ -28,6 +41,7 @@ app = typer.Typer(
     ),
 )
 app.command("score", short_help="Score models: one row each, ranked.")(score.score_command)
+app.command("rank", short_help="Rank a set by several scores together.")(rank.rank_command)
 app.command("inspect", short_help="Show what scoring will do with a model, and why.")(inspect.inspect_command)
 app.command("check", short_help="Check exported models by rules.")(check.check_command)
 app.add_typer(baseline.app, name="baseline")

@@ -20,11 +20,14 @@ from epsinas_onnx.cli.common import (
     ArithmeticOption,
     DimOption,
     MemoryOption,
+    ProxyBatchOption,
     RestoreOption,
     TimeoutOption,
+    WithOption,
     find_models,
     parse_inputs,
     parse_pairs,
+    parse_scores,
     parse_shapes,
     parse_weights,
     prepare_workers,
@@ -140,6 +143,8 @@ def score_command(
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    with_: WithOption = None,
+    proxy_batch: ProxyBatchOption = 32,
 ) -> None:
     """Score ONNX models: one row each, ranked, with a status and a reason where there is no score.
 
@@ -172,6 +177,8 @@ def score_command(
         seed=seed,
         dtype=cast("ElementType", dtype),
         restore_batchnorm=restore_batchnorm,
+        scores=parse_scores(with_),
+        proxy_batch=proxy_batch,
         timeout=timeout,
         memory=memory,
     )

@@ -38,7 +38,9 @@ class Outcome:
     archs, scores, accuracies: one entry a row; scores are NaN where there is none. published: the ranking of those
     alone that float32 scores too, None where these are all, or nobody knows. by_order: the ranking of the networks of
     each order, empty where all have the same. comparison: None where no other proxy was named. paper: None where the
-    paper has no figures for this space and column.
+    paper has no figures for this space and column. name: what the scores are called. alone: the ranking by each of
+    several scores, over the architectures that it puts in a place, empty where there is one score. agreement: how far
+    scores that rank together agree, None where one ranks alone.
     """
 
     space: str
@@ -52,6 +54,9 @@ class Outcome:
     by_order: Mapping[float, Ranking]
     comparison: Comparison | None
     paper: PaperFigures | None
+    name: str = OURS
+    alone: Mapping[str, Ranking] = field(default_factory=dict)
+    agreement: str | None = None
 
     def best(self, count: int) -> list[Architecture]:
         """Return the `count` best-scored architectures, best first, equal scores in the order of the table."""
@@ -89,7 +94,7 @@ class Outcome:
                 parameters=self.scores.parameters if np.isfinite(self.scores.parameters).any() else None,
                 labels=tuple(self.archs),
                 title=self.space,
-                x_label=f"epsinas score ({self.scores.source})",
+                x_label=f"{self.name} score ({self.scores.source})",
                 y_label=self.column,
                 orders=self.scores.orders if self.by_order else None,
                 subtitle=share if rho is None else f"Spearman {rho:.2f} over {share}",
@@ -105,13 +110,18 @@ def evaluate(
     accuracies: FloatArray,
     proxies: Mapping[str, FloatArray] | None = None,
     *,
+    name: str = OURS,
+    others: Mapping[str, FloatArray] | None = None,
+    agreement: str | None = None,
     lower_is_better: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Outcome:
     """Return the statistics of `scores` against `accuracies`, float64 `[rows]` each, and beside other proxies.
 
-    proxies: by name, float64 `[rows]`, NaN where there is none. seed: of the bootstrap.
+    proxies: by name, float64 `[rows]`, NaN where there is none; they are compared on the architectures that all have.
+    name: what `scores` are called. others: the same as proxies, each of them ranked on its own architectures as well.
+    agreement: what is said of scores that rank together. seed: of the bootstrap.
     """
     ranking = evaluate_ranking(
         scores.values, accuracies, lower_is_better=lower_is_better, resamples=resamples, seed=seed
@@ -124,11 +134,17 @@ def evaluate(
         )  # fmt: skip
     comparison = None
     if proxies:
-        comparison = compare({OURS: scores.values, **proxies}, accuracies, lower_is_better=lower_is_better)
-    paper = paper_figures(space, column)
+        comparison = compare({name: scores.values, **proxies}, accuracies, lower_is_better=lower_is_better)
+    paper = paper_figures(space, column) if name == OURS else None
+    alone = {
+        other: evaluate_ranking(values, accuracies, lower_is_better=lower_is_better, resamples=resamples, seed=seed)
+        for other, values in (others or {}).items()
+    }
+    if alone:
+        alone = {name: ranking, **alone}
     return Outcome(
         space, column, lower_is_better, archs, scores, accuracies, ranking, published,
-        _by_order(scores, accuracies, lower_is_better), comparison, paper,
+        _by_order(scores, accuracies, lower_is_better), comparison, paper, name, alone, agreement,
     )  # fmt: skip
 
 

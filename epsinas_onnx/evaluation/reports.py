@@ -21,6 +21,7 @@ _GIVES = {"statistic": Give.LINES, "score": Give.MIDDLE, "architecture": Give.WH
 Rows = list[list[str]]
 
 _OF_ORDERS = ("spearman", "kendall", "top_share")
+_ALONE = "each score over the architectures that it puts in a place, with 95 % intervals"
 _ORDERS = "by order: networks of different order lie on different scales, so that their scores compare within one order"
 
 
@@ -31,6 +32,7 @@ def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
         "space": outcome.space,
         "column": outcome.column,
         "lower_is_better": outcome.lower_is_better,
+        "name": outcome.name,
         "scores": outcome.scores.source,
         "statuses": dict(outcome.scores.statuses),
         **_plain(dataclasses.asdict(outcome.ranking)),
@@ -39,6 +41,8 @@ def to_record(outcome: Outcome, top: int = 0) -> dict[str, Any]:
         "orders": [
             {"order": order, **_plain(dataclasses.asdict(ranking))} for order, ranking in outcome.by_order.items()
         ],
+        "alone": [{"name": name, **_plain(dataclasses.asdict(one))} for name, one in outcome.alone.items()],
+        "agreement": outcome.agreement,
         "comparison": None if comparison is None else _plain(dataclasses.asdict(comparison)),
         "top": [dataclasses.asdict(architecture) for architecture in outcome.best(top)],
     }
@@ -51,6 +55,10 @@ def to_markdown(outcome: Outcome, top: int = 0) -> str:
         parts.append(f"Paper: {plain(outcome.paper.remark)}.")
     if outcome.by_order:
         parts += [_ORDERS, _markdown(*_orders(outcome))]
+    if outcome.agreement is not None:
+        parts.append(f"{plain(outcome.agreement)}.")
+    if outcome.alone:
+        parts += [_ALONE, _markdown(*_alone(outcome))]
     if outcome.comparison is not None:
         parts += [_common(outcome), _markdown(*_proxies(outcome))]
     if top:
@@ -70,6 +78,13 @@ def print_outcome(outcome: Outcome, top: int, console: Console) -> None:
         put("", console)
         put_sentence(_ORDERS, console)
         _print(*_orders(outcome), console)
+    if outcome.agreement is not None:
+        put("", console)
+        put_sentence(outcome.agreement, console)
+    if outcome.alone:
+        put("", console)
+        put_sentence(_ALONE, console)
+        _print(*_alone(outcome), console)
     if outcome.comparison is not None:
         put("", console)
         put_sentence(_common(outcome), console)
@@ -128,6 +143,25 @@ def _orders(outcome: Outcome) -> tuple[list[str], Rows]:
         for order, ranking in outcome.by_order.items()
     ]
     return ["order", "scored", "Spearman", "Kendall", "top tenth"], rows
+
+
+def _alone(outcome: Outcome) -> tuple[list[str], Rows]:
+    rows = [
+        [
+            name,
+            f"{one.scored:,} ({one.scored / max(one.total, 1):.1%})",
+            *(_with_interval(key, getattr(one, key)) for key in ("spearman", "kendall", "top_share", "best")),
+        ]
+        for name, one in outcome.alone.items()
+    ]
+    return ["score", "scored", "Spearman", "Kendall", "top tenth", f"{BEST} best"], rows
+
+
+def _with_interval(name: str, found: Estimate) -> str:
+    value = _number(name, found.value)
+    if found.low is None or found.high is None:
+        return value
+    return f"{value} ({_number(name, found.low)} to {_number(name, found.high)})"
 
 
 def _proxies(outcome: Outcome) -> tuple[list[str], Rows]:

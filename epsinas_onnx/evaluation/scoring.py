@@ -132,8 +132,10 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
     """Yield the record of each network, those that `path` holds first; every other is appended to it when it is there.
 
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
-    ended in an error is tried again. options: keyword arguments of `score_many`; the others come as they are done.
-    Networks of one family, which compute the same, are run once (`evaluation.families`).
+    ended in an error is tried again, and so is what lacks another score that `options` ask for; the line of such a one
+    stays until the new one is there, which holds the other scores of both. options: keyword arguments of `score_many`;
+    the others come as they are done. Networks of one family, which compute the same, are run once
+    (`evaluation.families`), unless other scores are asked for.
 
     Raises UsageError when another run is writing the file, or it holds results of other settings, and OutputError when
     it cannot be written.
@@ -143,20 +145,25 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
         return
     named = {network.name: network for network in networks}
     with LineFile(path, goes_on=True) as file:
-        done = _resumed(file, path, named.keys(), options)
+        earlier = _resumed(file, path, named.keys(), options)
+        done = {name: record for name, record in earlier.items() if not _lacks(record, options)}
         yield from (done[network.name] for network in networks if network.name in done)
         missing = [network for network in networks if network.name not in done]
         for record in records_of(missing, done.values(), named, options):
+            before = earlier.get(record["model"], {}).get("proxies", {})
+            record["proxies"] = {**before, **record.get("proxies", {})}
             try:
                 file.append(to_json(record, indent=None))
             except OutputError:
                 yield record
                 raise
             yield record
+        if len(done) < len(earlier):
+            file.keep({name: line for name, _, line in _records(file.lines())}.values())
 
 
 def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a file holds, and leave in it a line for each model and no error of what is tried again."""
+    """Return what a file holds that is no error, and leave in it a line for each model that is not tried again."""
     try:
         found = {name: (record, line) for name, record, line in _records(file.lines())}
     except (ValueError, KeyError, TypeError) as error:
@@ -165,6 +172,13 @@ def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, 
     _check_settings(done, path, options)
     file.keep(line for name, (_, line) in found.items() if name in done or name not in names)
     return done
+
+
+def _lacks(record: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Whether a record holds no result of another score that is asked for."""
+    entries = record.get("proxies") or {}
+    statuses = [entries.get(name, {}).get("status") for name in options.get("scores", ())]
+    return any(status in (None, str(Status.ERROR)) for status in statuses)
 
 
 def _records(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -191,7 +205,8 @@ def _check_settings(records: Mapping[str, Mapping[str, Any]], path: Path, option
     if is_kind(options["inputs"]):
         wanted["batch"] = options["batch"]
     for name, record in records.items():
-        for key, value in wanted.items():
+        more = {"proxy_batch": options["proxy_batch"]} if options.get("scores") and record.get("proxies") else {}
+        for key, value in {**wanted, **more}.items():
             if record.get(key) != value:
                 raise _other_settings(path, f"{key} {record.get(key)}, not {value}, for {name[:80]}")
     asked = options.get("arithmetic", "auto")

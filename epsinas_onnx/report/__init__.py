@@ -10,6 +10,7 @@ from epsinas_onnx.scoring.result import Score, Status
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 
 
+_MOST_COUNTED = 10**15
 _PLACES = 6
 """Decimals to which scores are shown."""
 
@@ -27,7 +28,7 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
 def remarks(score: Score) -> list[str]:
     """Return a score's reason and its warnings, a sentence each, without the file's name, which stands beside them."""
     reason = [] if score.reason is None else [without_subject(score.reason, score.model)]
-    return [*reason, *(f"note: {warning}" for warning in score.warnings)]
+    return [*reason, *other_remarks(score), *(f"note: {warning}" for warning in score.warnings)]
 
 
 def beyond_float32(score: Score) -> str:
@@ -39,6 +40,34 @@ def beyond_float32(score: Score) -> str:
 def order(score: Score) -> str:
     """Return the order as text."""
     return "" if score.order is None else f"{score.order:g}"
+
+
+def others(scores: Sequence[Score]) -> list[str]:
+    """Return the names of the other scores that any of these has, in the order they were asked for."""
+    return list(dict.fromkeys(name for score in scores for name in score.proxies))
+
+
+def other(score: Score, name: str) -> str:
+    """Return the number of another score as text, or its status where there is none, or nothing."""
+    found = score.proxies.get(name)
+    if found is None:
+        return ""
+    return str(found.status) if found.value is None else number(found.value)
+
+
+def number(value: float) -> str:
+    """Return a number as a person reads it: a count in full, six digits of any other."""
+    whole = value == int(value) and 10 <= abs(value) < _MOST_COUNTED
+    return f"{int(value):,}" if whole else f"{value:.6g}"
+
+
+def other_remarks(score: Score) -> list[str]:
+    """Return why other scores have no number, a sentence for those that say the same."""
+    told: dict[str, list[str]] = {}
+    for name, found in score.proxies.items():
+        if found.value is None:
+            told.setdefault(without_subject(found.reason or str(found.status), score.model), []).append(name)
+    return [f"{', '.join(names)}: {why}" for why, names in told.items()]
 
 
 def scales(scores: Sequence[Score]) -> str | None:

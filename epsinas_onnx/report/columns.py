@@ -34,6 +34,8 @@ class Give(Enum):
     """Its cells go on in a next line."""
     BELOW = auto()
     """It goes below the row, in one line with others that do."""
+    NAMED = auto()
+    """It goes below the row with its title, in one line with others that do."""
     WHOLE = auto()
     """It goes below the row and stays in one line, to be copied, which the terminal may fold."""
 
@@ -49,7 +51,7 @@ class Column:
     @property
     def leaves(self) -> bool:
         """Whether it goes below where there is no room."""
-        return self.give in (Give.BELOW, Give.WHOLE)
+        return self.give in (Give.BELOW, Give.NAMED, Give.WHOLE)
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ def row_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None)
     for row, cells in zip(rows, grid, strict=True):
         yield from _lines(places, cells)
         left = (
-            [] if fits else [(c.give, cell.plain) for c, cell in zip(columns, cells, strict=True) if c.leaves and cell]
+            []
+            if fits
+            else [(c.give, _below(c, cell.plain)) for c, cell in zip(columns, cells, strict=True) if c.leaves and cell]
         )
-        together = "; ".join(text for give, text in left if give is Give.BELOW)
+        together = "; ".join(text for give, text in left if give is not Give.WHOLE)
         for text in [*([together] if together else []), *map(sentence, row.below)]:
             yield from (Text(line, style="dim") for line in wrapped(text, width, indent))
         yield from (Text(indent + text, style="dim") for give, text in left if give is Give.WHOLE)
@@ -134,6 +138,10 @@ def fitted(text: str, columns: int) -> str:
         text = shortened(text, most)
         most -= 1
     return text
+
+
+def _below(column: Column, text: str) -> str:
+    return f"{shown(column.title, _LONGEST_TITLE)} {text}" if column.give is Give.NAMED else text
 
 
 def _text(cell: str | Text) -> Text:

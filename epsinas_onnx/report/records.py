@@ -14,6 +14,7 @@ from epsinas_onnx.scoring.result import Score
 CSV_FIELDS = ("model", "score", "raw_score", "status", "reason", "weights", "input", "batch", "provider", "parameters",
               "nodes", "seconds", "output", "warnings", "norm_stats", "seed",
               "arithmetic", "order", "float32_status")  # fmt: skip
+PROXY_FIELDS = ("value", "status", "reason", "seconds")
 
 
 def to_json(scores: Sequence[Score]) -> str:
@@ -27,17 +28,24 @@ def to_json_line(score: Score) -> str:
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """Return a CSV with a header, a line a row; lists are joined by spaces or semicolons, seconds are the total."""
+    """Return a CSV with a header, a line a row; lists are joined by spaces or semicolons, seconds are the total.
+
+    Other scores have columns of their own behind the rest, named as pandas names what is nested in the JSON:
+    `proxies.swap.value`, `proxies.swap.status` and so on.
+    """
+    others = dict.fromkeys(name for score in scores for name in score.proxies)
+    nested = {(name, key): f"proxies.{name}.{key}" for name in others for key in PROXY_FIELDS}
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(CSV_FIELDS)
+    writer.writerow([*CSV_FIELDS, *nested.values()])
     for score in scores:
         record = score.to_dict()
         record["weights"] = " ".join(repr(weight) for weight in record["weights"])
         record["seconds"] = round(sum(record["seconds"].values()), 6)
         record["output"] = " ".join(record["output"])
         record["warnings"] = "; ".join(record["warnings"])
-        writer.writerow([_cell(record[field]) for field in CSV_FIELDS])
+        more = [record["proxies"].get(name, {}).get(key) for name, key in nested]
+        writer.writerow([*(_cell(record[field]) for field in CSV_FIELDS), *map(_cell, more)])
     return written.getvalue()
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epsinas_onnx._util.names import escaped
-from epsinas_onnx.report import beyond_float32, coverage, order, ranked, remarks, scales
+from epsinas_onnx.report import beyond_float32, coverage, order, other, others, ranked, remarks, scales
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.scoring.result import Score, Status
 
@@ -22,9 +22,9 @@ _COLUMNS = (
 
 def print_table(scores: Sequence[Score], console: Console) -> None:
     """Print the ranked table and a line of coverage."""
-    rows = []
+    rows, more = [], others(scores)
     for rank, score in enumerate(ranked(scores), start=1):
-        cells = (
+        cells: tuple[str | Text, ...] = (
             str(rank) if score.score is not None else "",
             escaped(score.model),
             "" if score.score is None else f"{score.score:.6f}",
@@ -33,9 +33,11 @@ def print_table(scores: Sequence[Score], console: Console) -> None:
             beyond_float32(score),
             "" if score.parameters is None else f"{score.parameters:,}",
             f"{sum(score.seconds.values()):.2f}",
+            *(other(score, name) for name in more),
         )
         rows.append(Row(cells, remarks(score)))
-    print_rows(*_without_empty(_COLUMNS, rows), console)
+    columns = (*_COLUMNS, *(Column(name, Give.NAMED, right=True) for name in more))
+    print_rows(*_without_empty(columns, rows), console)
     put(coverage(scores), console)
     remark = scales(scores)
     if remark is not None:

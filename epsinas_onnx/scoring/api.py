@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -13,13 +14,16 @@ from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
+from epsinas_onnx.scoring.measured import known_scores
 from epsinas_onnx.scoring.options import (
     DEFAULT_BATCH,
+    DEFAULT_PROXY_BATCH,
     DEFAULT_WEIGHTS,
     Arithmetic,
     ElementType,
     ProviderName,
     ScoreKeywords,
+    ScoreOptions,
     score_options,
 )
 from epsinas_onnx.scoring.result import Score
@@ -44,6 +48,8 @@ def score(
     threads: int = 0,
     restore_batchnorm: str = "auto",
     arithmetic: Arithmetic = "auto",
+    scores: str | Sequence[str] = (),
+    proxy_batch: int = DEFAULT_PROXY_BATCH,
 ) -> Score:
     """Score one ONNX model without training it, and without reading its weights.
 
@@ -72,9 +78,12 @@ def score(
         arithmetic: `float32` is the published procedure, which ends where float32 does; `exact` is its formula without
             a range, on the CPU; `auto` is exact where that can be computed, and gives the number of `float32`, within
             rounding, where that has one (docs/numerics.md).
+        scores: names of other training-free scores, such as `swap` and `jacov`, or `all`, that are computed from the
+            same file and are in `Score.proxies`; none costs this one (docs/ranking.md).
+        proxy_batch: samples that the other scores see, at least 2; 32 unless given.
 
     Returns:
-        A Score whose `status` says whether there is a number.
+        A Score whose `status` says whether there is a number; each of its `proxies` has a status of its own.
 
     Raises:
         UsageError: an argument is wrong, whatever the model; MissingRuntime where no ONNX Runtime is installed.
@@ -92,9 +101,9 @@ def score(
     options = score_options(
         weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
         lump=lump, providers=providers, seed=seed, dtype=dtype, threads=threads, restore_batchnorm=restore_batchnorm,
-        arithmetic=arithmetic,
+        arithmetic=arithmetic, scores=scores, proxy_batch=proxy_batch,
     )  # fmt: skip
-    return score_with(model, options)
+    return score_with(model, _known(options))
 
 
 def score_many(
@@ -119,8 +128,8 @@ def score_many(
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
-            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument
-            that `score` has.
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores` and `proxy_batch`, each
+            the keyword argument that `score` has.
 
     Returns:
         An iterator over as many Scores as there are models.
@@ -150,7 +159,7 @@ def score_as_done(
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")
     limits = Limits(timeout, memory)
-    checked = score_options(**options, jobs=jobs)
+    checked = _known(score_options(**options, jobs=jobs))
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
@@ -159,3 +168,8 @@ def score_as_done(
     from epsinas_onnx.scoring.workers import score_in_processes
 
     return score_in_processes(models, checked, limits)
+
+
+def _known(options: ScoreOptions) -> ScoreOptions:
+    """Return the options with the names of other scores in full; raises UsageError for one that does not exist."""
+    return dataclasses.replace(options, proxies=known_scores(options.proxies)) if options.proxies else options

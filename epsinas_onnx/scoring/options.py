@@ -28,6 +28,7 @@ wherever that can be computed."""
 
 DEFAULT_WEIGHTS = (1e-7, 1.0)
 DEFAULT_BATCH = 256
+DEFAULT_PROXY_BATCH = 32
 
 
 def check_constant(constant: float) -> None:
@@ -97,6 +98,8 @@ class ScoreOptions:
         jobs: how many worker processes share the machine's memory and cores.
         restore_batchnorm: `auto`, `none`, `all`, or a glob over node names.
         arithmetic: `auto`, `exact` or `float32`.
+        proxies: names of other training-free scores that are computed too.
+        proxy_batch: samples that they see, at least 2.
     """
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
@@ -114,6 +117,8 @@ class ScoreOptions:
     jobs: int = 1
     restore_batchnorm: str = AUTO
     arithmetic: Arithmetic = "auto"
+    proxies: tuple[str, ...] = ()
+    proxy_batch: int = DEFAULT_PROXY_BATCH
 
     def __post_init__(self) -> None:
         try:
@@ -129,6 +134,10 @@ class ScoreOptions:
             )
         if self.batch < 2:
             raise UsageError(f"a minibatch of {self.batch} has nothing to compare; give at least 2 samples")
+        if self.proxy_batch < 2:
+            raise UsageError(
+                f"a minibatch of {self.proxy_batch} has nothing to compare; give other scores at least 2 samples"
+            )
         check_seed(self.seed)
         check_choices(self.norm_stats, self.dtype, self.roles)
         self._check_arithmetic()
@@ -187,6 +196,8 @@ class ScoreKeywords(TypedDict, total=False):
     threads: int
     restore_batchnorm: str
     arithmetic: Arithmetic
+    scores: str | Sequence[str]
+    proxy_batch: int
 
 
 def score_options(*, jobs: int = 1, **keywords: Unpack[ScoreKeywords]) -> ScoreOptions:
@@ -195,5 +206,9 @@ def score_options(*, jobs: int = 1, **keywords: Unpack[ScoreKeywords]) -> ScoreO
     for key in ("shapes", "roles"):
         given[key] = dict(given.get(key) or {})
     outputs = given.pop("outputs", None)
-    named = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
-    return ScoreOptions(outputs=named, jobs=jobs, **given)
+    scores = given.pop("scores", ())
+    return ScoreOptions(outputs=_names(outputs), proxies=_names(scores), jobs=jobs, **given)
+
+
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from epsinas_onnx._util.text import sentence
+from epsinas_onnx.proxies.measurement import Measurement
 
 
 class Status(StrEnum):
@@ -46,7 +47,8 @@ class Score:
         parameters: elements of all learned tensors (weights, biases and embeddings, tied ones counted once).
         nodes: nodes of the graph as loaded, functions inlined, bodies included.
         seconds: wall clock of `load`, `rewrite`, `session`, `run`, and `judge`, the rest, which is mostly finding the
-            reason; together what scoring took. `total` alone where `status` is `error`.
+            reason; together what scoring took. `total` alone where `status` is `error`. Where other scores are
+            asked for, `proxies` is what they took.
         output: names of the outputs that were compared.
         warnings: what a careful reader should know, a sentence each.
         norm_stats: which statistics normalisations used: `batch`, `reset` or `stored`.
@@ -56,6 +58,9 @@ class Score:
             many weights in a row the shortest path to the output has. Networks of different order lie on different
             scales. None where the output does not vary, or nobody asked.
         float32_status: the status that float32, the published procedure, gives; None where nobody asked.
+        proxies: other training-free scores, those that were asked for, by name: each has its own status and reason,
+            whatever that of this one is.
+        proxy_batch: how many samples they were asked to see; None where none were asked for.
         versions: of this package, onnx, onnx-ir and onnxruntime, by the name of the package.
     """
 
@@ -78,6 +83,8 @@ class Score:
     arithmetic: str | None = None
     order: float | None = None
     float32_status: Status | None = None
+    proxies: Mapping[str, Measurement] = field(default_factory=dict)
+    proxy_batch: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,6 +97,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only: numbers that JSON cannot hold (NaN, infinities) become None."""
         record = dataclasses.asdict(self)
+        record["proxies"] = {name: one.to_dict() for name, one in self.proxies.items()}
         record["status"] = str(self.status)
         for key in ("score", "raw_score", "order"):
             value = record[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, source_name
 from epsinas_onnx.inputs.minibatch import input_text
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.measured import measurements, unmeasured
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.pipeline import score_loaded
 from epsinas_onnx.scoring.result import Score, Status
@@ -20,9 +22,16 @@ from epsinas_onnx.versions import versions
 
 def score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
     """Score one model; a ModelError becomes a Score with status `error`. load: gives the model where it was read."""
+    if not options.proxies:
+        return _score_or_error(model, options, load)
+    load = _once(model, options, load)
+    return _with_others(_score_or_error(model, options, load), load, options)
+
+
+def _score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None) -> Score:
     started = time.perf_counter()
     try:
-        return score_with(model, options, load)
+        return _alone(model, options, load)
     except ModelError as error:
         return error_score(source_name(model), options, str(error), time.perf_counter() - started)
     except UsageError:
@@ -41,12 +50,36 @@ def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) 
     return Score(
         model=model, score=None, raw_score=None, status=Status.ERROR, reason=reason, weights=options.weights,
         input=input_text(options.inputs), batch=options.batch, provider=None, parameters=None, nodes=None,
-        seconds={"total": seconds}, norm_stats=options.norm_stats, seed=options.seed, versions=versions(),
+        seconds={"total": seconds}, norm_stats=options.norm_stats, seed=options.seed,
+        proxies=unmeasured(options.proxies, reason), proxy_batch=options.proxy_batch if options.proxies else None,
+        versions=versions(),
     )  # fmt: skip
 
 
 def score_with(source: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
     """Score one model with checked options; see `score` and `score_or_error`."""
+    if not options.proxies:
+        return _alone(source, options, load)
+    load = _once(source, options, load)
+    return _with_others(_alone(source, options, load), load, options)
+
+
+def _once(
+    source: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None
+) -> Callable[[], LoadedModel]:
+    """Return what gives a model that several scores read, and reads it, or builds it, once."""
+    return functools.cache(load or (lambda: load_model(source, options.named_inputs)))
+
+
+def _with_others(found: Score, load: Callable[[], LoadedModel], options: ScoreOptions) -> Score:
+    """Return a Score with the other scores that are asked for, which it neither costs anything nor depends on."""
+    started = time.perf_counter()
+    measured = measurements(load, found.model, options)
+    seconds = {**found.seconds, "proxies": round(time.perf_counter() - started, 6)}
+    return dataclasses.replace(found, proxies=measured, proxy_batch=options.proxy_batch, seconds=seconds)
+
+
+def _alone(source: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None) -> Score:
     with collection_paused():
         return _scored(load or (lambda: load_model(source, options.named_inputs)), options, shared=load is not None)
 

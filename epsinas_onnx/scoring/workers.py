@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import onnx
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
+from epsinas_onnx.scoring.measured import unmeasured
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import error_score, score_or_error
@@ -25,14 +27,52 @@ def score_in_processes(
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come, computed by `options.jobs` processes.
 
-    Paths are handed to the workers as they are, models in memory as their serialised form.
+    Paths are handed to the workers as they are, models in memory as their serialised form. Where other scores are asked
+    for and the process is lost, by a limit or by a fault, the model is scored once more without them at the end: the
+    other scores are most often to blame, and cost the model's own nothing.
     """
+    sent: dict[int, ModelSource] = {}
 
-    def failed(name: str, failure: Failure) -> Score:
-        return error_score(name, options, f"{name}: {failure.cause}", failure.seconds)
+    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for index, model in enumerate(models):
+            if options.proxies:
+                sent[index] = model
+            yield _task(model, options)
 
-    tasks = ((source_name(model), (_portable(model), source_name(model), options)) for model in models)
-    return work_in_processes(_score_named, tasks, options.jobs, failed, limits)
+    lost: dict[int, tuple[ModelSource, Failure]] = {}
+    for index, found in work_in_processes(_score_named, tasks(), options.jobs, _Lost, limits):
+        model = sent.pop(index, None)
+        if isinstance(found, Score):
+            yield index, found
+        elif model is None:
+            yield index, found.score(options)
+        else:
+            lost[index] = model, found.failure
+    alone = dataclasses.replace(options, proxies=())
+    again = (_task(model, alone) for model, _ in lost.values())
+    for number, found in work_in_processes(_score_named, again, options.jobs, _Lost, limits) if lost else ():
+        index = list(lost)[number]
+        if isinstance(found, Score):
+            failure = lost[index][1]
+            others = unmeasured(options.proxies, f"{found.model}: {failure.cause}", failure.seconds)
+            yield index, dataclasses.replace(found, proxies=others, proxy_batch=options.proxy_batch)
+        else:
+            yield index, found.score(options)
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A model whose process was lost."""
+
+    name: str
+    failure: Failure
+
+    def score(self, options: ScoreOptions) -> Score:
+        return error_score(self.name, options, f"{self.name}: {self.failure.cause}", self.failure.seconds)
+
+
+def _task(model: ModelSource, options: ScoreOptions) -> tuple[str, tuple[Any, ...]]:
+    return source_name(model), (_portable(model), source_name(model), options)
 
 
 def work_in_processes(
@@ -71,7 +111,7 @@ def call_for_nothing(work: Callable[..., Any], args: tuple[Any, ...], options: M
     call(work, args, options)
 
 
-def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score:
+def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score | _Lost:
     quiet_libraries()
     return dataclasses.replace(score_or_error(model, options), model=name)
 

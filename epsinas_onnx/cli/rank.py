@@ -1,0 +1,223 @@
+"""`epsinas-onnx rank`: orders a set of networks by several training-free scores, and says how far they agree."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from epsinas_onnx.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ArithmeticName,
+    ArithmeticOption,
+    ByOption,
+    DimOption,
+    MemoryOption,
+    ProxyBatchOption,
+    RestoreOption,
+    TimeoutOption,
+    find_models,
+    output_console,
+    parse_inputs,
+    parse_members,
+    parse_pairs,
+    parse_shapes,
+    parse_weights,
+    prepare_workers,
+    say,
+)
+from epsinas_onnx.cli.outputs import check_outputs, given_files
+from epsinas_onnx.cli.progress import with_bar
+from epsinas_onnx.cli.score import ProviderName
+from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.output.files import write_output
+from epsinas_onnx.report import ENDINGS
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from epsinas_onnx.ranking.result import RankedSet
+
+Record = Mapping[str, Any]
+
+
+class RankFormat(StrEnum):
+    """How a ranked set is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+_ENDINGS = {**{ending: kind for ending, kind in ENDINGS.items() if kind != "jsonl"}, ".html": "html", ".htm": "html"}
+
+
+def rank_command(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="ONNX files, folders (searched through), globs, or - for a list on standard input."),
+    ] = None,
+    by: ByOption = "default",
+    format: Annotated[
+        RankFormat | None,
+        typer.Option("--format", "-f", help="table, or what the ending of --output says; html draws the ranks."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the ranking here instead of printing it.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Rank what an earlier score --with wrote (.jsonl, .json or .csv), beside any files."
+        ),
+    ] = None,
+    input: Annotated[list[str] | None, typer.Option(metavar="KIND|FILE", help="What is fed, as for score.")] = None,
+    batch: Annotated[int, typer.Option(metavar="NUMBER", help="Samples in the minibatch of epsinas.")] = 256,
+    proxy_batch: ProxyBatchOption = 32,
+    weights: Annotated[str, typer.Option(help="The two constants of epsinas.")] = "1e-7,1",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZES", help="An input's shape, NAME=1,3,224,224; the batch axis follows --batch."),
+    ] = None,
+    dim: DimOption = None,
+    provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of drawn weights and random inputs.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
+    ] = 1,
+    role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
+    arithmetic: ArithmeticOption = ArithmeticName.AUTO,
+    restore_batchnorm: RestoreOption = "auto",
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    memory: MemoryOption = 0,
+) -> None:
+    """Rank a set of networks by training-free scores together: the best first, by the sum of log(rank / n).
+
+    Says how far the scores agree, about which networks they don't, and what has no place and why. The networks are to
+    be of one task: what is ranked are architectures, and no weights are read.
+    """
+    kind = _format(format, output)
+    members = parse_members(by)
+    models = find_models(paths or [])
+    if not models and not results:
+        raise UsageError("no files were named; name models, or earlier results with --results")
+    fed = parse_inputs(input or [])
+    if kind is RankFormat.HTML:
+        from epsinas_onnx.report.ranking_page import check_library
+
+        check_library()
+    if output is not None:
+        check_outputs([("--output", output)], inputs=[*(results or []), *given_files(fed)], models=models)
+    records = _read(results or [])
+    if len({*records, *models}) < 2:
+        raise UsageError(
+            "one network alone has no rank, which says how it stands among others; name at least two, or see score"
+        )
+    options = {
+        "weights": parse_weights(weights), "inputs": fed, "batch": batch, "proxy_batch": proxy_batch,
+        "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed, "jobs": jobs,
+        "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
+        "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
+    }  # fmt: skip
+    interrupted = _score(models, members, options, records)
+    from epsinas_onnx.ranking.result import rank_records
+
+    if interrupted and len(records) < 2:
+        say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    ranked = rank_records(list(records.values()), members)
+    _write(ranked, kind, output)
+    if interrupted:
+        missing = len({*models} - records.keys())
+        say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if any(one.failed for one in ranked.unplaced):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _read(results: Sequence[Path]) -> dict[str, Record]:
+    """Return the records of earlier results by model; those of a later file take the place of earlier ones."""
+    from epsinas_onnx.evaluation.scoring import read_records
+
+    found: dict[str, Record] = {}
+    for path in results:
+        found.update(read_records(path))
+    return found
+
+
+def _score(
+    models: Sequence[str], members: Sequence[str], options: dict[str, Any], records: dict[str, Record]
+) -> bool:  # fmt: skip
+    """Add the record of each model to `records`, in the order of the files; return whether Ctrl-C ended it early."""
+    if not models:
+        return False
+    prepare_workers()
+    from epsinas_onnx.ranking.members import measured
+    from epsinas_onnx.scoring.api import score_as_done
+
+    done: dict[int, Record] = {}
+    scored = score_as_done(models, scores=measured(members), **options)
+    try:
+        for index, found in with_bar(scored, len(models), name=models[0]):
+            done[index] = found.to_dict()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        records.update((str(done[index]["model"]), done[index]) for index in sorted(done))
+    return False
+
+
+def _format(chosen: RankFormat | None, output: Path | None) -> RankFormat:
+    if chosen is not None:
+        return chosen
+    return RankFormat(_ENDINGS.get(output.suffix.lower(), "table")) if output is not None else RankFormat.TABLE
+
+
+def _write(ranked: RankedSet, kind: RankFormat, output: Path | None) -> None:
+    if output is None:
+        _show(ranked, kind)
+        return
+    try:
+        write_output(output, _text(ranked, kind))
+    except OutputError:
+        _show(ranked, RankFormat.TABLE if kind is RankFormat.HTML else kind)  # hours of scoring are not to be lost
+        raise
+    say(f"{len(ranked.placed)} of {ranked.size} networks ranked, written to {output}")
+
+
+def _show(ranked: RankedSet, kind: RankFormat) -> None:
+    if kind is RankFormat.TABLE:
+        from epsinas_onnx.report.rankings import print_ranked
+
+        print_ranked(ranked, output_console())
+    else:
+        sys.stdout.write(_text(ranked, kind))
+    sys.stdout.flush()
+
+
+def _text(ranked: RankedSet, kind: RankFormat) -> str:
+    from epsinas_onnx.report import rankings
+
+    match kind:
+        case RankFormat.TABLE:
+            text = io.StringIO()
+            rankings.print_ranked(ranked, Console(file=text, color_system=None, force_terminal=False))
+            return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+        case RankFormat.JSON:
+            return rankings.to_json(ranked)
+        case RankFormat.CSV:
+            return rankings.to_csv(ranked)
+        case RankFormat.MARKDOWN:
+            return rankings.to_markdown(ranked)
+        case RankFormat.HTML:
+            from epsinas_onnx.report.ranking_page import to_html
+
+            return to_html(ranked)
