@@ -33,16 +33,14 @@ def gather(call: Call) -> Gradients:
             return call.write.place(value, flat, starts, apart, shape)
         if count * size <= _LARGEST:
             return call.write.along(value, np.eye(size)[picked], axis, rank, call.dtype)
-    if count * size > _LARGEST or call.opset < 9:
+    if count * size > _LARGEST:
         raise call.refuse(f"it picks {count} of {size} entries by indices that are computed at run time")
-    one_hot = call.write.op(
-        "OneHot",
-        [call.write.reshape(call.input(1), [count]), call.write.ints([size]),
-         call.write.kept(np.asarray([0, 1], call.dtype.numpy()))],
-        axis=0,
-    )  # fmt: skip
+    column = call.write.reshape(call.op("Cast", call.input(1), to=int(ir.DataType.INT64)), [count, 1])
+    every = np.arange(size, dtype=np.int64)[None]
+    picks = [call.op("Equal", column, call.write.kept(row)) for row in (every, every - size)]
+    matrix = call.op("Cast", call.op("Or", *picks), to=int(call.dtype))
     moved = [*(a for a in range(rank) if a != axis), axis]
-    product = call.op("MatMul", call.write.transpose(value, moved), call.write.transpose(one_hot, [1, 0]))
+    product = call.op("MatMul", call.write.transpose(value, moved), matrix)
     return call.write.transpose(product, [moved.index(a) for a in range(rank)])
 
 
