@@ -10,8 +10,8 @@ import epsinas_onnx
 
 PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
-    "__main__", "pytest_plugin", "cli", "__init__", "evaluation", "report", "check", "compare", "edit", "scoring",
-    "evaluate_lumped",
+    "__main__", "pytest_plugin", "cli", "__init__", "doctor", "evaluation", "report", "check", "compare", "edit",
+    "proxies", "scoring", "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",
     "graph", "output", "errors", "_util", "versions",
 )  # fmt: skip

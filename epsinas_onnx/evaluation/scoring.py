@@ -17,12 +17,13 @@ import numpy.typing as npt
 from epsinas_onnx._util.bounded import TooMuch, read_at_most
 from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.names import unescaped
+from epsinas_onnx._util.text import to_json
 from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.evaluation.families import records_of
 from epsinas_onnx.evaluation.table import MOST_TEXT, FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.output.lines import LineFile
-from epsinas_onnx.report.records import to_json_line
 from epsinas_onnx.scoring.result import Status
 
 if TYPE_CHECKING:
@@ -132,26 +133,26 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
 
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
     ended in an error is tried again. options: keyword arguments of `score_many`; the others come as they are done.
+    Networks of one family, which compute the same, are run once (`evaluation.families`).
 
     Raises UsageError when another run is writing the file, or it holds results of other settings, and OutputError when
     it cannot be written.
     """
-    from epsinas_onnx.scoring.api import score_as_done
-
     if path is None:
-        yield from (score.to_dict() for _, score in score_as_done(networks, **options))
+        yield from records_of(networks, (), {}, options)
         return
+    named = {network.name: network for network in networks}
     with LineFile(path, goes_on=True) as file:
-        done = _resumed(file, path, {network.name for network in networks}, options)
+        done = _resumed(file, path, named.keys(), options)
         yield from (done[network.name] for network in networks if network.name in done)
         missing = [network for network in networks if network.name not in done]
-        for _, score in score_as_done(missing, **options):
+        for record in records_of(missing, done.values(), named, options):
             try:
-                file.append(to_json_line(score))
+                file.append(to_json(record, indent=None))
             except OutputError:
-                yield score.to_dict()
+                yield record
                 raise
-            yield score.to_dict()
+            yield record
 
 
 def _resumed(file: LineFile, path: Path, names: Set[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

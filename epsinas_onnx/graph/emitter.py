@@ -23,8 +23,12 @@ class Emitter:
     def op(self, op_type: str, inputs: Sequence[ir.Value | None], name: str = "", **attributes: object) -> ir.Value:
         """Append a node and return its output; `name` makes the output the user's own."""
         label = name or self._fresh(op_type)
+        given = [
+            value if isinstance(value, ir.Attr) else ir.convenience.convert_attribute(key, value)  # type: ignore[arg-type]
+            for key, value in attributes.items()
+        ]
         node = ir.Node(
-            "", op_type, inputs, ir.convenience.convert_attributes(attributes),  # type: ignore[arg-type]
+            "", op_type, inputs, given,
             name=label, outputs=[ir.Value(name=label)],
         )  # fmt: skip
         self.nodes.append(node)
@@ -32,7 +36,14 @@ class Emitter:
 
     def constant(self, array: np.ndarray) -> ir.Value:
         """Return a Constant node's output that holds `array`."""
-        return self.op("Constant", [], value=ir.tensor(array))
+        tensor = ir.Tensor(array)
+        made = self.op("Constant", [], value=ir.AttrTensor("value", tensor))
+        made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+        return made
+
+    def reshape(self, value: ir.Value | None, shape: Sequence[int]) -> ir.Value:
+        """Append a Reshape; -1 stands for what is left."""
+        return self.op("Reshape", [value, self.constant(np.asarray(shape, np.int64))])
 
     def reduce_mean(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Append a ReduceMean that keeps its dimensions; the axes became an input with operator set 18."""

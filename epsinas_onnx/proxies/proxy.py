@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
+from epsinas_onnx.errors import ModelError
+
 if TYPE_CHECKING:
     from epsinas_onnx.proxies.prepared import Prepared
 
 Array = npt.NDArray[Any]
+
+
+class UndefinedError(ModelError):
+    """The formula of a score gives no finite number for this model; the message says why."""
 
 
 class Proxy(ABC):
@@ -24,11 +30,13 @@ class Proxy(ABC):
         name: what it is called in the registry, on the command line and in records.
         summary: what it measures, in a few words.
         source: the paper, and its identifier.
+        seeded: whether the number depends on the seed of weights and inputs.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    seeded: ClassVar[bool] = True
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Return the names of the values of `prepared.graph` that are needed; nodes may be appended to it for them.
@@ -41,5 +49,6 @@ class Proxy(ABC):
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Return the number of a model; fetched: what `ask` named, as one run of the minibatch gave it.
 
-        A number that is not finite is reported as `undefined`. Raises UnsupportedError where there is none.
+        A number that is not finite is reported as `undefined`. Raises UndefinedError where the formula has none and
+        the reason is known, UnsupportedError where the graph has nothing that the score looks at.
         """

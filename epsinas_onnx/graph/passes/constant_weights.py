@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -53,6 +53,38 @@ def rewrite_weights(
     emitter = Emitter(model.opset_imports.get("", 1))
     scalar = ir.Value(name=WEIGHT_INPUT, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
     fills = _Fills(emitter, scalar, embedding_seeds(decisions, seed), name)
+    statistics = replace_learned(model, decisions, name, fills, norm_stats)
+    first = next(iter(model.graph), None)
+    if fills.nodes and first is not None:
+        model.graph.insert_before(first, fills.nodes)
+    model.graph.inputs.append(scalar)
+    drop_unused(model, name)
+    alive = set(model.graph)
+    return Rewritten(model, tuple(pair for pair in statistics if pair[1].producer() in alive))
+
+
+class Fills(Protocol):
+    """What the learned operands of a graph become."""
+
+    @property
+    def emitter(self) -> Emitter:
+        """Return what makes the nodes that are put in front of a node."""
+
+    def of_role(self, use: Use) -> ir.Value:
+        """Return the tensor that a weight, bias or embedding use reads from now on."""
+
+    def scalar(self, dtype: ir.DataType) -> ir.Value:
+        """Return the scalar that the scale of a batch normalisation becomes, in an element type."""
+
+
+def replace_learned(
+    model: ir.Model, decisions: RoleDecisions, name: str, fills: Fills, norm_stats: NormStats
+) -> list[tuple[ir.Value, ir.Value]]:
+    """Replace every learned operand of `model` in place, and normalisations whose statistics are not the stored ones.
+
+    Returns the minibatch mean and variance of each batch normalisation of the main graph that was decomposed. What
+    nobody reads any more is still there. Raises ShapeError as `rewrite_weights` does.
+    """
     by_node: dict[ir.Node, list[Use]] = {}
     for use in decisions.uses:
         by_node.setdefault(use.node, []).append(use)
@@ -63,21 +95,20 @@ def rewrite_weights(
             if not uses:
                 continue
             if _is_inference_batch_norm(node, uses) and norm_stats != "stored":
-                pair = _decompose_batch_norm(graph, node, uses, emitter, fills, norm_stats, name)
+                pair = _decompose_batch_norm(graph, node, uses, fills, norm_stats, name)
                 if pair and graph is model.graph:
                     statistics.append(pair)
             else:
                 for use in uses:
                     _replace_operand(use, fills)
-    first = next(iter(model.graph), None)
-    if fills.nodes and first is not None:
-        model.graph.insert_before(first, fills.nodes)
-    model.graph.inputs.append(scalar)
+    return statistics
+
+
+def drop_unused(model: ir.Model, name: str) -> None:
+    """Drop what no output needs, in place, and read the tensors that stay constant, where they are in data files."""
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)  # exporters write stack traces there, by the megabyte
     read_kept_data(model, name)
-    alive = set(model.graph)
-    return Rewritten(model, tuple(pair for pair in statistics if pair[1].producer() in alive))
 
 
 def embedding_seeds(decisions: RoleDecisions, seed: int) -> dict[Use, int]:
@@ -95,7 +126,7 @@ class _Fills:
     def __init__(self, emitter: Emitter, scalar: ir.Value, seeds: Mapping[Use, int], name: str) -> None:
         self.nodes: list[ir.Node] = []
         self._scalar = {ir.DataType.FLOAT: scalar}
-        self._emitter = emitter
+        self.emitter = emitter
         self._seeds = seeds
         self._name = name
         self._made: dict[tuple[object, ...], ir.Value] = {}
@@ -116,27 +147,27 @@ class _Fills:
     def scalar(self, dtype: ir.DataType) -> ir.Value:
         """Return the weight scalar in the element type that the graph computes in."""
         if dtype not in self._scalar:
-            cast = self._collect(lambda: self._emitter.op("Cast", [self._scalar[ir.DataType.FLOAT]], to=int(dtype)))
+            cast = self._collect(lambda: self.emitter.op("Cast", [self._scalar[ir.DataType.FLOAT]], to=int(dtype)))
             cast.type = ir.TensorType(dtype)
             self._scalar[dtype] = cast
         return self._scalar[dtype]
 
     def _make(self, use: Use, shape: Sequence[int], dtype: ir.DataType) -> ir.Value:
         if use.role is Role.WEIGHT:
-            return self._emitter.fill(self.scalar(dtype), shape)
+            return self.emitter.fill(self.scalar(dtype), shape)
         if use.role is Role.BIAS:
             if dtype not in self._zero:
-                self._zero[dtype] = self._emitter.constant(np.zeros([], dtype.numpy()))
+                self._zero[dtype] = self.emitter.constant(np.zeros([], dtype.numpy()))
                 self._zero[dtype].type = ir.TensorType(dtype)
-            return self._emitter.fill(self._zero[dtype], shape)
-        table = uniform_table_nodes(self._emitter, shape, self._seeds[use])
-        return table if dtype == ir.DataType.FLOAT else self._emitter.op("Cast", [table], to=int(dtype))
+            return self.emitter.fill(self._zero[dtype], shape)
+        table = uniform_table_nodes(self.emitter, shape, self._seeds[use])
+        return table if dtype == ir.DataType.FLOAT else self.emitter.op("Cast", [table], to=int(dtype))
 
     def _collect(self, make: object) -> ir.Value:
-        pending = self._emitter.take()
+        pending = self.emitter.take()
         value: ir.Value = make()  # type: ignore[operator]
-        self.nodes += self._emitter.take()
-        self._emitter.nodes = pending
+        self.nodes += self.emitter.take()
+        self.emitter.nodes = pending
         return value
 
 
@@ -162,12 +193,12 @@ _OPTIONAL = {
 }
 
 
-def _replace_operand(use: Use, fills: _Fills) -> None:
+def _replace_operand(use: Use, fills: Fills) -> None:
     if use.role in (Role.CONSTANT, Role.STATISTICS):
         return
     optional = use.role is Role.BIAS and use.slot in _OPTIONAL.get(use.node.op_type, ()) and use.node.domain == ""
     # Before operator set 11 Gemm has no optional bias.
-    if optional and not (use.node.op_type == "Gemm" and fills._emitter.opset < 11):
+    if optional and not (use.node.op_type == "Gemm" and fills.emitter.opset < 11):
         use.node.replace_input_with(use.slot, None)
         while use.node.inputs and use.node.inputs[-1] is None:
             use.node.resize_inputs(len(use.node.inputs) - 1)
@@ -186,8 +217,7 @@ def _decompose_batch_norm(
     graph: ir.Graph,
     node: ir.Node,
     uses: Sequence[Use],
-    emitter: Emitter,
-    fills: _Fills,
+    fills: Fills,
     norm_stats: NormStats,
     name: str,
 ) -> tuple[ir.Value, ir.Value] | None:
@@ -203,7 +233,7 @@ def _decompose_batch_norm(
             f"{name}: node {node.name!r} (BatchNormalization): its input has no known rank; "
             f"give the model's input shapes with --shape"
         )
-    dtype = x.dtype or ir.DataType.FLOAT
+    emitter, dtype = fills.emitter, x.dtype or ir.DataType.FLOAT
     by_slot = {use.slot: use for use in uses}
     scale_role, shift_role = (by_slot[slot].role if slot in by_slot else Role.CONSTANT for slot in (1, 2))
     epsilon = emitter.constant(np.asarray(node.attributes.get_float("epsilon", 1e-5), dtype.numpy()))
@@ -223,12 +253,13 @@ def _decompose_batch_norm(
         centred = x
         variance = emitter.constant(np.ones([], dtype.numpy()))
     deviation = emitter.op("Sqrt", [emitter.op("Add", [variance, epsilon])])
-    spread = emitter.constant(np.asarray([1, -1] + [1] * (rank - 2), np.int64))
-    scale = fills.scalar(dtype) if scale_role is Role.WEIGHT else emitter.op("Reshape", [node.inputs[1], spread])
+    spread = [1, -1] + [1] * (rank - 2)
+    scale = fills.scalar(dtype) if scale_role is Role.WEIGHT else emitter.reshape(node.inputs[1], spread)
     result = emitter.op("Mul", [centred, emitter.op("Div", [scale, deviation])])
     if shift_role is not Role.BIAS:
         shift = fills.of_role(by_slot[2]) if shift_role is Role.WEIGHT else node.inputs[2]
-        result = emitter.op("Add", [result, emitter.op("Reshape", [shift, spread])])
+        result = emitter.op("Add", [result, emitter.reshape(shift, spread)])
+    _give_shapes(emitter.nodes, x, dtype)
     # The last node takes over the user's names, so that messages and --output-name still find them.
     last = result.producer()
     assert last is not None
@@ -239,3 +270,11 @@ def _decompose_batch_norm(
     output.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     return pair
+
+
+def _give_shapes(nodes: Sequence[ir.Node], x: ir.Value, dtype: ir.DataType) -> None:
+    """Say of every value of a decomposition that says nothing yet that it has one entry for each channel of `x`."""
+    for output in (node.outputs[0] for node in nodes):
+        output.type = output.type or ir.TensorType(dtype)
+        if output.shape is None and x.shape is not None:
+            output.shape = ir.Shape([size if axis == 1 else 1 for axis, size in enumerate(x.shape)])

@@ -1,0 +1,136 @@
+"""Makes the graph whose weights are drawn by role: what the scores that look at untrained networks run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ShapeError
+from epsinas_onnx.graph.analysis.roles import NORMALISATIONS, Role, Use, fan
+from epsinas_onnx.graph.emitter import PREFIX, Emitter
+from epsinas_onnx.graph.passes.constant_weights import drop_unused, no_shape, replace_learned
+from epsinas_onnx.scoring.plan import ModelPlan
+
+Array: TypeAlias = npt.NDArray[Any]
+
+DRAWN = "epsinas.drawn"
+"""Key in the `meta` of a drawn initializer: the first `Use` that it is drawn for."""
+
+PRELU_SLOPE = 0.25
+"""What PReLU starts from (He et al., 2015)."""
+
+
+class Draw(StrEnum):
+    """How weights of layers are drawn; everything else starts the same way."""
+
+    KAIMING = "kaiming"
+    """Normal with variance 2 / fan-out (He et al., 2015)."""
+    GAUSSIAN = "gaussian"
+    """Standard normal, as the Zen-score has it."""
+
+
+@dataclass(frozen=True)
+class DrawnGraph:
+    """A graph with drawn weights.
+
+    variances: of each batch normalisation of the main graph over the minibatch, one entry a channel.
+    """
+
+    model: ir.Model
+    variances: tuple[ir.Value, ...]
+
+
+def drawn_graph(planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING) -> DrawnGraph:
+    """Return the graph of a plan with weights that are drawn by role; `planned` is not modified, no weight is read.
+
+    Weights of layers are drawn as `draw` says, embeddings are standard normal, scales of normalisations and other
+    factors are 1, biases 0, slopes of PRelu 0.25. BatchNormalization takes the statistics of the minibatch and is
+    decomposed into elementary operators. Every tensor has a generator of its own, made of `seed` and of its place among
+    those that are drawn, so that names do not count; one tensor in several places of one shape is drawn once. A tensor
+    is drawn when it is read first.
+
+    Weights and embeddings are initializers with `DRAWN` in their `meta`, and every value that shape inference reaches
+    has its shape.
+
+    Raises ShapeError for a weight without a known shape, ModelError when a kept constant's data file is missing.
+    """
+    planned = planned.copy() if planned.inferred else planned.with_shapes()
+    model = planned.model
+    fills = _Drawn(model, seed, draw, planned.name)
+    statistics = replace_learned(model, planned.decisions, planned.name, fills, "batch")
+    drop_unused(model, planned.name)
+    alive = set(model.graph)
+    return DrawnGraph(model, tuple(variance for _, variance in statistics if variance.producer() in alive))
+
+
+class _Drawn:
+    """Initializers of the main graph in place of learned tensors."""
+
+    def __init__(self, model: ir.Model, seed: int, draw: Draw, name: str) -> None:
+        self.emitter = Emitter(model.opset_imports.get("", 1))
+        self._graph, self._seed, self._draw, self._name = model.graph, seed, draw, name
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._count = 0
+
+    def of_role(self, use: Use) -> ir.Value:
+        """Return the initializer that a weight, bias or embedding use reads from now on."""
+        if use.shape is None:
+            raise ShapeError(no_shape(use, self._name))
+        shape, dtype = use.shape, use.value.dtype or ir.DataType.FLOAT
+        start = _start(use)
+        if start is not None:
+            return self._filled(start, shape, dtype)
+        key = (use.role, shape, dtype, *(use.stored or (use.value,)))
+        if key not in self._made:
+            self._count += 1
+            number = self._count
+            deviation = 1.0
+            if use.role is Role.WEIGHT and self._draw is Draw.KAIMING:
+                deviation = math.sqrt(2 / fan(use)[1])
+            self._made[key] = self._initializer(shape, dtype, lambda: self._values(number, shape, deviation))
+            self._made[key].meta[DRAWN] = use
+        return self._made[key]
+
+    def scalar(self, dtype: ir.DataType) -> ir.Value:
+        """Return the scale of a batch normalisation."""
+        return self._filled(1.0, (), dtype)
+
+    def _filled(self, start: float, shape: tuple[int, ...], dtype: ir.DataType) -> ir.Value:
+        key = (start, shape, dtype)
+        if key not in self._made:
+            self._made[key] = self._initializer(shape, dtype, lambda: np.full(shape, start, np.float32))
+        return self._made[key]
+
+    def _values(self, number: int, shape: tuple[int, ...], deviation: float) -> Array:
+        drawn: Array = np.random.default_rng([self._seed, number]).standard_normal(shape, np.float32)
+        drawn *= np.float32(deviation)
+        return drawn
+
+    def _initializer(self, shape: tuple[int, ...], dtype: ir.DataType, make: Callable[[], Array]) -> ir.Value:
+        name, dims = f"{PREFIX}drawn.{len(self._made)}", ir.Shape(shape)
+
+        def tensor() -> ir.TensorProtocol:
+            return ir.Tensor(make().astype(dtype.numpy(), copy=False), name=name)
+
+        lazy = ir.LazyTensor(tensor, dtype=dtype, shape=dims, name=name, cache=True)
+        value = ir.Value(name=name, shape=dims, type=ir.TensorType(dtype), const_value=lazy)
+        self._graph.register_initializer(value)
+        return value
+
+
+def _start(use: Use) -> float | None:
+    """Return what all entries start from, None for the weight of a layer and for an embedding."""
+    if use.role is Role.BIAS:
+        return 0.0
+    if use.role is not Role.WEIGHT:
+        return None
+    if use.node.op_type == "PRelu":
+        return PRELU_SLOPE
+    return 1.0 if use.node.op_type in NORMALISATIONS | {"Mul", "Div"} else None

@@ -1,0 +1,361 @@
+"""Owns what the scores of one model share: the planned graph with drawn weights, its minibatch, and running it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UnsupportedError
+from epsinas_onnx.graph.analysis.roles import Role, Use
+from epsinas_onnx.graph.analysis.shapes import Shapes, attempts, free_dimensions, input_specs, known_shape
+from epsinas_onnx.graph.emitter import PREFIX, Emitter
+from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
+from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
+from epsinas_onnx.inputs.minibatch import Minibatch
+from epsinas_onnx.proxies.activations import Activation, find_activations
+from epsinas_onnx.proxies.blocks import block_features
+from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, drawn_graph
+from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
+from epsinas_onnx.runtime.providers import Provider, choose_providers
+from epsinas_onnx.runtime.session import INITIALIZERS_ALONE, Engine, to_proto
+from epsinas_onnx.scoring.batching import Batching, decide_batching
+from epsinas_onnx.scoring.executors import ExecutionConfig
+from epsinas_onnx.scoring.options import ProviderName, ScoreOptions, score_options
+from epsinas_onnx.scoring.plan import ModelPlan, plan
+
+Array: TypeAlias = npt.NDArray[Any]
+T = TypeVar("T")
+
+DEFAULT_BATCH = 32
+"""Samples, as Mellor et al. and most who followed take."""
+_LARGEST = 1_900_000_000
+"""Bytes of weights: a protobuf holds no more than 2 GiB."""
+_NO_WEIGHT = np.zeros(1, np.float32)
+
+
+def prepare(
+    source: ModelSource | LoadedModel,
+    *,
+    batch: int = DEFAULT_BATCH,
+    inputs: Any = "normal",
+    seed: int = 0,
+    shapes: Shapes | None = None,
+    threads: int = 0,
+    providers: ProviderName = "auto",
+) -> Prepared:
+    """Load and plan a model for its training-free scores.
+
+    Args:
+        source: a path, the file's bytes, an `onnx.ModelProto`, an `onnx_ir.Model`, or a model that is loaded; it is not
+            modified.
+        batch: samples in the minibatch, at least 2, 32 unless given; given arrays and a file that fixes several decide.
+        inputs: `normal` (standard normal floats, and tokens for integers, seeded) or what else `score` takes.
+        seed: of random inputs and of the weights.
+        shapes: sizes of free dimensions by name, and whole shapes by input name.
+        threads: intra-op threads, 0 for one a core.
+        providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+
+    Raises:
+        UsageError: an argument is wrong.
+        ModelError: the model cannot be read or planned. Where the file leaves sizes open that nobody gave, the sizes
+            that scoring tries are tried in turn, until one runs.
+    """
+    options = score_options(
+        inputs=inputs, batch=batch, seed=seed, shapes=shapes, threads=threads, providers=providers
+    )  # fmt: skip
+    chosen = choose_providers(options.providers)
+    loaded = source if isinstance(source, LoadedModel) else load_model(source, options.named_inputs)
+    if not free_dimensions(loaded.model, loaded.name, options.shapes):
+        return Prepared.of(loaded, options, chosen)
+    first: ModelError | None = None
+    for attempt in range(attempts(loaded.model)):
+        try:
+            prepared = Prepared.of(loaded, options, chosen, attempt)
+            if not prepared.per_sample:
+                prepared.fresh().run([prepared.output.name or ""])
+            return prepared
+        except (ShapeError, RunError) as error:
+            first = first or error
+        except OutOfMemory:
+            if first is None:
+                raise
+    assert first is not None
+    raise first
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model that is planned for a minibatch, and whose weights are drawn.
+
+    Attributes:
+        loaded: the model as it was read.
+        planned: shapes, roles and the output that is scored, all shapes inferred.
+        batching: how samples go through; `planned` is for one sample where they go through one by one.
+        minibatch: what is fed.
+        options: what the caller asked for.
+        providers: where graphs run, best first.
+        draw: how the weights of layers are drawn.
+    """
+
+    loaded: LoadedModel
+    planned: ModelPlan
+    batching: Batching
+    minibatch: Minibatch
+    options: ScoreOptions
+    providers: Sequence[Provider]
+    draw: Draw = Draw.KAIMING
+
+    @classmethod
+    def of(
+        cls, loaded: LoadedModel, options: ScoreOptions, providers: Sequence[Provider], attempt: int = 0
+    ) -> Prepared:
+        """Plan a model; attempt: which default size to take for dimensions that nobody named."""
+        minibatch = Minibatch(options.inputs, options.seed, loaded.name)
+        first = input_specs(loaded.model, loaded.name, 1, options.shapes, attempt)
+        if not first:
+            raise ModelError(f"{loaded.name}: the model has no input, so its output cannot depend on one")
+        config = ExecutionConfig(providers, options.threads)
+        wanted = options.graph_options(shapes=minibatch.shapes(first), attempt=attempt)
+        batching = decide_batching(loaded, first, minibatch, options.batch, wanted, config)
+        planned = plan(loaded, batching.planned, batching.options, infer=True)
+        return cls(loaded, planned, batching, minibatch, options, providers)
+
+    @property
+    def name(self) -> str:
+        """Return how messages call the model."""
+        return self.loaded.name
+
+    @property
+    def batch(self) -> int:
+        """Return how many samples there are."""
+        return self.batching.planned
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of inputs and weights."""
+        return self.options.seed
+
+    @property
+    def per_sample(self) -> bool:
+        """Return whether the file fixes the batch to 1 and cannot be re-batched, so that no minibatch can be run."""
+        return self.batching.per_sample
+
+    def with_seed(self, seed: int) -> Prepared:
+        """Return the same model with other weights and inputs, planned already."""
+        options = dataclasses.replace(self.options, seed=seed)
+        minibatch = Minibatch(options.inputs, seed, self.name)
+        return dataclasses.replace(self, options=options, minibatch=minibatch)
+
+    def with_draw(self, draw: Draw) -> Prepared:
+        """Return the same model with weights that are drawn in another way."""
+        return dataclasses.replace(self, draw=draw)
+
+    def fresh(self) -> Prepared:
+        """Return the same with a graph that nothing was appended to."""
+        return dataclasses.replace(self)
+
+    @cached_property
+    def _drawn(self) -> DrawnGraph:
+        return drawn_graph(self.planned, self.seed, self.draw)
+
+    @property
+    def graph(self) -> ir.Model:
+        """Return the graph with drawn weights; scores append nodes to it, and never change what is there."""
+        return self._drawn.model
+
+    @property
+    def variances(self) -> tuple[ir.Value, ...]:
+        """Return the variance of each batch normalisation over the minibatch, one entry a channel, in graph order."""
+        return self._drawn.variances
+
+    @cached_property
+    def feeds(self) -> Mapping[str, Array]:
+        """The minibatch, by input name."""
+        specs = self.planned.specs
+        sizes = {spec.name: math.prod(spec.shape) * spec.dtype.itemsize for spec in specs}
+        largest = max(sizes, key=lambda name: sizes[name])
+        refuse_if_too_large((math.ceil(sum(sizes.values())), largest), self.name)
+        return self.minibatch.feeds(specs, self.planned.demands)
+
+    @property
+    def output(self) -> ir.Value:
+        """Return the output that is scored: the first that holds floats, what a softmax at the end reads."""
+        return self.graph.graph.outputs[0]
+
+    @cached_property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        """The graph's inputs in which samples differ, so masks of ones apart."""
+        axes = {spec.name: spec.batch_axis for spec in self.planned.specs}
+        return tuple(
+            value
+            for value in self.graph.graph.inputs
+            if (axis := axes.get(str(value.name))) is not None and _varies(self.feeds[str(value.name)], axis)
+        )
+
+    @cached_property
+    def static(self) -> StaticValues:
+        """The values of the graph that no input changes."""
+        return StaticValues.of(self.graph)
+
+    @cached_property
+    def emitter(self) -> Emitter:
+        """Makes nodes that are appended to the graph with `append`, under names that cannot clash."""
+        return Emitter(self.graph.opset_imports.get("", 1), f"{PREFIX}proxy.")
+
+    def append(self) -> None:
+        """Append what `emitter` has collected to the graph."""
+        self.graph.graph.extend(self.emitter.take())
+
+    def once(self, key: str, make: Callable[[Prepared], T]) -> T:
+        """Return what `make` gives of this model, made once however many scores ask for it under `key`."""
+        if key not in self._shared:
+            self._shared[key] = make(self)
+        found: T = self._shared[key]
+        return found
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def activations(self) -> tuple[Activation, ...]:
+        """The pre-activations of ReLU and its kin, in graph order (`activations`)."""
+        return find_activations(self.graph)
+
+    @cached_property
+    def layers(self) -> tuple[ir.Node, ...]:
+        """The nodes of the main graph that sum products of a drawn weight and the signal, in order."""
+        return tuple(node for node in self.graph.graph if is_layer(node))
+
+    @cached_property
+    def features(self) -> tuple[ir.Value, ...]:
+        """What each block gives, in order, the head apart (`blocks`)."""
+        return tuple(block_features(self.graph, self.inputs, self.layers))
+
+    def sample_axis(self, value: ir.Value) -> int | None:
+        """Return the axis along which the samples of a value lie, each in one piece; None where nothing tells.
+
+        The axis may be longer than there are samples: rows of a sample then follow each other, as after merging the
+        axes of samples and tokens.
+        """
+        shape = known_shape(value)
+        if not shape:
+            return None
+        if shape[0] == self.batch:
+            return 0
+        other = self._one_more.get(str(value.name))
+        if other is None or len(other) != len(shape):
+            return None
+        changed = [axis for axis, (size, more) in enumerate(zip(shape, other, strict=True)) if size != more]
+        if len(changed) != 1:
+            return None
+        (axis,) = changed
+        rows, rest = divmod(shape[axis], self.batch)
+        return axis if rest == 0 and (axis == 0 or rows == 1) and other[axis] == rows * (self.batch + 1) else None
+
+    @cached_property
+    def _one_more(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of all values for one sample more."""
+        if self.batching.fixed_batch_size or self.per_sample:
+            return {}
+        more = plan(self.loaded, self.batch + 1, self.batching.options, infer=True)
+        shapes = {str(v.name): known_shape(v) for node in more.model.graph for v in node.outputs}
+        return {name: shape for name, shape in shapes.items() if shape is not None}
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Return values of the graph by name, for the minibatch or for other arrays of the same shapes.
+
+        What is not needed for them is not run. The same names again are run by the same session.
+
+        Raises UnsupportedError where samples cannot go through together, OutOfMemory before too much is allocated, and
+        RunError where ONNX Runtime refuses the graph or fails.
+        """
+        self.check_minibatch()
+        key = tuple(names)
+        engine = self._engines.get(key)
+        if engine is None:
+            engine = self._engines[key] = self._engine(key)
+        return engine.run(_NO_WEIGHT, self.feeds if feeds is None else feeds, key)
+
+    def check_minibatch(self) -> None:
+        """Raise UnsupportedError where samples cannot go through together."""
+        if self.per_sample:
+            raise UnsupportedError(
+                f"{self.name}: the file fixes the batch to 1 and cannot be re-batched, and this score compares samples "
+                f"that go through together; export the model with a dynamic batch"
+            )
+
+    @cached_property
+    def _engines(self) -> dict[tuple[str, ...], Engine]:
+        return {}
+
+    def _engine(self, names: Sequence[str]) -> Engine:
+        graph = self.graph.graph
+        by_name = {str(value.name): value for node in graph for value in node.outputs}
+        before = list(graph.outputs)
+        graph.outputs[:] = [by_name[name] for name in dict.fromkeys(names)]
+        try:
+            weights = sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None)
+            if weights > _LARGEST:
+                raise OutOfMemory(
+                    f"{self.name}: {weights:,} bytes of weights would have to be drawn, and a graph holds no more than "
+                    f"{_LARGEST:,}; measure a smaller model of this architecture"
+                )
+            peak, largest = peak_bytes(self.graph)
+            refuse_if_too_large((peak + 2 * weights, largest), self.name)
+            proto = needed(to_proto(self.graph, self.name))
+        finally:
+            graph.outputs[:] = before
+        for output in proto.graph.output:
+            if not output.type.tensor_type.elem_type:  # of an appended node, of which nobody has said anything else
+                output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
+        return Engine(lambda _: proto, self.name, self.providers, self.options.threads, eager=True)
+
+
+def is_layer(node: ir.Node) -> bool:
+    """Return whether a node of a drawn graph sums products of a drawn weight and the signal."""
+    drawn = (value.meta.get(DRAWN) for value in node.inputs if value is not None)
+    return any(isinstance(use, Use) and use.role is Role.WEIGHT for use in drawn)
+
+
+def needed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave out, in place, the nodes and initializers that no output needs; return the model."""
+    graph = proto.graph
+    wanted = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if wanted.isdisjoint(node.output):
+            continue
+        wanted.update(_reads(node))
+        kept.append(node)
+    if len(kept) < len(graph.node):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in wanted:
+            del graph.initializer[index]
+    return proto
+
+
+def _reads(node: onnx.NodeProto) -> Iterable[str]:
+    """Yield what a node reads, in its bodies too."""
+    yield from node.input
+    for body in proto_bodies(node):
+        yield from (value.name for value in body.output)
+        for inner in body.node:
+            yield from _reads(inner)
+
+
+def _varies(array: Array, axis: int) -> bool:
+    first = np.take(array, [0], axis)
+    return bool((array != first).any())
