@@ -22,7 +22,7 @@ from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.activations import Activation, find_activations
 from epsinas_onnx.proxies.blocks import block_features
-from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, drawn_graph
+from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, StoringEmitter, drawn_graph
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import Provider, choose_providers
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE, Engine, to_proto
@@ -208,7 +208,7 @@ class Prepared:
     @cached_property
     def emitter(self) -> Emitter:
         """Makes nodes that are appended to the graph with `append`, under names that cannot clash."""
-        return Emitter(self.graph.opset_imports.get("", 1), f"{PREFIX}proxy.")
+        return StoringEmitter(self.graph, f"{PREFIX}proxy.")
 
     def append(self) -> None:
         """Append what `emitter` has collected to the graph."""
