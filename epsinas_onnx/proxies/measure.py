@@ -164,7 +164,7 @@ def _failed(name: str, error: Exception, seconds: float, model: str) -> Measurem
 
 
 def _reason(error: Exception, model: str) -> str:
-    if isinstance(error, ModelError):
+    if isinstance(error, (ModelError, UndefinedError)):
         return str(error)
     if isinstance(error, MemoryError):
         return f"{model}: needs more memory than there is; try a smaller batch or smaller shapes"
