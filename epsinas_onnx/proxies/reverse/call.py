@@ -159,6 +159,15 @@ class Call:
         """Append a choice by entry."""
         return self.write.where(condition, self.value(then), self.value(other), self.dtype)
 
+    def only(self, condition: ir.Value, value: ir.Value, unless: bool = False) -> ir.Value:
+        """Append a value where a condition holds (or does not, for `unless`) and 0 elsewhere.
+
+        It is a product with the condition as numbers: a Where of whole tensors takes ONNX Runtime ten times as long.
+        """
+        if unless:
+            condition = self.op("Not", condition)
+        return self.mul(value, self.op("Cast", condition, to=int(self.dtype)))
+
     def sum_to(self, value: ir.Value, slot: int) -> ir.Value:
         """Append the sum of a value of the output's shape down to the shape of an input that was broadcast."""
         return self.write.sum_to(value, self.out, self.shape(slot))

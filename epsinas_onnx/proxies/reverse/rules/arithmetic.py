@@ -115,7 +115,7 @@ def where(call: Call) -> Gradients:
     """The gradient for what was chosen."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     if 1 in call.wanted:
-        found[1] = call.sum_to(call.where(call.x, call.grad, 0.0), 1)
+        found[1] = call.sum_to(call.only(call.x, call.grad), 1)
     if 2 in call.wanted:
-        found[2] = call.sum_to(call.where(call.x, 0.0, call.grad), 2)
+        found[2] = call.sum_to(call.only(call.x, call.grad, unless=True), 2)
     return found

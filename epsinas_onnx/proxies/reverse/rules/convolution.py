@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
-from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.registry import LARGEST, Gradients, rule
 from epsinas_onnx.proxies.reverse.rules.windows import Windows, windows
 
 
@@ -26,7 +28,8 @@ def convolution(call: Call) -> Gradients:
 
 
 def _by_input(call: Call, at: Windows) -> ir.Value:
-    groups, known = call.integer("group", 1), call.known(1)
+    groups = call.integer("group", 1)
+    known = call.known(1) if math.prod(call.shape(1)) <= LARGEST else None
     if known is not None and not at.spread:
         return _as_convolution(call, at, groups, known)
     if known is not None and set(at.size) == {1} and not any(at.before) and max(at.after) <= 0:

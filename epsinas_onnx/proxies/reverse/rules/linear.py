@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
-from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.registry import LARGEST, Gradients, rule
 
 
 @rule("Gemm")
@@ -68,7 +69,7 @@ def matmul(call: Call) -> Gradients:
 
 def _turned(call: Call, value: ir.Value, rank: int, slot: int) -> ir.Value:
     perm = [*range(rank - 2), rank - 1, rank - 2]
-    known = call.known(slot)
+    known = call.known(slot) if math.prod(call.shape(slot)) <= LARGEST else None
     if known is not None and known.ndim == rank:
         return call.write.constant(np.ascontiguousarray(known.transpose(perm)))
     return call.write.transpose(value, perm)

@@ -98,20 +98,25 @@ def maximum(call: Call) -> Gradients:
     """The gradient where the first maximum of each window lies, as the operator's own second output tells."""
     if call.opset < 9:
         raise call.refuse(f"its derivative needs operator set 9, and the model has {call.opset}")
-    node, shape = call.node, call.shape()
-    if len(node.outputs) < 2 or not node.outputs[1].name:
-        if len(node.outputs) < 2:
-            node.resize_outputs(2)
-        node.outputs[1].name = f"{call.write.prefix}{node.outputs[0].name}.indices"
-    where = node.outputs[1]
-    where.shape, where.type = ir.Shape(call.out), ir.TensorType(ir.DataType.INT64)
+    shape = call.shape()
     if call.integer("storage_order", 0):
         raise call.refuse("its indices are counted column by column")
+    where = _places(call)
     at = _windows(call)
     sets = [math.ceil(extent / stride) for extent, stride in zip(at.extent, at.strides, strict=True)]
     if math.prod(sets) == 1 or call.opset >= 16:
         return _put(call, call.grad, where, shape, reduction=math.prod(sets) > 1)
     return _in_turns(call, where, sets, shape)
+
+
+def _places(call: Call) -> ir.Value:
+    """Return where each maximum lies; the pooling is run once more for it, so that the first one stays a fast one."""
+    outputs = call.node.outputs
+    if len(outputs) > 1 and outputs[1].name:
+        return outputs[1]
+    again = ir.Node("", "MaxPool", call.node.inputs, call.node.attributes.values(), num_outputs=2)
+    call.write.adopt(again)
+    return again.outputs[1]
 
 
 def _put(call: Call, g: ir.Value, where: ir.Value, shape: Sequence[int], reduction: bool) -> ir.Value:
