@@ -264,3 +264,16 @@ SCANS = [
 @pytest.mark.parametrize("graph", SCANS)
 def test_scans(graph: str) -> None:
     check(graph)
+
+
+WRITTEN_OUT = (
+    "(float[3,2,4] x) => (float[3,2,4] y) { m = ReduceMean(x, a)  c = Sub(x, m)  q = Mul(c, c)  v = ReduceMean(q, a)"
+    "  t = Add(v, e)  d = Sqrt(t)  f = Div(s, d)  n = Mul(c, f)  y = Add(n, b) }"
+)
+
+
+@pytest.mark.parametrize("graph", [WRITTEN_OUT, WRITTEN_OUT.replace("n = Mul(c, f)", "n = Mul(f, c)"),
+                                   WRITTEN_OUT.replace("n = Mul(c, f)", "k = Mul(c, f)  n = Add(k, m)")])  # fmt: skip
+def test_normalisations_that_are_written_out(graph: str) -> None:
+    scale = np.asarray([[0.5], [2.0]])
+    check(graph, a=ints(0, 2), e=np.float64(1e-2), s=scale, b=scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
@@ -20,15 +20,18 @@ class Call:
         node: the node.
         gradients: of its outputs, None for one that nothing depends on.
         wanted: slots of the inputs whose gradients are wanted.
-        scope: the graph or body that this is part of.
         captured: values that bodies of the node read from outside, and whose gradients are wanted.
+        active: all values that depend on what is differentiated by.
+        wrt: what is differentiated by.
+        scope: the graph or body that this is part of.
     """
 
     def __init__(
-        self, node: ir.Node, gradients: Sequence[ir.Value | None], wanted: Collection[int], scope: Scope,
-        captured: Sequence[ir.Value] = (),
+        self, node: ir.Node, gradients: Sequence[ir.Value | None], active: Set[ir.Value], wrt: Set[ir.Value],
+        scope: Scope, captured: Sequence[ir.Value] = (),
     ) -> None:  # fmt: skip
-        self.node, self.gradients, self.wanted, self.scope = node, gradients, wanted, scope
+        self.node, self.gradients, self.active, self.wrt, self.scope = node, gradients, active, wrt, scope
+        self.wanted = frozenset(slot for slot, value in enumerate(node.inputs) if value in active)
         self.captured = tuple(captured)
         self.write: Writer = scope.write
 

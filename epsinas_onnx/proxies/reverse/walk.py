@@ -22,17 +22,16 @@ def backward(
 
     What no path leads to is not in the result. Raises UnsupportedError with the node that has no rule.
     """
-    active = _active(nodes, wrt)
+    active, targets = _active(nodes, wrt), set(wrt)
     parts: dict[ir.Value, list[ir.Value]] = {v: [gradient] for v, gradient in seeds.items() if v in active}
     for node in reversed(nodes):
         if not any(output in parts for output in node.outputs) or not _differentiable(node):
             continue
-        wanted = [slot for slot, value in enumerate(node.inputs) if value in active]
         captured = _captured(node, active)
-        if not wanted and not captured:
+        if not captured and not any(value in active for value in node.inputs):
             continue
         gradients = [_total(scope, output, parts) for output in node.outputs]
-        made = find_rule(node)(Call(node, gradients, frozenset(wanted), scope, captured))
+        made = find_rule(node)(Call(node, gradients, active, targets, scope, captured))
         for key, gradient in ({0: made} if isinstance(made, ir.Value) else made).items():
             value = node.inputs[key] if isinstance(key, int) else key
             if gradient is not None and value is not None and value in active:

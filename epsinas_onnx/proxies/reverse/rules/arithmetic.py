@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
 from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.rules.normalisation import minibatch_normalised
 
 
 @rule("Add", "Sum")
@@ -34,7 +35,10 @@ def subtract(call: Call) -> Gradients:
 
 @rule("Mul")
 def multiply(call: Call) -> Gradients:
-    """The gradient times the other operand."""
+    """The gradient times the other operand; a normalisation that ends in this product is gone through as one."""
+    normalised = minibatch_normalised(call) if len(call.wanted) == 2 else None
+    if normalised is not None:
+        return normalised
     return {slot: call.sum_to(call.mul(call.grad, call.input(1 - slot)), slot) for slot in call.wanted}
 
 
