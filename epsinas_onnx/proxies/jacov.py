@@ -46,7 +46,9 @@ class Jacov(Proxy):
         prepared.check_minibatch()
         values = list(differentiated_by(prepared))
         if not values:
-            raise UnsupportedError(f"{prepared.name}: no input differs between samples, so there is nothing to derive by")
+            raise UnsupportedError(
+                f"{prepared.name}: no input differs between samples, so there is nothing to derive by"
+            )
         self._axes = [_axis(prepared, value) for value in values]
         gradients = append_gradient(prepared.graph, [prepared.output], values, prepared.name)
         self._names = [str(gradient.name) for gradient in gradients]

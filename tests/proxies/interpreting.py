@@ -52,17 +52,23 @@ def _tensor(stored: Any) -> Tensor:
 def _scan(node: ir.Node, operands: list[Tensor], values: dict[ir.Value, Any]) -> tuple[Tensor, ...]:
     body, count = node.attributes["body"].as_graph(), node.attributes.get_int("num_scan_inputs", 0)
     states, fed = operands[:-count], operands[-count:]
+    ways = _ints(node, "scan_input_directions", [0] * count)
+    back = _ints(node, "scan_output_directions", [0] * (len(body.outputs) - len(states)))
+    assert not any(_ints(node, "scan_input_axes") + _ints(node, "scan_output_axes"))
     rows: list[list[Tensor]] = []
-    for step in range(fed[0].shape[0]):
+    steps = fed[0].shape[0]
+    for step in range(steps):
         inner = dict(values)
         for value in body.initializers.values():
             inner[value] = _tensor(value.const_value)
-        inner.update(zip(body.inputs, [*states, *(x[step] for x in fed)], strict=True))
+        turn = [x[steps - 1 - step if way else step] for x, way in zip(fed, ways, strict=True)]
+        inner.update(zip(body.inputs, [*states, *turn], strict=True))
         _run(body, inner, {})
         made = [inner[value] for value in body.outputs]
         states = made[: len(states)]
         rows.append(made[len(states) :])
-    return (*states, *(torch.stack(column) for column in zip(*rows, strict=True)))
+    columns = zip(zip(*rows, strict=True), back, strict=True)
+    return (*states, *(torch.stack(column[::-1] if way else column) for column, way in columns))
 
 
 def _ints(node: ir.Node, name: str, default: list[int] | None = None) -> list[int]:
@@ -92,8 +98,39 @@ def _average(node: ir.Node, x: Tensor) -> Tensor:
     return total / F.avg_pool2d(_padded(node, torch.ones_like(x)), kernel, strides)
 
 
-def _maximum(node: ir.Node, x: Tensor) -> Tensor:
-    return F.max_pool2d(_padded(node, x, -torch.inf), _ints(node, "kernel_shape"), _ints(node, "strides", [1, 1]))
+def _maximum(node: ir.Node, x: Tensor) -> tuple[Tensor, ...]:
+    """Return the maxima and their places, counted over the whole tensor without its padding."""
+    padded = _padded(node, x, -torch.inf)
+    kernel, strides = _ints(node, "kernel_shape"), _ints(node, "strides", [1, 1])
+    maxima, places = F.max_pool2d(padded, kernel, strides, return_indices=True)
+    n, c, height, width = x.shape
+    top, left = _ints(node, "pads", [0] * 4)[:2]
+    rows, columns = places // padded.shape[3] - top, places % padded.shape[3] - left
+    return maxima, torch.arange(n * c).reshape(n, c, 1, 1) * height * width + rows * width + columns
+
+
+def _transposed(node: ir.Node, x: Tensor, w: Tensor) -> Tensor:
+    ones, rank = [1] * (x.dim() - 2), x.dim() - 2
+    step = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}[x.dim()]
+    made = step(x, w, None, _ints(node, "strides", ones), 0, _ints(node, "output_padding", [0] * rank),
+                node.attributes.get_int("group", 1), _ints(node, "dilations", ones))  # fmt: skip
+    pads = _ints(node, "pads", [0] * (2 * rank))
+    at = [slice(pads[axis], made.shape[axis + 2] - pads[axis + rank]) for axis in range(rank)]
+    return made[(slice(None), slice(None), *at)]
+
+
+def _pad(node: ir.Node, x: Tensor, pads: Tensor) -> Tensor:
+    rank, sizes = x.dim(), pads.tolist()
+    return F.pad(x, [side for axis in reversed(range(rank)) for side in (sizes[axis], sizes[axis + rank])])
+
+
+def _sum(node: ir.Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    return x.sum(_axes(node, axes) or list(range(x.dim())), keepdim=bool(node.attributes.get_int("keepdims", 1)))
+
+
+def _scattered(node: ir.Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    assert node.attributes.get_string("reduction", "none") == "add"
+    return x.scatter_add(node.attributes.get_int("axis", 0), indices, updates)
 
 
 def _gemm(node: ir.Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
@@ -120,10 +157,8 @@ def _slice(node: ir.Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Any = N
     count = len(starts)
     for index in range(count):
         axis = index if axes is None else int(axes[index])
-        assert steps is None or int(steps[index]) == 1
-        at = [slice(None)] * x.dim()
-        at[axis] = slice(int(starts[index]), int(ends[index]))
-        x = x[tuple(at)]
+        places = range(x.shape[axis])[int(starts[index]) : int(ends[index]) : 1 if steps is None else int(steps[index])]
+        x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64))
     return x
 
 
@@ -176,6 +211,10 @@ def _softmax(node: ir.Node, x: Tensor) -> Tensor:
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv, "AveragePool": _average, "MaxPool": _maximum, "Gemm": _gemm, "ReduceMean": _mean,
     "Reshape": _reshape, "Slice": _slice, "Gather": _gather, "LayerNormalization": _layer_norm, "LSTM": _lstm,
+    "ConvTranspose": _transposed, "Pad": _pad, "ReduceSum": _sum, "ScatterElements": _scattered,
+    "Greater": lambda n, a, b: a > b, "Equal": lambda n, a, b: a == b, "Not": lambda n, a: ~a,
+    "Or": lambda n, a, b: a | b, "And": lambda n, a, b: a & b, "Exp": lambda n, x: torch.exp(x),
+    "Log": lambda n, x: torch.log(x), "Sign": lambda n, x: torch.sign(x),
     "Cast": _cast, "ConstantOfShape": _filled, "Clip": _clip, "Softmax": _softmax,
     "Relu": lambda n, x: torch.relu(x), "Identity": lambda n, x: x, "Sigmoid": lambda n, x: torch.sigmoid(x),
     "Tanh": lambda n, x: torch.tanh(x), "Sqrt": lambda n, x: torch.sqrt(x), "Neg": lambda n, x: -x,

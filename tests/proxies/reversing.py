@@ -143,7 +143,9 @@ def check(graph: str, opset: int = 21, seed: int = 0, feeds: dict[str, Array] | 
         np.testing.assert_allclose(gradient, truth, rtol=1e-6, atol=1e-7 * max(1.0, np.abs(truth).max()), err_msg=name)
         assert np.abs(truth).max() > 0
     narrow = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in feeds.items()}
-    for name, gradient, truth in zip(names, run(differentiate(weighed(in_single(graph, opset, tensors))), narrow), expected, strict=True):
+    for name, gradient, truth in zip(
+        names, run(differentiate(weighed(in_single(graph, opset, tensors))), narrow), expected, strict=True
+    ):
         largest = max(1.0, np.abs(truth).max())
         np.testing.assert_allclose(gradient, truth, rtol=1e-3, atol=1e-4 * largest, err_msg=name)
 

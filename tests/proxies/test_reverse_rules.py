@@ -206,7 +206,9 @@ NORMALISATIONS: list[tuple[str, int]] = [
 @pytest.mark.parametrize(("graph", "opset"), NORMALISATIONS)
 def test_normalisations(graph: str, opset: int) -> None:
     tensors = {"n": [0.1, 0.2, -0.3], "v": [0.5, 1.0, 2.0], "z": np.zeros(2), "o": np.ones(2)}
-    check(graph, opset, **{name: array for name, array in tensors.items() if f" {name}," in graph or f" {name})" in graph})
+    check(
+        graph, opset, **{name: array for name, array in tensors.items() if f" {name}," in graph or f" {name})" in graph}
+    )
 
 
 POOLS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError

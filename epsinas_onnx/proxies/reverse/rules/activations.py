@@ -92,7 +92,7 @@ def _right_of_zero(call: Call, otherwise: ir.Value) -> ir.Value:
 
 @rule("HardSigmoid")
 def hard_sigmoid(call: Call) -> Gradients:
-    """alpha where the output is neither 0 nor 1."""
+    """Alpha where the output is neither 0 nor 1."""
     slope = call.mul(call.grad, call.number("alpha", 0.2))
     inside = call.op("And", call.op("Greater", call.y, 0.0), call.op("Less", call.y, 1.0))
     return call.only(inside, slope)
@@ -139,7 +139,7 @@ def _tanh_gelu(call: Call, x: ir.Value) -> ir.Value:
 @rule("Swish")
 @rule("QuickGelu", domain="com.microsoft")
 def swish(call: Call) -> Gradients:
-    """s + a x s (1 - s), with s = sigmoid(a x)."""
+    """S + a x s (1 - s), with s = sigmoid(a x)."""
     alpha = call.number("alpha", 1.702 if call.node.op_type == "QuickGelu" else 1.0)
     scaled = call.mul(call.x, alpha)
     gate = call.op("Sigmoid", scaled)
@@ -149,7 +149,7 @@ def swish(call: Call) -> Gradients:
 
 @rule("Mish")
 def mish(call: Call) -> Gradients:
-    """t + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
+    """T + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
     x = call.x
     tanh = call.op("Tanh", call.op("Softplus", x))
     steep = call.mul(call.mul(x, call.sub(1.0, call.mul(tanh, tanh))), call.op("Sigmoid", x))
@@ -204,14 +204,14 @@ def negative(call: Call) -> Gradients:
 
 @rule("Softmax")
 def softmax(call: Call) -> Gradients:
-    """y (g - sum of g y)."""
+    """Y (g - sum of g y)."""
     total = call.write.reduce("ReduceSum", call.mul(call.grad, call.y), _together(call))
     return call.mul(call.y, call.sub(call.grad, total))
 
 
 @rule("LogSoftmax")
 def log_softmax(call: Call) -> Gradients:
-    """g - exp(y) times the sum of g."""
+    """G - exp(y) times the sum of g."""
     total = call.write.reduce("ReduceSum", call.grad, _together(call))
     return call.sub(call.grad, call.mul(call.op("Exp", call.y), total))
 

@@ -44,7 +44,7 @@ def multiply(call: Call) -> Gradients:
 
 @rule("Div")
 def divide(call: Call) -> Gradients:
-    """g / b, and -g y / b."""
+    """G / b, and -g y / b."""
     share = call.div(call.grad, call.input(1))
     found: dict[int | ir.Value, ir.Value | None] = {}
     if 0 in call.wanted:
@@ -64,7 +64,7 @@ def modulo(call: Call) -> Gradients:
 
 @rule("Pow")
 def power(call: Call) -> Gradients:
-    """p x^(p - 1), and y log(x), which is taken for 0 where x is not positive."""
+    """P x^(p - 1), and y log(x), which is taken for 0 where x is not positive."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     x, exponent = call.x, call.input(1)
     if exponent.dtype is not None and exponent.dtype != call.dtype:

@@ -15,7 +15,7 @@ from epsinas_onnx.proxies.reverse.registry import LARGEST, Gradients, rule
 
 @rule("Gemm")
 def gemm(call: Call) -> Gradients:
-    """alpha times the product of the gradient with the other matrix; of the bias beta times the sum."""
+    """Alpha times the product of the gradient with the other matrix; of the bias beta times the sum."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     g, a, b = call.grad, call.x, call.input(1)
     across_a, across_b = call.integer("transA", 0), call.integer("transB", 0)
@@ -38,7 +38,7 @@ def _gemm(call: Call, operands: Sequence[ir.Value], flags: tuple[int, int], alph
 
 @rule("MatMul")
 def matmul(call: Call) -> Gradients:
-    """g B^T and A^T g, summed over the axes that were broadcast."""
+    """G B^T and A^T g, summed over the axes that were broadcast."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     write, g = call.write, call.grad
     a_shape, b_shape, out = call.shape(0), call.shape(1), call.out

@@ -64,7 +64,7 @@ def _per_channel(call: Call, slot: int) -> ir.Value:
 
 @rule("BatchNormalization")
 def batch_normalisation(call: Call) -> Gradients:
-    """scale / deviation in inference form; in training mode that of the minibatch's own mean and variance too."""
+    """Scale / deviation in inference form; in training mode that of the minibatch's own mean and variance too."""
     if call.wanted - {0, 1, 2}:
         raise call.refuse("its statistics depend on what is differentiated by")
     epsilon, shape = call.number("epsilon", 1e-5), call.shape()
@@ -141,7 +141,7 @@ def unit_norm(call: Call) -> Gradients:
 
 @rule("LRN")
 def local_response(call: Call) -> Gradients:
-    """g d^-b - 2 a b / n x (sum over the channels around of g x d^(-b - 1)), with d what is divided by."""
+    """G d^-b - 2 a b / n x (sum over the channels around of g x d^(-b - 1)), with d what is divided by."""
     alpha, beta, bias = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("bias", 1.0)
     size, (n, c, *space) = call.integer("size", 1), call.shape()
     distance = np.arange(c)[None] - np.arange(c)[:, None]  # of the channel that is added from the one that is made

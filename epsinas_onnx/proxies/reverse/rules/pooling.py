@@ -45,7 +45,7 @@ def window_sum(call: Call, g: ir.Value, at: Windows) -> ir.Value:
             extent - 1 - reach for reaches in (at.before, at.after)
             for extent, reach in zip(at.extent, reaches, strict=True)
         ]  # fmt: skip
-        if 0 <= min(pads) and all(p < e for p, e in zip(pads, at.size * 2, strict=True)):
+        if min(pads) >= 0 and all(p < e for p, e in zip(pads, at.size * 2, strict=True)):
             pooled = call.op("AveragePool", g, kernel_shape=list(at.size), strides=[1] * rank, pads=pads,
                              count_include_pad=1)  # fmt: skip
             return call.mul(pooled, float(math.prod(at.size)))
