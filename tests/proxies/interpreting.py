@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-import torch.nn.functional as F
 
 Tensor = torch.Tensor
+F = torch.nn.functional
 
 
 def interpret(graph: ir.Graph, given: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Tensor]:
@@ -129,8 +129,8 @@ def _sum(node: ir.Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def _scattered(node: ir.Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    assert node.attributes.get_string("reduction", "none") == "add"
-    return x.scatter_add(node.attributes.get_int("axis", 0), indices, updates)
+    added = node.attributes.get_string("reduction", "none") == "add"
+    return (x.scatter_add if added else x.scatter)(node.attributes.get_int("axis", 0), indices, updates)
 
 
 def _gemm(node: ir.Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.proxies.reverse import append_gradient

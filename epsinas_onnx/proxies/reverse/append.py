@@ -59,7 +59,7 @@ def append_gradient(
     gradients = []
     for value in wrt:
         shape, dtype = _shape(value, name), value.dtype or ir.DataType.FLOAT
-        gradient = write.op("Identity", [found[value] if value in found else write.zeros(shape, dtype)])
+        gradient = write.op("Identity", [found.get(value) or write.zeros(shape, dtype)])
         gradient.shape, gradient.type = ir.Shape(shape), ir.TensorType(dtype)
         gradients.append(gradient)
     model.graph.extend(write.take())

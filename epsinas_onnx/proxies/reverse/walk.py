@@ -17,7 +17,7 @@ STANDARD = ("", "ai.onnx")
 
 def backward(
     scope: Scope, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
-) -> dict[ir.Value, ir.Value]:
+) -> dict[int | ir.Value, ir.Value | None]:
     """Write the gradients of `wrt`, given those of what `nodes` make; nodes: in an order of computation.
 
     What no path leads to is not in the result. Raises UnsupportedError with the node that has no rule.

@@ -182,8 +182,8 @@ def minibatch_normalised(call: Call) -> Gradients | None:
         axes = _reduced(call, mean)
         parts = {centred, factor, sized, *_made(deviation, variance, square, mean)}
         if (
-            mean.inputs[0] is not x or axes is None or axes != _reduced(call, variance) or total.inputs[1] in call.active
-            or parts & call.wrt or call.out != call.shape_of(x) or x not in call.active
+            mean.inputs[0] is not x or axes is None or axes != _reduced(call, variance)
+            or total.inputs[1] in call.active or parts & call.wrt or call.out != call.shape_of(x) or x not in call.active
         ):  # fmt: skip
             continue
         g = call.grad
