@@ -66,11 +66,15 @@ def test_a_model_is_differentiated_twice() -> None:
 
 
 REFUSED = [
-    ("(float[2,3,3] x) => (float[2] y) { [here] y = Det(x) }", r"node 'here' \(Det\): there is no rule for its derivative"),
+    ("(float[2,3,3] x) => (float[2] y) { [here] y = Det(x) }",
+     r"node 'here' \(Det\): there is no rule for its derivative"),
     ("(float[3] x, bool c) => (float[3] y) { [here] y = If (c) <then_branch = t () => (float[3] u) { u = Tanh(x) },"
-     " else_branch = e () => (float[3] v) { v = Exp(x) }> }", r"node 'here' \(If\): there is no rule"),
-    ("(float[3] x) => (float[3] y) { [here] y = Dropout(x, half, yes) }", r"node 'here' \(Dropout\): it drops at random"),
-    ("(float[3,3] x) => (float[3] y) { [here] y = Einsum <equation = \"ii->i\"> (x) }", r"\(Einsum\): it takes a diagonal"),
+     " else_branch = e () => (float[3] v) { v = Exp(x) }> }",
+     r"node 'here' \(If\): there is no rule"),
+    ("(float[3] x) => (float[3] y) { [here] y = Dropout(x, half, yes) }",
+     r"node 'here' \(Dropout\): it drops at random"),
+    ("(float[3,3] x) => (float[3] y) { [here] y = Einsum <equation = \"ii->i\"> (x) }",
+     r"\(Einsum\): it takes a diagonal"),
     ("(float[3,2,4] x) => (float[3,1,2,3] y) { [here] y = LSTM <hidden_size = 3, clip = 1.0> (x, w, r) }",
      r"node 'here' \(LSTM\): a cell with 'clip'"),
 ]  # fmt: skip
