@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.proxies.reverse import append_gradient
@@ -79,9 +79,11 @@ def evaluator(proto: onnx.ModelProto) -> Callable[[dict[str, Array]], list[Array
     return lambda feeds: session.run(None, feeds)
 
 
-def run(proto: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
+def run(proto: onnx.ModelProto, feeds: dict[str, Array], optimized: bool = True) -> list[Array]:
     """Run by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
@@ -143,7 +145,9 @@ def check(graph: str, opset: int = 21, seed: int = 0, feeds: dict[str, Array] | 
         np.testing.assert_allclose(gradient, truth, rtol=1e-6, atol=1e-7 * max(1.0, np.abs(truth).max()), err_msg=name)
         assert np.abs(truth).max() > 0
     narrow = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in feeds.items()}
-    for name, gradient, truth in zip(names, run(differentiate(weighed(in_single(graph, opset, tensors))), narrow), expected, strict=True):
+    for name, gradient, truth in zip(
+        names, run(differentiate(weighed(in_single(graph, opset, tensors))), narrow), expected, strict=True
+    ):
         largest = max(1.0, np.abs(truth).max())
         np.testing.assert_allclose(gradient, truth, rtol=1e-3, atol=1e-4 * largest, err_msg=name)
 

@@ -146,7 +146,7 @@ LAYOUTS: list[tuple[str, dict[str, Any]]] = [
     ("(float[3,4] x) => (float[3,2] y) { y, i = TopK(x, k) }", {"k": ints(2)}),
     ("(float[3,4] x) => (float[3,4] y) { y = CumSum(x, a) }", {"a": np.asarray(1, np.int64)}),
     ("(float[3,4] x) => (float[3,4] y) { y = CumSum <reverse=1, exclusive=1> (x, a) }", {"a": np.asarray(0, np.int64)}),
-    ("(float[2,6] x) => (float[2,2,3] y) { s = Shape(x) b = Slice(s, z, o) c = Concat<axis=0>(b, r) y = Reshape(x, c) }",
+    ("(float[2,6] x) => (float[2,2,3] y) { s = Shape(x) b = Slice(s, z, o) c = Concat<axis=0>(b,r) y = Reshape(x, c) }",
      {"z": ints(0), "o": ints(1), "r": ints(2, 3)}),
     ("(float[4,5] x) => (float[6,3] y) { y = CenterCropPad(x, s) }", {"s": ints(6, 3)}),
 ]  # fmt: skip
@@ -206,7 +206,9 @@ NORMALISATIONS: list[tuple[str, int]] = [
 @pytest.mark.parametrize(("graph", "opset"), NORMALISATIONS)
 def test_normalisations(graph: str, opset: int) -> None:
     tensors = {"n": [0.1, 0.2, -0.3], "v": [0.5, 1.0, 2.0], "z": np.zeros(2), "o": np.ones(2)}
-    check(graph, opset, **{name: array for name, array in tensors.items() if f" {name}," in graph or f" {name})" in graph})
+    check(
+        graph, opset, **{name: array for name, array in tensors.items() if f" {name}," in graph or f" {name})" in graph}
+    )
 
 
 POOLS = [
@@ -264,3 +266,16 @@ SCANS = [
 @pytest.mark.parametrize("graph", SCANS)
 def test_scans(graph: str) -> None:
     check(graph)
+
+
+WRITTEN_OUT = (
+    "(float[3,2,4] x) => (float[3,2,4] y) { m = ReduceMean(x, a)  c = Sub(x, m)  q = Mul(c, c)  v = ReduceMean(q, a)"
+    "  t = Add(v, e)  d = Sqrt(t)  f = Div(s, d)  n = Mul(c, f)  y = Add(n, b) }"
+)
+
+
+@pytest.mark.parametrize("graph", [WRITTEN_OUT, WRITTEN_OUT.replace("n = Mul(c, f)", "n = Mul(f, c)"),
+                                   WRITTEN_OUT.replace("n = Mul(c, f)", "k = Mul(c, f)  n = Add(k, m)")])  # fmt: skip
+def test_normalisations_that_are_written_out(graph: str) -> None:
+    scale = np.asarray([[0.5], [2.0]])
+    check(graph, a=ints(0, 2), e=np.float64(1e-2), s=scale, b=scale)

@@ -27,6 +27,10 @@ NO_DERIVATIVE = frozenset(
 """Operators that are constant wherever they can be differentiated, or that make no floats: no path leads through."""
 
 
+LARGEST = 2**24
+"""Entries of the largest weight that is laid out anew ahead of a run, and so stored twice."""
+
+
 def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Register a function as the rule of operators."""
 

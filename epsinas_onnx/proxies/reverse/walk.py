@@ -15,24 +15,27 @@ from epsinas_onnx.proxies.reverse.scope import Scope
 STANDARD = ("", "ai.onnx")
 
 
+_FIRST_ALONE = frozenset({"CastLike"})
+"""Operators that ask their other inputs for a type, and for nothing that has a derivative."""
+
+
 def backward(
     scope: Scope, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
-) -> dict[ir.Value, ir.Value]:
+) -> dict[int | ir.Value, ir.Value | None]:
     """Write the gradients of `wrt`, given those of what `nodes` make; nodes: in an order of computation.
 
     What no path leads to is not in the result. Raises UnsupportedError with the node that has no rule.
     """
-    active = _active(nodes, wrt)
+    active, targets = _active(nodes, wrt), set(wrt)
     parts: dict[ir.Value, list[ir.Value]] = {v: [gradient] for v, gradient in seeds.items() if v in active}
     for node in reversed(nodes):
         if not any(output in parts for output in node.outputs) or not _differentiable(node):
             continue
-        wanted = [slot for slot, value in enumerate(node.inputs) if value in active]
         captured = _captured(node, active)
-        if not wanted and not captured:
+        if not captured and not any(value in active for value in node.inputs):
             continue
         gradients = [_total(scope, output, parts) for output in node.outputs]
-        made = find_rule(node)(Call(node, gradients, frozenset(wanted), scope, captured))
+        made = find_rule(node)(Call(node, gradients, active, targets, scope, captured))
         for key, gradient in ({0: made} if isinstance(made, ir.Value) else made).items():
             value = node.inputs[key] if isinstance(key, int) else key
             if gradient is not None and value is not None and value in active:
@@ -58,7 +61,8 @@ def _active(nodes: Iterable[ir.Node], wrt: Iterable[ir.Value]) -> set[ir.Value]:
     """Return the float values that depend on `wrt` by a path that has a derivative."""
     active = {value for value in wrt if _is_float(value)}
     for node in nodes:
-        if _differentiable(node) and any(value in active for value in operands(node)):
+        read = node.inputs[:1] if node.op_type in _FIRST_ALONE else operands(node)
+        if _differentiable(node) and any(value in active for value in read):
             active.update(output for output in node.outputs if _is_float(output))
     return active
 

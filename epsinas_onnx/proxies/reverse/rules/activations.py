@@ -17,13 +17,13 @@ _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 @rule("Relu")
 def relu(call: Call) -> Gradients:
     """Pass on where the output is positive, which leaves the input to be fused with the layer in front."""
-    return call.where(call.op("Greater", call.y, 0.0), call.grad, 0.0)
+    return call.only(call.op("Greater", call.y, 0.0), call.grad)
 
 
 @rule("LeakyRelu")
 def leaky_relu(call: Call) -> Gradients:
     """1 or alpha, by the sign of the input."""
-    return call.where(call.op("Greater", call.x, 0.0), call.grad, call.mul(call.grad, call.number("alpha", 0.01)))
+    return call.mul(call.grad, call.where(call.op("Greater", call.x, 0.0), 1.0, call.number("alpha", 0.01)))
 
 
 @rule("PRelu")
@@ -32,22 +32,22 @@ def parametric_relu(call: Call) -> Gradients:
     positive = call.op("Greater", call.x, 0.0)
     found: dict[int | ir.Value, ir.Value | None] = {}
     if 0 in call.wanted:
-        found[0] = call.where(positive, call.grad, call.mul(call.grad, call.input(1)))
+        found[0] = call.mul(call.grad, call.where(positive, 1.0, call.input(1)))
     if 1 in call.wanted:
-        found[1] = call.sum_to(call.where(positive, 0.0, call.mul(call.grad, call.x)), 1)
+        found[1] = call.sum_to(call.only(positive, call.mul(call.grad, call.x), unless=True), 1)
     return found
 
 
 @rule("ThresholdedRelu")
 def thresholded_relu(call: Call) -> Gradients:
     """1 above the threshold."""
-    return call.where(call.op("Greater", call.x, call.number("alpha", 1.0)), call.grad, 0.0)
+    return call.only(call.op("Greater", call.x, call.number("alpha", 1.0)), call.grad)
 
 
 @rule("Shrink")
 def shrink(call: Call) -> Gradients:
     """1 outside of the threshold on both sides."""
-    return call.where(call.op("Greater", call.op("Abs", call.x), call.number("lambd", 0.5)), call.grad, 0.0)
+    return call.only(call.op("Greater", call.op("Abs", call.x), call.number("lambd", 0.5)), call.grad)
 
 
 @rule("Clip")
@@ -63,7 +63,7 @@ def clip(call: Call) -> Gradients:
         if bound is not None:
             beyond = call.op(op_type, call.x, bound)
             outside = beyond if outside is None else call.op("Or", outside, beyond)
-    return call.grad if outside is None else call.where(outside, 0.0, call.grad)
+    return call.grad if outside is None else call.only(outside, call.grad, unless=True)
 
 
 @rule("Elu")
@@ -87,15 +87,15 @@ def selu(call: Call) -> Gradients:
 
 
 def _right_of_zero(call: Call, otherwise: ir.Value) -> ir.Value:
-    return call.where(call.op("Greater", call.x, 0.0), call.grad, call.mul(call.grad, otherwise))
+    return call.mul(call.grad, call.where(call.op("Greater", call.x, 0.0), 1.0, otherwise))
 
 
 @rule("HardSigmoid")
 def hard_sigmoid(call: Call) -> Gradients:
-    """alpha where the output is neither 0 nor 1."""
+    """Alpha where the output is neither 0 nor 1."""
     slope = call.mul(call.grad, call.number("alpha", 0.2))
     inside = call.op("And", call.op("Greater", call.y, 0.0), call.op("Less", call.y, 1.0))
-    return call.where(inside, slope, 0.0)
+    return call.only(inside, slope)
 
 
 @rule("HardSwish")
@@ -139,7 +139,7 @@ def _tanh_gelu(call: Call, x: ir.Value) -> ir.Value:
 @rule("Swish")
 @rule("QuickGelu", domain="com.microsoft")
 def swish(call: Call) -> Gradients:
-    """s + a x s (1 - s), with s = sigmoid(a x)."""
+    """S + a x s (1 - s), with s = sigmoid(a x)."""
     alpha = call.number("alpha", 1.702 if call.node.op_type == "QuickGelu" else 1.0)
     scaled = call.mul(call.x, alpha)
     gate = call.op("Sigmoid", scaled)
@@ -149,7 +149,7 @@ def swish(call: Call) -> Gradients:
 
 @rule("Mish")
 def mish(call: Call) -> Gradients:
-    """t + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
+    """T + x (1 - t^2) sigmoid(x), with t = tanh(softplus(x))."""
     x = call.x
     tanh = call.op("Tanh", call.op("Softplus", x))
     steep = call.mul(call.mul(x, call.sub(1.0, call.mul(tanh, tanh))), call.op("Sigmoid", x))
@@ -204,14 +204,14 @@ def negative(call: Call) -> Gradients:
 
 @rule("Softmax")
 def softmax(call: Call) -> Gradients:
-    """y (g - sum of g y)."""
+    """Y (g - sum of g y)."""
     total = call.write.reduce("ReduceSum", call.mul(call.grad, call.y), _together(call))
     return call.mul(call.y, call.sub(call.grad, total))
 
 
 @rule("LogSoftmax")
 def log_softmax(call: Call) -> Gradients:
-    """g - exp(y) times the sum of g."""
+    """G - exp(y) times the sum of g."""
     total = call.write.reduce("ReduceSum", call.grad, _together(call))
     return call.sub(call.grad, call.mul(call.op("Exp", call.y), total))
 

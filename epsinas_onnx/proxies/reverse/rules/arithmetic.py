@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
 from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.rules.normalisation import minibatch_normalised
 
 
 @rule("Add", "Sum")
@@ -34,13 +35,16 @@ def subtract(call: Call) -> Gradients:
 
 @rule("Mul")
 def multiply(call: Call) -> Gradients:
-    """The gradient times the other operand."""
+    """The gradient times the other operand; a normalisation that ends in this product is gone through as one."""
+    normalised = minibatch_normalised(call) if len(call.wanted) == 2 else None
+    if normalised is not None:
+        return normalised
     return {slot: call.sum_to(call.mul(call.grad, call.input(1 - slot)), slot) for slot in call.wanted}
 
 
 @rule("Div")
 def divide(call: Call) -> Gradients:
-    """g / b, and -g y / b."""
+    """G / b, and -g y / b."""
     share = call.div(call.grad, call.input(1))
     found: dict[int | ir.Value, ir.Value | None] = {}
     if 0 in call.wanted:
@@ -60,7 +64,7 @@ def modulo(call: Call) -> Gradients:
 
 @rule("Pow")
 def power(call: Call) -> Gradients:
-    """p x^(p - 1), and y log(x), which is taken for 0 where x is not positive."""
+    """P x^(p - 1), and y log(x), which is taken for 0 where x is not positive."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     x, exponent = call.x, call.input(1)
     if exponent.dtype is not None and exponent.dtype != call.dtype:
@@ -115,7 +119,7 @@ def where(call: Call) -> Gradients:
     """The gradient for what was chosen."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     if 1 in call.wanted:
-        found[1] = call.sum_to(call.where(call.x, call.grad, 0.0), 1)
+        found[1] = call.sum_to(call.only(call.x, call.grad), 1)
     if 2 in call.wanted:
-        found[2] = call.sum_to(call.where(call.x, 0.0, call.grad), 2)
+        found[2] = call.sum_to(call.only(call.x, call.grad, unless=True), 2)
     return found

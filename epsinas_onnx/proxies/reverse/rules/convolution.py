@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
-from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.registry import LARGEST, Gradients, rule
 from epsinas_onnx.proxies.reverse.rules.windows import Windows, windows
 
 
@@ -26,7 +28,8 @@ def convolution(call: Call) -> Gradients:
 
 
 def _by_input(call: Call, at: Windows) -> ir.Value:
-    groups, known = call.integer("group", 1), call.known(1)
+    groups = call.integer("group", 1)
+    known = call.known(1) if math.prod(call.shape(1)) <= LARGEST else None
     if known is not None and not at.spread:
         return _as_convolution(call, at, groups, known)
     if known is not None and set(at.size) == {1} and not any(at.before) and max(at.after) <= 0:
@@ -70,7 +73,7 @@ def _transposed(weight: np.ndarray, groups: int) -> np.ndarray:
 def _by_weight(call: Call, at: Windows) -> ir.Value:
     """Append the convolution of the input with the gradient, samples in place of channels."""
     groups = call.integer("group", 1)
-    (n, c, *space), (_, m, *made) = call.shape(), call.out
+    (n, c, *space), (_, _m, *made) = call.shape(), call.out
     write, rank = call.write, len(space)
     order = [2, 1, 0, *range(3, 3 + rank)]
     x = write.transpose(write.reshape(call.x, [n, groups, c // groups, *space]), order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 
@@ -9,12 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.proxies.reverse.call import Call
-from epsinas_onnx.proxies.reverse.registry import Gradients, rule
+from epsinas_onnx.proxies.reverse.registry import LARGEST, Gradients, rule
 
 
 @rule("Gemm")
 def gemm(call: Call) -> Gradients:
-    """alpha times the product of the gradient with the other matrix; of the bias beta times the sum."""
+    """Alpha times the product of the gradient with the other matrix; of the bias beta times the sum."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     g, a, b = call.grad, call.x, call.input(1)
     across_a, across_b = call.integer("transA", 0), call.integer("transB", 0)
@@ -37,7 +38,7 @@ def _gemm(call: Call, operands: Sequence[ir.Value], flags: tuple[int, int], alph
 
 @rule("MatMul")
 def matmul(call: Call) -> Gradients:
-    """g B^T and A^T g, summed over the axes that were broadcast."""
+    """G B^T and A^T g, summed over the axes that were broadcast."""
     found: dict[int | ir.Value, ir.Value | None] = {}
     write, g = call.write, call.grad
     a_shape, b_shape, out = call.shape(0), call.shape(1), call.out
@@ -68,7 +69,7 @@ def matmul(call: Call) -> Gradients:
 
 def _turned(call: Call, value: ir.Value, rank: int, slot: int) -> ir.Value:
     perm = [*range(rank - 2), rank - 1, rank - 2]
-    known = call.known(slot)
+    known = call.known(slot) if math.prod(call.shape(slot)) <= LARGEST else None
     if known is not None and known.ndim == rank:
         return call.write.constant(np.ascontiguousarray(known.transpose(perm)))
     return call.write.transpose(value, perm)

@@ -64,7 +64,7 @@ def _per_channel(call: Call, slot: int) -> ir.Value:
 
 @rule("BatchNormalization")
 def batch_normalisation(call: Call) -> Gradients:
-    """scale / deviation in inference form; in training mode that of the minibatch's own mean and variance too."""
+    """Scale / deviation in inference form; in training mode that of the minibatch's own mean and variance too."""
     if call.wanted - {0, 1, 2}:
         raise call.refuse("its statistics depend on what is differentiated by")
     epsilon, shape = call.number("epsilon", 1e-5), call.shape()
@@ -141,7 +141,7 @@ def unit_norm(call: Call) -> Gradients:
 
 @rule("LRN")
 def local_response(call: Call) -> Gradients:
-    """g d^-b - 2 a b / n x (sum over the channels around of g x d^(-b - 1)), with d what is divided by."""
+    """G d^-b - 2 a b / n x (sum over the channels around of g x d^(-b - 1)), with d what is divided by."""
     alpha, beta, bias = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("bias", 1.0)
     size, (n, c, *space) = call.integer("size", 1), call.shape()
     distance = np.arange(c)[None] - np.arange(c)[:, None]  # of the channel that is added from the one that is made
@@ -156,3 +156,61 @@ def local_response(call: Call) -> Gradients:
     direct = call.mul(g, call.op("Pow", divisor, -beta))
     indirect = call.mul(call.mul(x, back), 2 * alpha * beta / size)
     return call.write.reshape(call.sub(direct, indirect), call.shape())
+
+
+def minibatch_normalised(call: Call) -> Gradients | None:
+    """Return the gradient of a normalisation that is written out, from its product back to what is normalised.
+
+    call: a product. None where it is not (x - mean) * (scale / sqrt(mean of (x - mean)^2 + epsilon)), with means over
+    the same axes, or where a part of it is differentiated by. A third of the nodes do it that rules one by one take.
+    """
+    for slot in (0, 1):
+        centred, factor = call.input(slot), call.input(1 - slot)
+        division, deviation = _made_by(factor, "Div"), None
+        if division is not None and division.inputs[0] not in call.active:
+            deviation = _made_by(division.inputs[1], "Sqrt")
+        total = None if deviation is None else _made_by(deviation.inputs[0], "Add")
+        variance = None if total is None else _made_by(total.inputs[0], "ReduceMean")
+        square = None if variance is None else _made_by(variance.inputs[0], "Mul")
+        difference = _made_by(centred, "Sub")
+        mean = None if difference is None else _made_by(difference.inputs[1], "ReduceMean")
+        if square is None or variance is None or total is None or mean is None or difference is None:
+            continue
+        x, sized = difference.inputs[0], deviation.inputs[0] if deviation is not None else None
+        if x is None or sized is None or any(value is not centred for value in square.inputs):
+            continue
+        axes = _reduced(call, mean)
+        parts = {centred, factor, sized, *_made(deviation, variance, square, mean)}
+        fits = mean.inputs[0] is x and axes is not None and axes == _reduced(call, variance)
+        inner = total.inputs[1] in call.active or parts & call.wrt  # a part has a derivative of its own
+        if not fits or axes is None or inner or call.out != call.shape_of(x) or x not in call.active:
+            continue
+        g = call.grad
+        share = call.div(call.write.reduce("ReduceMean", call.mul(g, centred), axes), sized)
+        rest = call.sub(g, call.mul(centred, share))
+        rest = call.sub(rest, call.write.reduce("ReduceMean", g, axes))
+        return {x: call.mul(rest, factor)}
+    return None
+
+
+def _made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == op_type and node.domain == "" else None
+
+
+def _made(*nodes: ir.Node | None) -> list[ir.Value]:
+    """Return what nodes make."""
+    return [output for node in nodes if node is not None for output in node.outputs]
+
+
+def _reduced(call: Call, node: ir.Node) -> list[int] | None:
+    """Return the axes of a mean that keeps its dimensions, None for another one."""
+    attribute = node.attributes.get("axes")
+    given = None if attribute is None else list(attribute.as_ints())
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        known = call.scope.constants.of(node.inputs[1])
+        given = None if known is None else known.reshape(-1).tolist()
+    if not given or node.attributes.get_int("keepdims", 1) != 1:
+        return None
+    rank = len(call.out)
+    return sorted(axis % rank for axis in given)

@@ -45,7 +45,7 @@ def window_sum(call: Call, g: ir.Value, at: Windows) -> ir.Value:
             extent - 1 - reach for reaches in (at.before, at.after)
             for extent, reach in zip(at.extent, reaches, strict=True)
         ]  # fmt: skip
-        if 0 <= min(pads) and all(p < e for p, e in zip(pads, at.size * 2, strict=True)):
+        if min(pads) >= 0 and all(p < e for p, e in zip(pads, at.size * 2, strict=True)):
             pooled = call.op("AveragePool", g, kernel_shape=list(at.size), strides=[1] * rank, pads=pads,
                              count_include_pad=1)  # fmt: skip
             return call.mul(pooled, float(math.prod(at.size)))
@@ -90,7 +90,8 @@ def _counts(call: Call, at: Windows) -> int | np.ndarray:
         total = np.multiply.outer(total, counts)
     if (total == math.prod(at.size)).all():
         return math.prod(at.size)
-    return total[None, None]
+    found: np.ndarray = total[None, None]
+    return found
 
 
 @rule("MaxPool")
@@ -98,20 +99,25 @@ def maximum(call: Call) -> Gradients:
     """The gradient where the first maximum of each window lies, as the operator's own second output tells."""
     if call.opset < 9:
         raise call.refuse(f"its derivative needs operator set 9, and the model has {call.opset}")
-    node, shape = call.node, call.shape()
-    if len(node.outputs) < 2 or not node.outputs[1].name:
-        if len(node.outputs) < 2:
-            node.resize_outputs(2)
-        node.outputs[1].name = f"{call.write.prefix}{node.outputs[0].name}.indices"
-    where = node.outputs[1]
-    where.shape, where.type = ir.Shape(call.out), ir.TensorType(ir.DataType.INT64)
+    shape = call.shape()
     if call.integer("storage_order", 0):
         raise call.refuse("its indices are counted column by column")
+    where = _places(call)
     at = _windows(call)
     sets = [math.ceil(extent / stride) for extent, stride in zip(at.extent, at.strides, strict=True)]
     if math.prod(sets) == 1 or call.opset >= 16:
         return _put(call, call.grad, where, shape, reduction=math.prod(sets) > 1)
     return _in_turns(call, where, sets, shape)
+
+
+def _places(call: Call) -> ir.Value:
+    """Return where each maximum lies; the pooling is run once more for it, so that the first one stays a fast one."""
+    outputs = call.node.outputs
+    if len(outputs) > 1 and outputs[1].name:
+        return outputs[1]
+    again = ir.Node("", "MaxPool", call.node.inputs, call.node.attributes.values(), num_outputs=2)
+    call.write.adopt(again)
+    return again.outputs[1]
 
 
 def _put(call: Call, g: ir.Value, where: ir.Value, shape: Sequence[int], reduction: bool) -> ir.Value:

@@ -68,7 +68,7 @@ def extreme(call: Call) -> Gradients:
 
 @rule("ReduceProd")
 def product(call: Call) -> Gradients:
-    """g y / x, which is no number where an entry is 0."""
+    """G y / x, which is no number where an entry is 0."""
     reduced = _Reduced(call)
     return call.div(call.mul(reduced.grad, reduced.y), call.x)
 
@@ -81,7 +81,7 @@ def absolute(call: Call) -> Gradients:
 
 @rule("ReduceL2")
 def norm(call: Call) -> Gradients:
-    """x / y, and 0 for a norm of 0."""
+    """X / y, and 0 for a norm of 0."""
     reduced = _Reduced(call)
     y = reduced.y
     positive = call.op("Greater", y, 0.0)
