@@ -24,6 +24,7 @@ BUILT_IN = {
     "depth": "counts:Depth",
     "relu_units": "counts:ReluUnits",
     "order": "order:Order",
+    "synflow": "synflow:Synflow",
     "nwot": "nwot:Nwot",
     "swap": "swap:Swap",
     "meco": "meco:Meco",
