@@ -3,7 +3,7 @@
 A pre-activation x counts as positive where x > 0, for every kind:
 
 - ReLU, LeakyReLU, PReLU, ELU, SELU, CELU, ThresholdedReLU, Softplus, and Clip from 0 on (ReLU6), where x is what the
-  operator reads;
+  operator reads; Max(x, 0), and Where(x > t, x, 0) or a multiple of x in place of 0, too;
 - GELU, QuickGELU, SiLU (Swish), Mish and HardSwish, as one operator, or written out as x times a gate made of x alone:
   x * Sigmoid(x), x * (1 + Erf(x / sqrt 2)) / 2 and its form with Tanh, x * Tanh(Softplus(x)), x * HardSigmoid(x), and
   x * Clip(x + 3, 0, 6) / 6.
@@ -36,10 +36,15 @@ _DEEPEST = 8
 
 
 class Activation(NamedTuple):
-    """A place where a sign decides. value: the pre-activation x. node: what is applied to it first."""
+    """A place where a sign decides.
+
+    value: the pre-activation x. node: the operator, or what bends the gate. gate: where x times a gate is written out,
+    the nodes that make the gate of x, up to `node`; empty where one operator does it all.
+    """
 
     value: ir.Value
     node: ir.Node
+    gate: frozenset[ir.Node] = frozenset()
 
 
 def find_activations(model: ir.Model) -> tuple[Activation, ...]:
@@ -56,14 +61,30 @@ def find_activations(model: ir.Model) -> tuple[Activation, ...]:
         if node.op_type in GATES:
             gated = _gated(node, static)
             if gated is not None:
-                found.append(Activation(gated, node))
+                found.append(gated)
                 continue
             if _is_shifted(x, static):  # a hard sigmoid that gates something else
                 continue
+        chosen = _chosen(node, static)
+        if chosen is not None:
+            found.append(Activation(chosen, node))
         bends = node.op_type in ALONE or (node.op_type == "Clip" and _lower(node) == 0) or _is_maximum(node, static)
         if bends and not _belongs_to_gate(node, static):
             found.append(Activation(_signal(node, static) or x, node))
     return tuple(found)
+
+
+def _chosen(node: ir.Node, static: StaticValues) -> ir.Value | None:
+    """Return x where a node is Where(x > t, x, a * x), or the other way round, None where it is something else."""
+    compared = node.inputs[0].producer() if node.op_type == "Where" and node.inputs[0] is not None else None
+    if compared is None or compared.op_type not in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
+        return None
+    x, branches = _signal(compared, static), list(node.inputs[1:])
+    if x is None or x not in branches:
+        return None
+    branches.remove(x)
+    other = branches[0]
+    return x if other is not None and (other in static or x in _factors(other, static)) else None
 
 
 def _is_maximum(node: ir.Node, static: StaticValues) -> bool:
@@ -95,11 +116,11 @@ def _is_shifted(x: ir.Value, static: StaticValues) -> bool:
     return any(value is not None and value in static and scalar(value) == 3 for value in node.inputs)
 
 
-def _gated(node: ir.Node, static: StaticValues) -> ir.Value | None:
-    """Return x where a node bends the gate of x * gate(x), None where it is something else.
+def _gated(node: ir.Node, static: StaticValues) -> Activation | None:
+    """Return what a node does where it bends the gate of x * gate(x), None where it is something else.
 
     The gate is followed on through arithmetic with stored numbers to the product, and the other factor of that back
-    through stored factors to something that the gate is made of.
+    through stored factors to something that the gate is made of, and of nothing else.
     """
     made_of = set(_origins(node.inputs[0], static))
     pending, seen = list(node.outputs), set(node.outputs)
@@ -107,9 +128,10 @@ def _gated(node: ir.Node, static: StaticValues) -> ir.Value | None:
         for use in pending.pop().uses():
             other = use.node.inputs[1 - use.idx] if use.node.op_type == "Mul" and len(use.node.inputs) == 2 else None
             if other is not None and other not in static:
-                gated = next((value for value in _factors(other, static) if value in made_of), None)
-                if gated is not None:
-                    return gated
+                x = next((value for value in _factors(other, static) if value in made_of), None)
+                gate = None if x is None else _between(x, node, static)
+                if x is not None and gate is not None:
+                    return Activation(x, node, gate)
             goes_on = use.node.op_type in ("Mul", "Div", "Add", "Sub", "Identity", "Cast", "Clip", "Min")
             if goes_on and _signal(use.node, static) is not None:
                 new = [output for output in use.node.outputs if output not in seen]
@@ -131,6 +153,22 @@ def _origins(value: ir.Value | None, static: StaticValues) -> Iterator[ir.Value]
             for operand in producer.inputs
             if operand is not None and operand not in static
         ]
+
+
+def _between(x: ir.Value, node: ir.Node, static: StaticValues) -> frozenset[ir.Node] | None:
+    """Return a node and the nodes from x to it, None where it is not made of each entry of x alone."""
+    pending, seen = [node], {node}
+    while pending:
+        for value in pending.pop().inputs:
+            if value is None or value in static or value is x:
+                continue
+            made = value.producer()
+            if made is None or made.op_type not in _POINTWISE:
+                return None
+            if made not in seen:
+                seen.add(made)
+                pending.append(made)
+    return frozenset(seen)
 
 
 def _factors(value: ir.Value, static: StaticValues) -> Iterator[ir.Value]:

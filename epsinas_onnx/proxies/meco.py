@@ -89,10 +89,11 @@ def correlate(features: Array) -> Array | None:
 def _feature_maps(prepared: Prepared) -> Iterator[tuple[ir.Value, tuple[int, ...]]]:
     layers = set(prepared.layers)
     bent = {activation.node for activation in prepared.activations}
+    inside = {node for activation in prepared.activations for node in activation.gate}
     for node in prepared.graph.graph:
         value = node.outputs[0]
         shape = known_shape(value)
-        if shape is None or len(shape) < 3 or shape[0] != prepared.batch or value in prepared.static:
+        if shape is None or len(shape) < 3 or shape[0] != prepared.batch or value in prepared.static or node in inside:
             continue
         module = node in layers or node in bent or node.op_type in NORMALISATIONS | _POOLS or REPLACES in node.meta
         if module or (node.op_type in _JOINS and _joins(node, prepared)):

