@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
-from epsinas_onnx.cli import baseline, check, diff, evaluate, export, inspect, rank, rewrite, score, spaces, weights
+from epsinas_onnx.cli import (
+    baseline,
+    check,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    rank,
+    rewrite,
+    score,
+    spaces,
+    weights,
+)
 from epsinas_onnx.cli.common import say
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.output.files import standard_output
@@ -39,6 +52,8 @@ app.command("fill", short_help="Write a model with new weights, drawn by role.")
 app.command("export", short_help="Write networks of a search space or a framework.")(export.export_command)
 app.command("spaces", short_help="List the search spaces.")(spaces.spaces_command)
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
+
+app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 
 
 def _version(wanted: bool) -> None:

@@ -19,6 +19,7 @@ from epsinas_onnx._util.memory import readable
 from epsinas_onnx._util.names import unescaped
 from epsinas_onnx._util.text import to_json
 from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.evaluation.families import records_of
 from epsinas_onnx.evaluation.table import MOST_TEXT, FloatArray, Table
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.inputs.minibatch import input_text, is_kind
@@ -133,24 +134,23 @@ def scored(networks: Sequence[Buildable], options: Mapping[str, Any], path: Path
     path: a file of JSON lines, so that a run that was cut off goes on where it stopped; None writes nothing. What
     ended in an error is tried again, and so is what lacks another score that `options` ask for; the line of such a one
     stays until the new one is there, which holds the other scores of both. options: keyword arguments of `score_many`;
-    the others come as they are done.
+    the others come as they are done. Networks of one family, which compute the same, are run once
+    (`evaluation.families`).
 
     Raises UsageError when another run is writing the file, or it holds results of other settings, and OutputError when
     it cannot be written.
     """
-    from epsinas_onnx.scoring.api import score_as_done
-
     if path is None:
-        yield from (score.to_dict() for _, score in score_as_done(networks, **options))
+        yield from records_of(networks, (), {}, options)
         return
+    named = {network.name: network for network in networks}
     with LineFile(path, goes_on=True) as file:
-        earlier = _resumed(file, path, {network.name for network in networks}, options)
+        earlier = _resumed(file, path, named.keys(), options)
         done = {name: record for name, record in earlier.items() if not _lacks(record, options)}
         yield from (done[network.name] for network in networks if network.name in done)
         missing = [network for network in networks if network.name not in done]
-        for _, score in score_as_done(missing, **options):
-            record = score.to_dict()
-            record["proxies"] = {**earlier.get(score.model, {}).get("proxies", {}), **record["proxies"]}
+        for record in records_of(missing, done.values(), named, options):
+            record["proxies"] = {**earlier.get(record["model"], {}).get("proxies", {}), **record["proxies"]}
             try:
                 file.append(to_json(record, indent=None))
             except OutputError:

@@ -26,6 +26,7 @@ BUILT_IN = {
     "order": "order:Order",
     "synflow": "synflow:Synflow",
     "nwot": "nwot:Nwot",
+    "jacov": "jacov:Jacov",
     "swap": "swap:Swap",
     "meco": "meco:Meco",
     "zen": "zen:Zen",

@@ -42,7 +42,7 @@ from epsinas_onnx.scoring.warnings import no_weights, sample_norms
 
 Array = npt.NDArray[Any]
 
-LARGE = 2**25
+LARGE = 3 * 2**22
 """From so many entries on that a run computes, ONNX Runtime is done with a lumped graph before our evaluator is."""
 
 FEW = 16

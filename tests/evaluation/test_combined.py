@@ -240,8 +240,9 @@ def test_a_run_from_table_to_figures(tmp_path: Path, folder: Path) -> None:
     """Real scores of a few small networks, kept in a file that the second run takes them from."""
     kept = tmp_path / "kept.jsonl"
     args = (
-        "evaluate", str(folder / "t.csv"), "--space", "nasbench201", "--column", "test", "--sample", "4", "--batch",
-        "4", "--proxy-batch", "2", "--rank", "--by", "macs,params", "--resamples", "0", "-o", str(kept), "--format", "json",
+        "evaluate", str(folder / "t.csv"), "--space", "nasbench201", "--column", "test", "--sample", "4", "--rank",
+        "--batch", "4", "--proxy-batch", "2", "--by", "macs,params", "--resamples", "0", "-o", str(kept),
+        "--format", "json",
     )  # fmt: skip
     done = command(*args)
     assert done.code == 0, done.err

@@ -8,9 +8,19 @@ from importlib.metadata import EntryPoint, entry_points
 
 import onnx_ir as ir
 
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, NotEnumerable, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, NotEnumerable, SearchSpace
 
-__all__ = ["ENTRY_POINTS", "ArchitectureError", "Defaults", "Network", "NotEnumerable", "SearchSpace", "get", "names"]
+__all__ = [
+    "ENTRY_POINTS",
+    "ArchitectureError",
+    "Counts",
+    "Defaults",
+    "Network",
+    "NotEnumerable",
+    "SearchSpace",
+    "get",
+    "names",
+]
 
 ENTRY_POINTS = "epsinas_exporters.spaces"
 """The entry point group through which packages add spaces, this one included."""
@@ -27,6 +37,15 @@ class Network:
     def name(self) -> str:
         """Return the architecture, by which the result is known."""
         return self.arch
+
+    @property
+    def family(self) -> str:
+        """Return what it has in common with all networks of its space that compute the same (`SearchSpace.family`)."""
+        return get(self.space).family(self.arch)
+
+    def counts(self) -> Counts | None:
+        """Return its size, where that is known without building it."""
+        return get(self.space).counts(self.arch)
 
     def build(self) -> ir.Model:
         """Return the network."""

@@ -33,6 +33,14 @@ class Defaults:
     batch: int
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a network has of its own whatever it computes: elements of its learned tensors, and nodes of its graph."""
+
+    parameters: int
+    nodes: int
+
+
 class SearchSpace(ABC):
     """A search space. An architecture is a text in canonical form: equal texts are equal architectures.
 
@@ -74,6 +82,18 @@ class SearchSpace(ABC):
         sizes: some of the space's `sizes`. Raises ArchitectureError, ValueError for a size below 1, and TypeError for
         a size that the space's networks do not have.
         """
+
+    def family(self, arch: str) -> str:
+        """Return a text that is equal for architectures whose networks compute the same, bit for bit.
+
+        That is while all weights are one constant: what is cut off, the order of two summands, and whether one value is
+        computed twice make no difference then. A family is scored once. `arch` itself, unless a space knows better.
+        """
+        return self.parse(arch)
+
+    def counts(self, arch: str) -> Counts | None:
+        """Return what tells the networks of a family apart; None where only building one tells."""
+        return None
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Return `count` different architectures; the same seed gives the same list.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, SearchSpace, check_sizes, sizes_of
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operations, in the order in which the benchmark enumerates them."""
@@ -19,6 +19,9 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """The six edges of a cell as (source node, target node), in the order of the architecture string."""
 
+_SHORT = {"none": "n", "skip_connect": "s", "nor_conv_1x1": "c1", "nor_conv_3x3": "c3", "avg_pool_3x3": "p"}
+_WITHOUT_EDGES = (72_721, 97)  # parameters and nodes of the network whose cells' edges are all skip_connect
+_EDGE_NODES = {"none": 1, "skip_connect": 0, "nor_conv_1x1": 6, "nor_conv_3x3": 6, "avg_pool_3x3": 1}
 _INDEX_SEED = 88  # the benchmark shuffled its enumeration with this seed; its indices mean nothing without it
 _EDGE = re.compile(r"(?P<operation>[^~|]+)~(?P<source>\d+)")
 
@@ -90,10 +93,30 @@ def sample(count: int, seed: int = 0) -> list[str]:
     return random.Random(seed).sample(everything, count)
 
 
+def expression(cell: Cell) -> str | None:
+    """Return what a cell computes of its input `x` as text, with summands in order; None for zeros.
+
+    Cells of equal text compute the same, bit for bit, while all their weights are one constant: without what `none`
+    cuts off, with a + b for b + a, and with a value that two edges compute alike for one that both use. The order in
+    which three summands are added up stays, because rounding tells (a + b) + c from a + (b + c).
+    """
+    nodes: list[str | None] = ["x"]
+    for target in (1, 2, 3):
+        total: str | None = None
+        for (source, end), operation in zip(EDGES, cell.operations, strict=True):
+            value = nodes[source] if end == target and operation != "none" else None
+            if value is None:
+                continue
+            if operation != "skip_connect":
+                value = f"{_SHORT[operation]}({value})"
+            total = value if total is None else f"[{'+'.join(sorted((total, value)))}]"
+        nodes.append(total)
+    return nodes[3]
+
+
 def file_name(arch: str) -> str:
     """Return a file name for `arch` that any file system takes, one letter or two per edge."""
-    short = {"none": "n", "skip_connect": "s", "nor_conv_1x1": "c1", "nor_conv_3x3": "c3", "avg_pool_3x3": "p"}
-    return "nb201-" + "-".join(short[operation] for operation in parse(arch).operations) + ".onnx"
+    return "nb201-" + "-".join(_SHORT[operation] for operation in parse(arch).operations) + ".onnx"
 
 
 def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) -> ir.Model:
@@ -160,6 +183,20 @@ class NASBench201(SearchSpace):
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network; see `build` of this module for its sizes."""
         return build(arch, **sizes)
+
+    def family(self, arch: str) -> str:
+        """Return what the cell computes, as text; all that compute nothing are one family."""
+        return expression(parse(arch)) or "nothing"
+
+    def counts(self, arch: str) -> Counts:
+        """Return the sizes of the CIFAR network: those without edges, and what each edge of the cells adds."""
+        parameters, nodes = _WITHOUT_EDGES
+        for operation in parse(arch).operations:
+            for width in (16, 32, 64):
+                kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}.get(operation)
+                parameters += 0 if kernel is None else 5 * (kernel * width**2 + 2 * width)
+                nodes += 5 * _EDGE_NODES[operation]
+        return Counts(parameters, nodes)
 
     def file_name(self, arch: str) -> str:
         """Return a file name that shows the operations."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, SearchSpace, check_sizes, sizes_of
 
 STAGES = (2, 3, 3)
 """Layers a stage; the first of each doubles the width and halves height and width of the maps."""
@@ -79,6 +79,11 @@ def _layer(b: GraphBuilder, x: ir.Value, digit: str, name: str, inputs: int, out
     return y if changes else b.op("Add", [y, x], f"{name}.add")
 
 
+def _normed(inputs: int, outputs: int, kernel: int) -> int:
+    """Return the parameters of a convolution without bias and of the normalisation behind it."""
+    return inputs * outputs * kernel**2 + 2 * outputs
+
+
 class NASBenchMacro(SearchSpace):
     """The space of NAS-Bench-Macro; nobody has published constants for it, and these score nearly all networks."""
 
@@ -111,6 +116,30 @@ class NASBenchMacro(SearchSpace):
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network."""
         return build(arch, **sizes)
+
+    def family(self, arch: str) -> str:
+        """Return the digits stage by stage, without identities behind a stage's first layer: they do nothing."""
+        digits = iter(parse(arch))
+        stages = ["".join(itertools.islice(digits, layers)) for layers in STAGES]
+        return "-".join(stage[0] + stage[1:].replace("0", "") for stage in stages)
+
+    def counts(self, arch: str) -> Counts:
+        """Return the sizes of the CIFAR network."""
+        digits = iter(parse(arch))
+        parameters, nodes, widths, width = _normed(3, STEM, 3), 6, {STEM, LAST}, STEM
+        for layers in STAGES:
+            for layer in range(layers):
+                block, outputs = BLOCKS[next(digits)], 2 * width if layer == 0 else width
+                if block is not None:
+                    kernel, hidden = block[0], width * block[1]
+                    parameters += _normed(width, hidden, 1) + _normed(1, hidden, kernel) + _normed(hidden, outputs, 1)
+                    nodes += 6 + 6 + 5 + (layer > 0)
+                    widths |= {hidden, outputs}
+                elif layer == 0:
+                    parameters, nodes, widths = parameters + _normed(width, outputs, 1), nodes + 5, widths | {outputs}
+                width = outputs
+        parameters += _normed(width, LAST, 1) + LAST + 1
+        return Counts(parameters, nodes + 6 + 5 + 2 * len(widths))
 
     def file_name(self, arch: str) -> str:
         """Return a file name with the digits."""

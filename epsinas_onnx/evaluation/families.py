@@ -1,0 +1,98 @@
+"""Scores networks that compute the same once, and gives each of them a record of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from epsinas_onnx.graph.load import Buildable
+from epsinas_onnx.scoring.result import Status
+
+
+class Counts(Protocol):
+    """What a network has of its own whatever it computes."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of its learned tensors."""
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of its graph."""
+
+
+@runtime_checkable
+class Related(Buildable, Protocol):
+    """A network that knows which others compute the same, such as an architecture of a search space."""
+
+    @property
+    def family(self) -> str:
+        """Equal for networks whose outputs are equal, bit for bit, while all weights are one constant."""
+
+    def counts(self) -> Counts | None:
+        """What tells it from them, None where only building it tells."""
+
+
+def records_of(
+    networks: Sequence[Buildable], known: Iterable[Mapping[str, Any]], named: Mapping[str, Buildable],
+    options: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield the record of each network as it comes; one network of each family is run.
+
+    known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
+    `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
+    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart.
+    """
+    from epsinas_onnx.scoring.api import score_as_done
+
+    if options.get("scores"):
+        yield from (score.to_dict() for _, score in score_as_done(networks, **options))
+        return
+    shared = {_family(named[record["model"]]): record for record in known if record["model"] in named}
+    waiting: dict[Any, list[Buildable]] = {}
+    run: list[Buildable] = []
+    for network in networks:
+        family = _family(network)
+        derived = _derived(network, shared.get(family))
+        if derived is not None:
+            yield derived
+        elif family in waiting:
+            waiting[family].append(network)
+        else:
+            waiting[family] = []
+            run.append(network)
+    while run:
+        again: list[Buildable] = []
+        for index, score in score_as_done(run, **options):
+            record = score.to_dict()
+            yield record
+            for network in waiting.pop(_family(run[index]), []):
+                derived = _derived(network, record)
+                if derived is None:
+                    again.append(network)
+                else:
+                    yield derived
+        run = again
+
+
+def _family(network: Buildable) -> Any:
+    """Return what networks of one family have in common; a network without one, or a bad one, is a family alone."""
+    try:
+        return ("family", network.family) if isinstance(network, Related) else network.name
+    except ValueError:
+        return network.name
+
+
+def _derived(network: Buildable, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the record of a network of the same family as that of `record`, None where it must be run itself."""
+    if record is None or record.get("status") != Status.OK or not isinstance(network, Related):
+        return None
+    counts = network.counts()
+    if counts is None:
+        return None
+    note = f"computes the same as {record['model']}, which was run instead"
+    others = [warning for warning in record.get("warnings") or [] if not warning.startswith("computes the same as")]
+    return {
+        **record, "model": network.name, "parameters": counts.parameters, "nodes": counts.nodes,
+        "seconds": {"total": 0.0}, "warnings": [*others, note], "proxies": {}, "proxy_batch": None,
+    }  # fmt: skip

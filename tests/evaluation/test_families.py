@@ -1,0 +1,121 @@
+"""Networks that compute the same are run once: families hold, bit for bit, and every network keeps its own record."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from epsinas_exporters import spaces
+from epsinas_onnx import Score, Status, score
+from epsinas_onnx.evaluation import scoring
+from epsinas_onnx.graph.load import Buildable
+
+OPTIONS: dict[str, Any] = {"weights": (1e-7, 1.0), "inputs": "grey", "batch": 8, "seed": 0}
+OWN = ("model", "parameters", "nodes", "seconds", "warnings", "reason")
+
+
+SPACES = ("nasbench201", "nasbenchmacro")
+
+
+def families(name: str = "nasbench201") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    space = spaces.get(name)
+    for arch in space.enumerate():
+        found[space.family(arch)].append(arch)
+    return found
+
+
+def test_nasbench201_has_5365_families_and_one_that_computes_nothing() -> None:
+    found = families()
+    assert len(found["nothing"]) == 341
+    assert len(found) == 5_365 + 1
+
+
+def test_nasbenchmacro_has_the_families_that_its_stages_combine() -> None:
+    pair, triple = 3 * 3, 3 * (1 + 2 + 4)  # behind the first layer of a stage: nothing, one block, or two
+    assert len(families("nasbenchmacro")) == pair * triple * triple
+
+
+def drawn(count: int, seed: int, name: str = "nasbench201") -> list[tuple[str, str]]:
+    """Return pairs of different architectures of one family, of as many families, all of their members as likely."""
+    rng = random.Random(seed)
+    many = [members for members in families(name).values() if len(members) > 1]
+    return [(one, other) for one, other in (rng.sample(members, 2) for members in rng.sample(many, count))]
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [(name, *pair) for name, n in zip(SPACES, (12, 3), strict=True) for pair in drawn(n, 4, name)],
+)
+def test_all_of_a_family_have_the_same_score_bit_for_bit(name: str, one: str, other: str) -> None:
+    both = [score(spaces.Network(name, arch), **OPTIONS).to_dict() for arch in (one, other)]
+    for key in both[0]:
+        if key not in OWN:
+            assert both[0][key] == both[1][key], key
+
+
+@pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in SPACES for arch in spaces.get(name).sample(8, 5)])
+def test_counts_are_those_of_the_network_that_is_built(name: str, arch: str) -> None:
+    built = score(spaces.Network(name, arch), **OPTIONS)
+    counts = spaces.get(name).counts(arch)
+    assert counts is not None
+    assert (counts.parameters, counts.nodes) == (built.parameters, built.nodes)
+
+
+def run(
+    archs: Sequence[str], path: Path | None = None, status: Status = Status.OK
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records of a run in which nothing is computed, and which networks it ran."""
+    called: list[str] = []
+
+    def score_as_done(models: Sequence[Buildable], **_: Any) -> Iterator[tuple[int, Score]]:
+        for index, model in enumerate(models):
+            called.append(model.name)
+            yield index, Score(
+                model=model.name, score=0.5 if status is Status.OK else None, raw_score=0.5, status=status,
+                reason=None if status is Status.OK else f"node {model.name}", weights=(1e-7, 1.0), input="grey",
+                batch=8, provider=None, parameters=7, nodes=1, seconds={}, arithmetic="exact",
+            )  # fmt: skip
+
+    with mock.patch("epsinas_onnx.scoring.api.score_as_done", score_as_done):
+        networks = [spaces.Network("nasbench201", arch) for arch in archs]
+        return list(scoring.scored(networks, OPTIONS, path)), called
+
+
+def test_one_of_a_family_is_run_and_the_others_say_so(tmp_path: Path) -> None:
+    (first, second), (third, _) = drawn(2, seed=6)
+    records, called = run([first, second, third])
+    assert called == [first, third]
+    by_name = {record["model"]: record for record in records}
+    assert set(by_name) == {first, second, third}
+    counts = spaces.get("nasbench201").counts(second)
+    assert counts is not None
+    assert by_name[second]["parameters"] == counts.parameters
+    assert by_name[second]["score"] == by_name[first]["score"]
+    assert by_name[second]["warnings"] == [f"computes the same as {first}, which was run instead"]
+    assert by_name[first]["warnings"] == []
+
+
+def test_without_a_score_each_is_run_for_a_reason_of_its_own() -> None:
+    ((first, second),) = drawn(1, seed=7)
+    records, called = run([first, second], status=Status.UNDERFLOW)
+    assert called == [first, second]
+    assert [record["reason"] for record in records] == [f"node {first}", f"node {second}"]
+
+
+def test_a_run_that_goes_on_takes_what_the_file_has_of_a_family(tmp_path: Path) -> None:
+    ((first, second),) = drawn(1, seed=8)
+    path = tmp_path / "scores.jsonl"
+    run([first], path)
+    records, called = run([first, second], path)
+    assert called == []
+    assert [record["model"] for record in records] == [first, second]
+    again, called = run([first, second], path)
+    assert called == []
+    assert {record["model"]: record for record in again} == {record["model"]: record for record in records}
