@@ -9,10 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.growth.rewrite import add_growth
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy, UndefinedError
 from epsinas_onnx.scoring.plan import plan
+
+_SAMPLES = 2
+"""All are of ones, so one would do, but two tell inputs in which samples differ from masks."""
 
 
 class Synflow(Proxy):
@@ -38,11 +42,12 @@ class Synflow(Proxy):
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Rewrite a graph for one sample, run it on ones, and return the logarithm."""
-        samples = prepared.batching.fixed_batch_size or 1
+        samples = 1 if prepared.per_sample else prepared.batching.fixed_batch_size or _SAMPLES
         planned = plan(prepared.loaded, samples, prepared.batching.options, infer=True)
         batching = dataclasses.replace(prepared.batching, per_sample=False)  # one sample needs no others beside it
-        alone = dataclasses.replace(prepared, planned=planned, batching=batching)
-        varied = {str(value.name) for value in prepared.inputs}
+        minibatch = Minibatch("normal", prepared.seed, prepared.name)
+        alone = dataclasses.replace(prepared, planned=planned, batching=batching, minibatch=minibatch)
+        varied = {str(value.name) for value in (prepared if samples == 1 else alone).inputs}
         growth = add_growth(alone.graph, prepared.name)
         if growth is None:
             raise UndefinedError(f"{prepared.name}: no weight reaches the output, so nothing grows")

@@ -143,6 +143,15 @@ class Step:
         """Whether there is such an input."""
         return slot < len(self.node.inputs) and self.node.inputs[slot] is not None
 
+    def number(self, slot: int) -> float | None:
+        """Return the only entry of a stored input, whatever it is cast to; None for any other."""
+        value: ir.Value | None = self.static(slot)
+        while value is not None and ir.convenience.get_const_tensor(value) is None:
+            node = value.producer()
+            value = node.inputs[0] if node is not None and node.op_type in ("Cast", "CastLike", "Identity") else None
+        tensor = None if value is None else ir.convenience.get_const_tensor(value)
+        return float(np.asarray(tensor.numpy()).reshape(-1)[0]) if tensor is not None and tensor.size == 1 else None
+
     def again(self, replaced: Mapping[int, ir.Value], drop: Sequence[int] = ()) -> ir.Value:
         """Append the node once more with other inputs, some of them left out, and return its first output."""
         inputs = [None if slot in drop else replaced.get(slot, value) for slot, value in enumerate(self.node.inputs)]

@@ -248,8 +248,7 @@ def _bound(step: Step, name: str, slot: int) -> float | None:
         return step.node.attributes.get_float(name)
     if not step.has(slot):
         return None
-    tensor = ir.convenience.get_const_tensor(step.static(slot))
-    if tensor is None or tensor.size != 1:
+    bound = step.number(slot)
+    if bound is None:
         raise step.refuse(f"its {name} is computed")
-    bound = float(np.asarray(tensor.numpy()).reshape(-1)[0])
     return None if abs(bound) >= np.finfo(np.float32).max else bound

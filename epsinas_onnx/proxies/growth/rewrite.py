@@ -109,6 +109,8 @@ def _visit(node: ir.Node, flows: dict[ir.Value, Flow], write: Writer, name: str)
     captured = [value for body in node_bodies(node) for value in _captured(body)]
     if any(value in flows for value in captured):
         raise refused(name, node, "the weights reach its body, for which there is no rule")
+    if node.op_type == "CastLike":
+        incoming = (incoming[0], None)
     if all(flow is None for flow in incoming) or (node.op_type in _SHAPES and not node.domain):
         return
     found = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None

@@ -36,6 +36,15 @@ def cast(step: Step) -> Flow:
     return linear(step)
 
 
+@rule("CastLike")
+def cast_like(step: Step) -> Flow:
+    """Give what is of the same element type already; the rest of input 1 does not count."""
+    like = step.node.inputs[1]
+    if like is not None and like.dtype not in (None, step.static(0).dtype):
+        raise step.refuse("changes the element type")
+    return step.of(0)
+
+
 @rule("Pad")
 def pad(step: Step) -> Flow:
     """Surround with zeros, or with what lies at the border; any other number would not grow with the weights."""
@@ -43,8 +52,8 @@ def pad(step: Step) -> Flow:
     mode = step.node.attributes.get_string("mode", "constant")
     filling = step.node.attributes.get_float("value", 0.0)
     if mode == "constant" and step.has(2):
-        tensor = ir.convenience.get_const_tensor(step.static(2))
-        filling = math.nan if tensor is None else float(np.asarray(tensor.numpy()).reshape(-1)[0])
+        given = step.number(2)
+        filling = math.nan if given is None else given
     if mode == "constant" and filling != 0:
         raise step.refuse("pads with a number other than 0")
     return linear(step)
