@@ -85,13 +85,13 @@ class Mixer(nn.Module):
         super().__init__()
         self.patch = nn.Conv2d(3, 6, 4, 4)
         self.norm, self.wide, self.narrow = nn.LayerNorm(6), nn.Linear(6, 12), nn.Linear(12, 6)
-        self.gelu, self.last, self.other = nn.GELU(), nn.Linear(6, 3), nn.Linear(6, 6)
+        self.gelu, self.last, self.other = nn.GELU(), nn.Linear(8, 3), nn.Linear(6, 8)
 
     def forward(self, x: Any) -> Any:
         x = self.patch(x).flatten(2).transpose(1, 2)
         x = x + self.narrow(self.gelu(0.01 * self.wide(self.norm(x))))
         both = self.other(x)
-        first, second = both[..., :3], both[..., 3:]
+        first, second = both[..., :4], both[..., 4:]
         x = torch.cat([first @ second.transpose(1, 2) @ second, torch.maximum(first, second)], 2)
         return self.last(x.mean(1) / 0.7 - 0.01 * x[:, 0])
 
