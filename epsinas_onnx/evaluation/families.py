@@ -40,17 +40,19 @@ def records_of(
     """Yield the record of each network as it comes; one network of each family is run.
 
     known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
-    `score_many`; where they ask for other scores every network is run, since these draw weights. Only a score is shared:
-    a reason why there is none names nodes of the network that was run, so those of its family are run too.
+    `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
+    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
+    if options.get("scores"):
+        yield from (score.to_dict() for _, score in score_as_done(networks, **options))
+        return
     shared = {_family(named[record["model"]]): record for record in known if record["model"] in named}
     waiting: dict[Any, list[Buildable]] = {}
     run: list[Buildable] = []
-    alone = bool(options.get("scores"))
     for network in networks:
-        family = network.name if alone else _family(network)
+        family = _family(network)
         derived = _derived(network, shared.get(family))
         if derived is not None:
             yield derived
@@ -64,7 +66,7 @@ def records_of(
         for index, score in score_as_done(run, **options):
             record = score.to_dict()
             yield record
-            for network in [] if alone else waiting.pop(_family(run[index]), []):
+            for network in waiting.pop(_family(run[index]), []):
                 derived = _derived(network, record)
                 if derived is None:
                     again.append(network)
@@ -92,5 +94,5 @@ def _derived(network: Buildable, record: Mapping[str, Any] | None) -> dict[str, 
     others = [warning for warning in record.get("warnings") or [] if not warning.startswith("computes the same as")]
     return {
         **record, "model": network.name, "parameters": counts.parameters, "nodes": counts.nodes,
-        "seconds": {"total": 0.0}, "warnings": [*others, note], "proxies": {},
+        "seconds": {"total": 0.0}, "warnings": [*others, note], "proxies": {}, "proxy_batch": None,
     }  # fmt: skip
