@@ -1,7 +1,7 @@
 """Times other training-free scores against PyTorch, side by side: `python benchmarks/proxies.py`.
 
 Both sides start from an architecture of NAS-Bench-201 (ours from the bytes of its file, theirs from its module) and end
-with a score, or with all of them, of the same minibatch size on as many threads. They take turns network by network, and
+with a score, or with all of them, of the same minibatch size on as many threads. They take turns, network by network, and
 a ratio is the median of one side over that of the other.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 import torch
-from epsinas_onnx.proxies.measure import measure
 
 from epsinas_exporters.spaces import nasbench201
+from epsinas_onnx.proxies.measure import measure
 from torch_nasbench201 import Network
 from torch_proxies import SCORES, initialised
 
