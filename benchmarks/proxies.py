@@ -1,8 +1,8 @@
 """Times other training-free scores against PyTorch, side by side: `python benchmarks/proxies.py`.
 
 Both sides start from an architecture of NAS-Bench-201 (ours from the bytes of its file, theirs from its module) and end
-with a score, or with all of them, of the same minibatch size on as many threads. They take turns, network by network, and
-a ratio is the median of one side over that of the other.
+with a score, or with all of them, of the same minibatch size on as many threads. They take turns by network, and a
+ratio is the median of one side over that of the other.
 """
 
 from __future__ import annotations
