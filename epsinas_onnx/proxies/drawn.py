@@ -70,11 +70,32 @@ def drawn_graph(planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING) -> Dra
     return DrawnGraph(model, tuple(variance for _, variance in statistics if variance.producer() in alive))
 
 
+class StoringEmitter(Emitter):
+    """Makes nodes whose constants are initializers of the main graph, each stored once, so that graphs stay small."""
+
+    def __init__(self, model: ir.Model, prefix: str) -> None:
+        super().__init__(model.opset_imports.get("", 1), prefix)
+        self._graph = model.graph
+        self._stored: dict[tuple[object, ...], ir.Value] = {}
+
+    def constant(self, array: Array) -> ir.Value:
+        """Return an initializer that holds `array`."""
+        key = (array.dtype, array.shape, array.tobytes())
+        if key not in self._stored:
+            name = self._fresh("constant")
+            tensor = ir.Tensor(array, name=name)
+            shape = ir.Shape(array.shape)
+            value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+            self._graph.register_initializer(value)
+            self._stored[key] = value
+        return self._stored[key]
+
+
 class _Drawn:
     """Initializers of the main graph in place of learned tensors."""
 
     def __init__(self, model: ir.Model, seed: int, draw: Draw, name: str) -> None:
-        self.emitter = Emitter(model.opset_imports.get("", 1))
+        self.emitter = StoringEmitter(model, PREFIX)
         self._graph, self._seed, self._draw, self._name = model.graph, seed, draw, name
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._count = 0

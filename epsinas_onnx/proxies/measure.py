@@ -54,8 +54,8 @@ def measure(
         >>> for found in measure("models/nb201-p-c1-s-c1-s-s.onnx", ["params", "depth", "swap"], batch=8):
         ...     print(found.name, found.status, found.value)
         params ok 128721.0
-        depth ok 36.0
-        swap ok 255.0
+        depth ok 21.0
+        swap ok 256.0
     """
     if not isinstance(repeats, int) or repeats < 1:
         raise UsageError(f"a score is the mean over at least 1 seed, not {repeats!r}")
@@ -164,7 +164,7 @@ def _failed(name: str, error: Exception, seconds: float, model: str) -> Measurem
 
 
 def _reason(error: Exception, model: str) -> str:
-    if isinstance(error, ModelError):
+    if isinstance(error, (ModelError, UndefinedError)):
         return str(error)
     if isinstance(error, MemoryError):
         return f"{model}: needs more memory than there is; try a smaller batch or smaller shapes"

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
 from epsinas_onnx.graph.analysis.roles import NORMALISATIONS
-from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.passes.constant_weights import REPLACES
+from epsinas_onnx.proxies.channels import channel_axis
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy
 from epsinas_onnx.runtime.blas import single_threaded
@@ -29,10 +29,11 @@ class Meco(Proxy):
     not numbers become 0, so that a layer with a channel that is the same everywhere adds 0; and a layer with no more
     positions than channels adds 0, because its R is singular (there the published code adds what rounding leaves).
 
-    Layers are what a framework has modules for: nodes with a weight, normalisations, activations, pooling, and sums,
-    products and concatenations of two signals. The published code looks at every module, at those that hold others too,
-    whose result is that of their last one; a graph does not tell them. It feeds one random sample alone, here it is one
-    of the minibatch, with whose statistics batches are normalised.
+    Layers are nodes with a weight, normalisations, activations, pooling, and sums, products and concatenations of two
+    signals. A normalisation by batches does not count beside the layer in front of it, whose correlations it leaves as
+    they are, because exporters write it in many ways. The published code looks at every module, at those that hold
+    others too, whose result is that of their last one; a graph does not tell them. It feeds one random sample alone,
+    here it is one of the minibatch, with whose statistics batches are normalised.
 
     What it cannot say: late layers of an image network (7 x 7 positions, 512 channels) never count, nor do layers
     without positions, so a network of such layers alone has the score 0.
@@ -52,20 +53,19 @@ class Meco(Proxy):
             raise UnsupportedError(f"{prepared.name}: no layer gives a feature map of channels and positions")
         emitter = prepared.emitter
         first = emitter.constant(np.asarray(0, np.int64))
-        names = [
-            str(emitter.op("Gather", [value, first], axis=0).name)
-            for value, shape in looked_at
-            if shape[1] < math.prod(shape[2:])
-        ]
+        self._axes = {
+            str(emitter.op("Gather", [value, first], axis=0).name): axis - 1
+            for value, shape, axis in looked_at
+            if shape[axis] ** 2 * prepared.batch < math.prod(shape)
+        }
         prepared.append()
-        self._names = names
-        return names
+        return list(self._axes)
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Return the sum of the smallest eigenvalues."""
         by_channels: dict[int, list[Array]] = {}
-        for name in self._names:
-            features = fetched[name].astype(np.float64)
+        for name, axis in self._axes.items():
+            features = np.moveaxis(fetched[name], axis, 0).astype(np.float64)
             correlation = correlate(features.reshape(features.shape[0], -1))
             if correlation is not None:
                 by_channels.setdefault(len(correlation), []).append(correlation)
@@ -86,18 +86,21 @@ def correlate(features: Array) -> Array | None:
     return product
 
 
-def _feature_maps(prepared: Prepared) -> Iterator[tuple[ir.Value, tuple[int, ...]]]:
+def _feature_maps(prepared: Prepared) -> Iterator[tuple[ir.Value, tuple[int, ...], int]]:
+    """Yield what each layer gives, its shape, and the axis of its channels."""
     layers = set(prepared.layers)
     bent = {activation.node for activation in prepared.activations}
     inside = {node for activation in prepared.activations for node in activation.gate}
     for node in prepared.graph.graph:
         value = node.outputs[0]
-        shape = known_shape(value)
-        if shape is None or len(shape) < 3 or shape[0] != prepared.batch or value in prepared.static or node in inside:
+        if node in inside or value in prepared.static or REPLACES in node.meta:
             continue
-        module = node in layers or node in bent or node.op_type in NORMALISATIONS | _POOLS or REPLACES in node.meta
-        if module or (node.op_type in _JOINS and _joins(node, prepared)):
-            yield value, shape
+        module = node in layers or node in bent or node.op_type in NORMALISATIONS | _POOLS
+        if not module and not (node.op_type in _JOINS and _joins(node, prepared)):
+            continue
+        shape, axis = prepared.shape(value), channel_axis(prepared, value)
+        if shape is not None and axis is not None and len(shape) > 2 and shape[0] == prepared.batch and axis:
+            yield value, shape, axis
 
 
 def _joins(node: ir.Node, prepared: Prepared) -> bool:

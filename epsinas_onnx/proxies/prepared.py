@@ -22,7 +22,7 @@ from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.activations import Activation, find_activations
 from epsinas_onnx.proxies.blocks import block_features
-from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, drawn_graph
+from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, StoringEmitter, drawn_graph
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import Provider, choose_providers
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE, Engine, to_proto
@@ -208,7 +208,7 @@ class Prepared:
     @cached_property
     def emitter(self) -> Emitter:
         """Makes nodes that are appended to the graph with `append`, under names that cannot clash."""
-        return Emitter(self.graph.opset_imports.get("", 1), f"{PREFIX}proxy.")
+        return StoringEmitter(self.graph, f"{PREFIX}proxy.")
 
     def append(self) -> None:
         """Append what `emitter` has collected to the graph."""
@@ -240,21 +240,26 @@ class Prepared:
         """What each block gives, in order, the head apart (`blocks`)."""
         return tuple(block_features(self.graph, self.inputs, self.layers))
 
+    def shape(self, value: ir.Value) -> tuple[int, ...] | None:
+        """Return the shape of a value of the user's graph; where inference does not find it, as a run has it."""
+        return known_shape(value) or self._measured.get(str(value.name))
+
     def sample_axis(self, value: ir.Value) -> int | None:
         """Return the axis along which the samples of a value lie, each in one piece; None where nothing tells.
 
         The axis may be longer than there are samples: rows of a sample then follow each other, as after merging the
         axes of samples and tokens.
         """
-        shape = known_shape(value)
+        shape = self.shape(value)
         if not shape:
             return None
         if shape[0] == self.batch:
             return 0
-        other = self._one_more.get(str(value.name))
+        more = self._one_more
+        other = None if more is None else more.get(str(value.name))
         if other is None or len(other) != len(shape):
             return None
-        changed = [axis for axis, (size, more) in enumerate(zip(shape, other, strict=True)) if size != more]
+        changed = [axis for axis, (size, larger) in enumerate(zip(shape, other, strict=True)) if size != larger]
         if len(changed) != 1:
             return None
         (axis,) = changed
@@ -262,13 +267,38 @@ class Prepared:
         return axis if rest == 0 and (axis == 0 or rows == 1) and other[axis] == rows * (self.batch + 1) else None
 
     @cached_property
-    def _one_more(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes of all values for one sample more."""
+    def _one_more(self) -> Mapping[str, tuple[int, ...]] | None:
+        """Shapes of all values for one sample more, None where the file fixes how many there are."""
         if self.batching.fixed_batch_size or self.per_sample:
-            return {}
+            return None
         more = plan(self.loaded, self.batch + 1, self.batching.options, infer=True)
-        shapes = {str(v.name): known_shape(v) for node in more.model.graph for v in node.outputs}
+        batching = dataclasses.replace(self.batching, samples=self.batch + 1)
+        larger = dataclasses.replace(self, planned=more, batching=batching)
+        values = [value for node in larger.graph.graph for value in node.outputs]
+        shapes = {str(value.name): larger.shape(value) for value in values}
         return {name: shape for name, shape in shapes.items() if shape is not None}
+
+    @cached_property
+    def _measured(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes that inference did not find, of the values of floats that depend on the input; nothing else is run."""
+        made = dataclasses.replace(self, minibatch=Minibatch("auto", self.seed, self.name))
+        unknown = [
+            value
+            for node in made.graph.graph
+            for value in node.outputs
+            if known_shape(value) is None and value not in made.static and value.dtype == ir.DataType.FLOAT
+        ]
+        sizes = [made.emitter.op("Shape", [value]) for value in unknown]
+        for size in sizes:
+            size.type = ir.TensorType(ir.DataType.INT64)
+        made.append()
+        if not unknown or self.per_sample:
+            return {}
+        found = made.run([str(size.name) for size in sizes])
+        return {
+            str(value.name): tuple(int(entry) for entry in found[str(size.name)])
+            for value, size in zip(unknown, sizes, strict=True)
+        }
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return values of the graph by name, for the minibatch or for other arrays of the same shapes.

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
-from epsinas_onnx.errors import ModelError
-
 if TYPE_CHECKING:
     from epsinas_onnx.proxies.prepared import Prepared
 
 Array = npt.NDArray[Any]
 
 
-class UndefinedError(ModelError):
-    """The formula of a score gives no finite number for this model; the message says why."""
+class UndefinedError(Exception):
+    """The formula of a score gives no finite number for this model; the message says why. It leaves no score."""
 
 
 class Proxy(ABC):

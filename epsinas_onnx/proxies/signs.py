@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
-from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.proxies.prepared import Prepared
 
 
@@ -48,7 +47,7 @@ def units(prepared: Prepared) -> list[Units]:
         raise UnsupportedError(f"{prepared.name}: there is no ReLU, nor any of its kin, whose sign could be looked at")
     found = []
     for value, count in times.items():
-        shape, axis = known_shape(value), prepared.sample_axis(value)
+        shape, axis = prepared.shape(value), prepared.sample_axis(value)
         if shape is None or axis is None:
             node = nodes[value]
             what = "has no known shape" if shape is None else f"has no axis of samples in its shape {list(shape)}"
@@ -73,7 +72,7 @@ def _append_signs(prepared: Prepared) -> Sequence[Signs]:
             value = emitter.op("Cast", [value], to=int(ir.DataType.FLOAT))
         positive = emitter.op("Cast", [emitter.op("Greater", [value, zero])], to=int(ir.DataType.FLOAT))
         if one.axis:
-            rank = len(known_shape(one.value) or ())
+            rank = len(prepared.shape(one.value) or ())
             order = [one.axis, *(axis for axis in range(rank) if axis != one.axis)]
             positive = emitter.op("Transpose", [positive], perm=order)
         found.append(Signs(emitter.reshape(positive, [prepared.batch, -1]), one))

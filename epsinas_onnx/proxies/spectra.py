@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
-from epsinas_onnx.graph.analysis.shapes import known_shape
+from epsinas_onnx.proxies.channels import channel_axis
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy, UndefinedError
 from epsinas_onnx.runtime.blas import single_threaded
@@ -27,8 +28,8 @@ class Expressivity(Proxy):
 
     The paper takes the cells of its search spaces. A graph does not say what its cells are, so blocks are found in it
     (`blocks`): values that everything flows through, one for each stretch with a layer in it. The stem is one, the head
-    is none, and a cell without any layer (identity, pooling) is none either. Channels are axis 1, and the last axis of
-    features with three axes where the network has no convolution.
+    is none, and a cell without any layer (identity, pooling) is none either. Channels are found wherever an exporter
+    puts them (`channels`).
 
     What it cannot say: networks with more blocks or more channels have more of it, whatever they are good for; where
     shortcuts go around every block (a U-Net, features that are reused throughout) only few blocks are found.
@@ -47,8 +48,8 @@ class Expressivity(Proxy):
         covariances = prepared.once("covariances", _append_covariances)
         if len(covariances) < self.fewest:
             raise UnsupportedError(
-                f"{prepared.name}: {len(covariances)} blocks were found that everything flows through, and "
-                f"{self.name} takes {self.fewest}"
+                f"{prepared.name}: {self.name} takes at least {self.fewest} block(s) that everything flows through, "
+                f"and {len(covariances)} were found"
             )
         return [str(value.name) for value in covariances]
 
@@ -98,21 +99,24 @@ def entropy(covariance: Array, name: str = "the model") -> float:
 
 
 def _append_covariances(prepared: Prepared) -> list[ir.Value]:
-    """Append the covariance of the channels of each block's features, `[channels, channels]`."""
+    """Append the covariance of the channels of each block's features, `[channels, channels]`.
+
+    Where there are fewer rows than channels it is the product the other way round, `[rows, rows]`, whose eigenvalues
+    are the same but for zeros, which add nothing to an entropy.
+    """
     emitter = prepared.emitter
-    convolves = any("Conv" in node.op_type for node in prepared.layers)
     made = []
     for value in prepared.features:
-        shape = known_shape(value)
-        if shape is None or len(shape) < 2:
+        shape, axis = prepared.shape(value), channel_axis(prepared, value)
+        if shape is None or axis is None:
             continue
-        axis = len(shape) - 1 if len(shape) == 3 and not convolves else 1
         channels = shape[axis]
         order = [axis, *(other for other in range(len(shape)) if other != axis)]
         rows = emitter.reshape(emitter.op("Transpose", [value], perm=order), [channels, -1])
         centred = emitter.op("Sub", [rows, emitter.reduce_mean(rows, [1])])
-        count = emitter.constant(np.asarray(np.prod(shape) / channels, np.float32))
+        count = math.prod(shape) // channels
         transposed = emitter.op("Transpose", [centred], perm=[1, 0])
-        made.append(emitter.op("Div", [emitter.op("MatMul", [centred, transposed]), count]))
+        factors = [centred, transposed] if channels <= count else [transposed, centred]
+        made.append(emitter.op("Div", [emitter.op("MatMul", factors), emitter.constant(np.asarray(count, np.float32))]))
     prepared.append()
     return made

@@ -68,7 +68,7 @@ def test_swap(pair: tuple[Any, Prepared], batch: int) -> None:
 def test_meco(pair: tuple[Any, Prepared]) -> None:
     module, prepared = pair
     total = 0.0
-    for _, _, out in seen(module, image(prepared), (nn.Conv2d, nn.BatchNorm2d, *BENT, nn.MaxPool2d, Plus)):
+    for _, _, out in seen(module, image(prepared), (nn.Conv2d, *BENT, nn.MaxPool2d, Plus)):
         correlation = torch.corrcoef(out[0].double().flatten(1))
         correlation[torch.isnan(correlation)] = 0
         total += torch.linalg.eigvals(correlation).real.min().item()

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from epsinas_exporters.classics import resnet50
-from epsinas_onnx import score
+from epsinas_onnx import proxies, score
 from epsinas_onnx.errors import UnsupportedError, UsageError
 from epsinas_onnx.proxies import registry
 from epsinas_onnx.proxies.measure import measure, measure_prepared
@@ -258,6 +258,15 @@ def test_a_batch_of_one_is_loosened_and_where_it_cannot_be_the_reason_says_so() 
     assert "dynamic batch" in str(found["nwot"].reason)
 
 
+@pytest.mark.parametrize(
+    "frameworks", [("torch", "torchscript", "paddle"), ("jax", "keras", "tensorflow")], ids=["NCHW", "NHWC"]
+)
+def test_one_network_has_the_same_scores_from_every_framework(frameworks: Sequence[str]) -> None:
+    first, *others = (numbers(measure(MODELS / "frameworks" / f"cnn-{name}.onnx", batch=8)) for name in frameworks)
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize("layout", ["batch first", "tokens first", "merged"])
 def test_samples_are_found_wherever_they_lie(layout: str) -> None:
     front, back = {
@@ -304,6 +313,13 @@ def test_an_unknown_score_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"there is no score 'jacob'; there are params, macs, depth") as caught:
         find_proxy("jacob")
     assert all(name in str(caught.value) for name in BUILT_IN)
+
+
+def test_the_public_names_are_there_when_they_are_asked_for() -> None:
+    assert proxies.__all__ == sorted(proxies.__all__)
+    assert all(getattr(proxies, name) is not None for name in proxies.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        _ = proxies.train
 
 
 def test_every_score_says_what_it_is() -> None:
