@@ -88,8 +88,8 @@ def correlation(parts: Sequence[Array], name: str) -> Array:
     still = np.flatnonzero(deviation == 0)
     if len(still):
         raise UndefinedError(
-            f"{name}: the derivative by the input is the same in all entries of {len(still)} of {samples} samples, such "
-            f"as 0, so that its correlation with that of others is undefined"
+            f"{name}: the derivative by the input is the same in all entries of {len(still)} of {samples} samples, "
+            f"such as 0, so that its correlation with that of others is undefined"
         )
     matrix: Array = covariance / deviation[:, None] / deviation[None, :]
     return matrix
@@ -114,8 +114,13 @@ def _made_of(graph: ir.Graph, whole: Sequence[ir.Value]) -> list[ir.Value]:
                 floats.append(output)
             else:
                 integers.add(output)
-    picked = [value for value in floats if (node := value.producer()) is not None and node.op_type in _PICKS]
+    picked = [value for value in floats if _is_picked(value)]
     return picked or floats
+
+
+def _is_picked(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type in _PICKS
 
 
 def _axis(prepared: Prepared, value: ir.Value) -> int:

@@ -79,9 +79,11 @@ def evaluator(proto: onnx.ModelProto) -> Callable[[dict[str, Array]], list[Array
     return lambda feeds: session.run(None, feeds)
 
 
-def run(proto: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
+def run(proto: onnx.ModelProto, feeds: dict[str, Array], optimized: bool = True) -> list[Array]:
     """Run by ONNX Runtime."""
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)

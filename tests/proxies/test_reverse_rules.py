@@ -146,7 +146,7 @@ LAYOUTS: list[tuple[str, dict[str, Any]]] = [
     ("(float[3,4] x) => (float[3,2] y) { y, i = TopK(x, k) }", {"k": ints(2)}),
     ("(float[3,4] x) => (float[3,4] y) { y = CumSum(x, a) }", {"a": np.asarray(1, np.int64)}),
     ("(float[3,4] x) => (float[3,4] y) { y = CumSum <reverse=1, exclusive=1> (x, a) }", {"a": np.asarray(0, np.int64)}),
-    ("(float[2,6] x) => (float[2,2,3] y) { s = Shape(x) b = Slice(s, z, o) c = Concat<axis=0>(b, r) y = Reshape(x, c) }",
+    ("(float[2,6] x) => (float[2,2,3] y) { s = Shape(x) b = Slice(s, z, o) c = Concat<axis=0>(b,r) y = Reshape(x, c) }",
      {"z": ints(0), "o": ints(1), "r": ints(2, 3)}),
     ("(float[4,5] x) => (float[6,3] y) { y = CenterCropPad(x, s) }", {"s": ints(6, 3)}),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.traversal import all_graphs
 from epsinas_onnx.proxies.reverse.constants import Constants
+from epsinas_onnx.proxies.reverse.infer import complete_shapes
 from epsinas_onnx.proxies.reverse.rules import MODULES
 from epsinas_onnx.proxies.reverse.scope import Scope
 from epsinas_onnx.proxies.reverse.walk import backward
@@ -51,6 +52,7 @@ def append_gradient(
     scope = Scope(write, Constants(model.opset_imports), name)
     assert MODULES, "the rules register themselves where they are imported"
     nodes = list(model.graph)
+    complete_shapes(nodes, scope)
     seeds: dict[ir.Value, ir.Value] = {}
     for value in outputs:
         shape, dtype = _shape(value, name), value.dtype or ir.DataType.FLOAT
@@ -59,7 +61,7 @@ def append_gradient(
     gradients = []
     for value in wrt:
         shape, dtype = _shape(value, name), value.dtype or ir.DataType.FLOAT
-        gradient = write.op("Identity", [found[value] if value in found else write.zeros(shape, dtype)])
+        gradient = write.op("Identity", [found.get(value) or write.zeros(shape, dtype)])
         gradient.shape, gradient.type = ir.Shape(shape), ir.TensorType(dtype)
         gradients.append(gradient)
     model.graph.extend(write.take())

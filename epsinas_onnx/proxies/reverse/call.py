@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from typing import Any
 
 import onnx_ir as ir
 
@@ -139,7 +140,7 @@ class Call:
         """Return a value, of a number a constant."""
         return number if isinstance(number, ir.Value) else self.write.scalar(number, self.dtype)
 
-    def op(self, op_type: str, *inputs: Number, **attributes: object) -> ir.Value:
+    def op(self, op_type: str, *inputs: Number, **attributes: Any) -> ir.Value:
         """Append an operator of values and numbers."""
         return self.write.op(op_type, [self.value(given) for given in inputs], **attributes)
 

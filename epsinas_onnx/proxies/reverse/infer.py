@@ -32,7 +32,14 @@ def infer_locally(nodes: Sequence[ir.Node], scope: Scope) -> None:
     found = {info.name: info.type.tensor_type for info in inferred.graph.value_info}
     for value in made:
         kind = found.get(str(value.name))
-        if kind is not None and kind.elem_type:
+        if value.name and kind is not None and kind.elem_type:
             value.type = ir.TensorType(ir.DataType(kind.elem_type))
             if kind.HasField("shape"):
                 value.shape = ir.Shape([d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim])
+
+
+def complete_shapes(nodes: Sequence[ir.Node], scope: Scope) -> None:
+    """Write the shapes that inference over the whole graph left open because they follow from computed sizes."""
+    for node in nodes:
+        if any(output.name and known_shape(output) is None for output in node.outputs):
+            infer_locally([node], scope)

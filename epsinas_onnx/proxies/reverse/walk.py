@@ -15,9 +15,13 @@ from epsinas_onnx.proxies.reverse.scope import Scope
 STANDARD = ("", "ai.onnx")
 
 
+_FIRST_ALONE = frozenset({"CastLike"})
+"""Operators that ask their other inputs for a type, and for nothing that has a derivative."""
+
+
 def backward(
     scope: Scope, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], wrt: Sequence[ir.Value]
-) -> dict[ir.Value, ir.Value]:
+) -> dict[int | ir.Value, ir.Value | None]:
     """Write the gradients of `wrt`, given those of what `nodes` make; nodes: in an order of computation.
 
     What no path leads to is not in the result. Raises UnsupportedError with the node that has no rule.
@@ -57,7 +61,8 @@ def _active(nodes: Iterable[ir.Node], wrt: Iterable[ir.Value]) -> set[ir.Value]:
     """Return the float values that depend on `wrt` by a path that has a derivative."""
     active = {value for value in wrt if _is_float(value)}
     for node in nodes:
-        if _differentiable(node) and any(value in active for value in operands(node)):
+        read = node.inputs[:1] if node.op_type in _FIRST_ALONE else operands(node)
+        if _differentiable(node) and any(value in active for value in read):
             active.update(output for output in node.outputs if _is_float(output))
     return active
 

@@ -50,12 +50,12 @@ class Writer(Emitter):
         """Append a reduction; axes became an input of ReduceSum with operator set 13, of the others with 18."""
         if not axes:
             return value
-        kept = {} if keepdims else {"keepdims": 0}
+        kept: dict[str, Any] = {} if keepdims else {"keepdims": 0}
         if self.opset >= (13 if op_type == "ReduceSum" else 18):
             return self.op(op_type, [value, self.ints(axes)], **kept)
         return self.op(op_type, [value], axes=list(axes), **kept)
 
-    def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    def reshape(self, value: ir.Value | None, shape: Sequence[int]) -> ir.Value:
         """Append a Reshape to concrete sizes, of which one may be 0 only where all are known."""
         return self.op("Reshape", [value, self.ints(shape)])
 

@@ -73,7 +73,7 @@ def _transposed(weight: np.ndarray, groups: int) -> np.ndarray:
 def _by_weight(call: Call, at: Windows) -> ir.Value:
     """Append the convolution of the input with the gradient, samples in place of channels."""
     groups = call.integer("group", 1)
-    (n, c, *space), (_, m, *made) = call.shape(), call.out
+    (n, c, *space), (_, _m, *made) = call.shape(), call.out
     write, rank = call.write, len(space)
     order = [2, 1, 0, *range(3, 3 + rank)]
     x = write.transpose(write.reshape(call.x, [n, groups, c // groups, *space]), order)

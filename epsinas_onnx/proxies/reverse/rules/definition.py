@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -30,7 +31,7 @@ def defined(call: Call) -> Gradients:
         if gradient is not None and name in outputs
     }  # fmt: skip
     wrt = [call.input(slot) for slot in sorted(call.wanted)]
-    return dict(backward(call.scope, nodes, seeds, wrt))
+    return backward(call.scope, nodes, seeds, wrt)
 
 
 def _function(call: Call) -> onnx.FunctionProto | None:
@@ -39,13 +40,13 @@ def _function(call: Call) -> onnx.FunctionProto | None:
     if node.domain not in ("", "ai.onnx"):
         return None
     try:
-        schema = onnx.defs.get_schema(node.op_type, call.opset, "")
+        schema: Any = onnx.defs.get_schema(node.op_type, call.opset, "")
     except onnx.defs.SchemaError:
         return None
     if schema.has_function:
         versions = [version for version in schema.function_opset_versions if version <= call.opset]
         if versions:
-            return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
+            return _read(schema.get_function_with_opset_version(max(versions)))
     if schema.has_context_dependent_function:
         types = []
         for value in node.inputs:
@@ -59,8 +60,14 @@ def _function(call: Call) -> onnx.FunctionProto | None:
             made = schema.get_context_dependent_function_with_opset_version(
                 max(versions), ir.to_proto(node).SerializeToString(), types
             )
-            return onnx.FunctionProto.FromString(made)
+            return _read(made)
     return None
+
+
+def _read(data: bytes) -> onnx.FunctionProto:
+    body = onnx.FunctionProto()
+    body.ParseFromString(data)
+    return body
 
 
 def _instantiated(

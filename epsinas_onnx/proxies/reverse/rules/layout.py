@@ -91,9 +91,7 @@ def cut(call: Call) -> Gradients:
     starts, steps, backwards = [0] * rank, [1] * rank, []
     for axis, first, last, step in zip(axes, begin, end, strides, strict=True):
         axis %= rank
-        picked = range(shape[axis])[slice(first, last, step)]
-        if step < 0 and last < -shape[axis] - 1:
-            picked = range(shape[axis])[slice(first, None, step)]
+        picked = _picked(shape[axis], first, last, step)
         if len(picked) != out[axis]:
             raise call.refuse(f"its bounds along axis {axis} cannot be told")
         if not picked:
@@ -103,6 +101,14 @@ def cut(call: Call) -> Gradients:
         starts[axis], steps[axis] = min(picked), abs(step)
     value = call.write.flip(call.grad, backwards, out)
     return call.write.place(value, out, starts, steps, shape)
+
+
+def _picked(size: int, first: int, last: int, step: int) -> range:
+    """Return the entries of an axis that a Slice takes, its bounds clamped as the specification says."""
+    first, last = (bound + size if bound < 0 else bound for bound in (first, last))
+    if step < 0:
+        return range(min(max(first, 0), size - 1), min(max(last, -1), size - 1), step)
+    return range(min(max(first, 0), size), min(max(last, 0), size), step)
 
 
 @rule("Pad")

@@ -181,10 +181,9 @@ def minibatch_normalised(call: Call) -> Gradients | None:
             continue
         axes = _reduced(call, mean)
         parts = {centred, factor, sized, *_made(deviation, variance, square, mean)}
-        if (
-            mean.inputs[0] is not x or axes is None or axes != _reduced(call, variance) or total.inputs[1] in call.active
-            or parts & call.wrt or call.out != call.shape_of(x) or x not in call.active
-        ):  # fmt: skip
+        fits = mean.inputs[0] is x and axes is not None and axes == _reduced(call, variance)
+        inner = total.inputs[1] in call.active or parts & call.wrt  # a part has a derivative of its own
+        if not fits or axes is None or inner or call.out != call.shape_of(x) or x not in call.active:
             continue
         g = call.grad
         share = call.div(call.write.reduce("ReduceMean", call.mul(g, centred), axes), sized)

@@ -90,7 +90,8 @@ def _counts(call: Call, at: Windows) -> int | np.ndarray:
         total = np.multiply.outer(total, counts)
     if (total == math.prod(at.size)).all():
         return math.prod(at.size)
-    return total[None, None]
+    found: np.ndarray = total[None, None]
+    return found
 
 
 @rule("MaxPool")

@@ -26,10 +26,9 @@ def recurrent(call: Call) -> Gradients:
     written = _Written(call)
     nodes = call.write.nodes[first:]
     infer_locally(nodes, call.scope)
-    seeds = {
-        value: gradient for value, gradient in zip(written.outputs, call.gradients, strict=False) if gradient is not None
-    }  # fmt: skip
-    return dict(backward(call.scope, nodes, seeds, [call.input(slot) for slot in sorted(call.wanted)]))
+    pairs = zip(written.outputs, call.gradients, strict=False)
+    seeds = {value: gradient for value, gradient in pairs if gradient is not None}
+    return backward(call.scope, nodes, seeds, [call.input(slot) for slot in sorted(call.wanted)])
 
 
 def _check(call: Call) -> None:

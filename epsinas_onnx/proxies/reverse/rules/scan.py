@@ -41,7 +41,8 @@ class _Layout:
         return cls(
             body, states, inputs, outputs,
             call.integers("scan_input_axes") or [0] * inputs, call.integers("scan_input_directions") or [0] * inputs,
-            call.integers("scan_output_axes") or [0] * outputs, call.integers("scan_output_directions") or [0] * outputs,
+            call.integers("scan_output_axes") or [0] * outputs,
+            call.integers("scan_output_directions") or [0] * outputs,
         )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ class _Layout:
 def scan(call: Call) -> Gradients:
     """Go back through the steps, with the gradients of the states carried along.
 
-    The forward Scan hands out its states before each step. What its body reads from outside gets the sum over all steps.
+    The forward Scan hands out its states before each step. What its body reads from outside gets the sum over steps.
     """
     at = _Layout.of(call)
     saved = _saved_states(call, at)
@@ -148,9 +149,7 @@ class _Step:
         found = backward(scope, nodes, seeds, wrt)
         outputs = []
         for value in (*states, *captured, *given):
-            gradient = found.get(value)
-            if gradient is None:
-                gradient = self._nothing(write, value)
+            gradient = found.get(value) or self._nothing(write, value)
             if value in captured:
                 gradient = write.op("Add", [sums[captured.index(value)], gradient])
             gradient = write.op("Identity", [gradient])
