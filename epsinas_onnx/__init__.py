@@ -23,6 +23,10 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from epsinas_onnx.proxies.measure import measure
+    from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
+    from epsinas_onnx.ranking.api import rank
+    from epsinas_onnx.ranking.result import RankedSet
     from epsinas_onnx.scoring.api import score, score_many
     from epsinas_onnx.scoring.metric import normalised_dispersion
     from epsinas_onnx.scoring.result import Score, Status
@@ -32,10 +36,13 @@ _HOME = {
     "Difference": "compare.diff",
     "EpsinasError": "errors",
     "Inspection": "compare.inspect",
+    "Measurement": "proxies.measurement",
+    "MeasurementStatus": "proxies.measurement",
     "MissingRuntime": "errors",
     "ModelError": "errors",
     "OutOfMemory": "errors",
     "OutputError": "errors",
+    "RankedSet": "ranking.result",
     "RunError": "errors",
     "Score": "scoring.result",
     "ShapeError": "errors",
@@ -45,7 +52,9 @@ _HOME = {
     "diff": "compare.diff",
     "fill": "edit.fill",
     "inspect": "compare.inspect",
+    "measure": "proxies.measure",
     "normalised_dispersion": "scoring.metric",
+    "rank": "ranking.api",
     "rewrite": "edit.rewrite",
     "score": "scoring.api",
     "score_many": "scoring.api",
@@ -56,10 +65,13 @@ __all__ = [
     "Difference",
     "EpsinasError",
     "Inspection",
+    "Measurement",
+    "MeasurementStatus",
     "MissingRuntime",
     "ModelError",
     "OutOfMemory",
     "OutputError",
+    "RankedSet",
     "RunError",
     "Score",
     "ShapeError",
@@ -69,7 +81,9 @@ __all__ = [
     "diff",
     "fill",
     "inspect",
+    "measure",
     "normalised_dispersion",
+    "rank",
     "rewrite",
     "score",
     "score_many",

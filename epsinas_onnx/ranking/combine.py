@@ -41,7 +41,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Pair:
-    """Kendall's tau-b between two scores; None where one of them does not tell the networks apart."""
+    """How far two scores agree.
+
+    Attributes:
+        one: the name of a score.
+        other: the name of another.
+        tau: Kendall's tau-b, None where one of them does not tell the networks apart.
+    """
 
     one: str
     other: str

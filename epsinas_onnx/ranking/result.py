@@ -21,9 +21,12 @@ _AGREEMENT = ((0.8, "agree closely"), (0.5, "agree on the whole"), (0.2, "agree 
 
 @dataclass(frozen=True)
 class Standing:
-    """What one member says of one network: its number, None where it has none and is last, and its place, 1 the best.
+    """What one member says of one network.
 
-    Equal numbers share the better place.
+    Attributes:
+        value: its number, None where it has none and is last.
+        place: 1 for the best; equal numbers share the better place.
+        rank: from 1 for the worst to the number of networks for the best, equal ones the mean of theirs.
     """
 
     value: float | None
@@ -54,7 +57,13 @@ class Placed:
 
 @dataclass(frozen=True)
 class Unplaced:
-    """A network without a place, and why; failed: whether its file could not be read or run."""
+    """A network without a place.
+
+    Attributes:
+        model: as results call it.
+        reason: why, a sentence.
+        failed: whether its file could not be read or run.
+    """
 
     model: str
     reason: str
