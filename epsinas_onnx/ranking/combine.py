@@ -12,6 +12,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+_ROUNDING = 1e-6
+"""Numbers apart by no more than this share of the larger, or of the median, are equal: runtimes round otherwise."""
 _DIGITS = 9
 """Decimals of a sum of logarithms that tell places apart: further ones are rounding."""
 
@@ -124,15 +126,30 @@ def ranks_of(column: Column, among: BoolArray) -> FloatArray:
     from scipy.stats import rankdata
 
     worth = np.where(np.isfinite(column.values), column.values, -np.inf)[among]
-    if column.groups is not None:
+    if column.groups is None:
+        worth = _levelled(worth)
+    else:
         groups = column.groups[among]
         number = np.unique(groups, return_inverse=True)[1]
         known = np.isfinite(worth)
         for group in np.unique(number[known]):
             inside = known & (number == group)
-            worth[inside] = (rankdata(worth[inside]) - 0.5) / inside.sum()
+            worth[inside] = (rankdata(_levelled(worth[inside])) - 0.5) / inside.sum()
     found = np.full(len(column.values), np.nan)
     found[among] = rankdata(worth)
+    return found
+
+
+def _levelled(values: FloatArray) -> FloatArray:
+    """Return numbers of which those that rounding alone tells apart are equal; whole numbers are counts, and exact."""
+    known = np.flatnonzero(np.isfinite(values))
+    if (values[known] == np.round(values[known])).all():
+        return values
+    level, found, usual = -np.inf, values.copy(), float(np.median(np.abs(values[known])))
+    for i in known[np.argsort(values[known], kind="stable")]:
+        if values[i] - level > _ROUNDING * max(abs(values[i]), usual):
+            level = values[i]
+        found[i] = level
     return found
 
 

@@ -20,7 +20,7 @@ EPSINAS = "epsinas"
 
 DEFAULT = "default"
 COMBINATIONS: Mapping[str, tuple[str, ...]] = {
-    DEFAULT: ("jacov", "params"),
+    DEFAULT: ("swap", "meco", "progressivity"),
     "broad": ("jacov", "swap", "macs", "params"),
     "counts": ("macs", "params"),
 }

@@ -27,6 +27,14 @@ def test_ranks_rise_with_the_number_and_ties_share_their_mean() -> None:
     assert ranks_of(column(5, 7, 5, -1), np.ones(4, np.bool_)).tolist() == [2.5, 4, 2.5, 1]
 
 
+def test_what_rounding_tells_apart_shares_a_rank_and_counts_do_not() -> None:
+    everyone = np.ones(4, np.bool_)
+    assert ranks_of(column(0.5, 0.5 + 3e-7, 0.5 + 9e-6, -1), everyone).tolist() == [2.5, 2.5, 4, 1]
+    assert ranks_of(column(1e9, 1e9 + 1, 1e9 - 1, 1), everyone).tolist() == [3, 4, 2, 1]
+    # a chain of steps, each of which is rounding, is not one level
+    assert len(set(ranks_of(column(0.5, 0.5 + 3e-7, 0.5 + 6e-7, 0.5 + 9e-7), everyone))) == 2
+
+
 def test_the_combination_is_the_sum_of_log_ranks() -> None:
     found = combine({"a": column(1, 2, 3), "b": column(10, 30, 20)})
     wanted = [math.log(1 / 3) + math.log(1 / 3), math.log(2 / 3) + math.log(3 / 3), math.log(3 / 3) + math.log(2 / 3)]

@@ -12,13 +12,13 @@ from epsinas_onnx.errors import UsageError
 from epsinas_onnx.proxies.registry import proxy_names
 from epsinas_onnx.ranking.members import COMBINATIONS, DEFAULT, EPSINAS, column_of, found, measured, parse_members
 
-KNOWN = ("params", "macs", "swap", "jacov", "nwot")
+KNOWN = ("params", "macs", "swap", "jacov", "nwot", "meco", "progressivity")
 
 
 def test_names_and_combinations_are_read_and_each_is_taken_once() -> None:
     assert parse_members(" jacov, params ", KNOWN) == ("jacov", "params")
     assert parse_members("epsinas", KNOWN) == (EPSINAS,)
-    assert parse_members(f"{DEFAULT},macs,params", KNOWN) == (*COMBINATIONS[DEFAULT], "macs")
+    assert parse_members(f"{DEFAULT},macs,swap", KNOWN) == (*COMBINATIONS[DEFAULT], "macs")
     assert measured(("jacov", EPSINAS, "params")) == ("jacov", "params")
 
 
