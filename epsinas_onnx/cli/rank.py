@@ -117,6 +117,8 @@ def rank_command(
     if output is not None:
         check_outputs([("--output", output)], inputs=[*(results or []), *given_files(fed)], models=models)
     records = _read(results or [])
+    if results and not records and not models:
+        raise UsageError(f"{results[0]}: holds no network")
     if len({*records, *models}) < 2:
         raise UsageError(
             "one network alone has no rank, which says how it stands among others; name at least two, or see score"
@@ -139,7 +141,7 @@ def rank_command(
         missing = len({*models} - records.keys())
         say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
         raise typer.Exit(EXIT_INTERRUPTED)
-    if any(one.failed for one in ranked.unplaced):
+    if not ranked.placed or any(one.failed for one in ranked.unplaced):
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -124,7 +124,9 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{path}: holds more than {readable(MOST_TEXT)}, which is the most that is read") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path}: holds no results of score or evaluate (records that name no model)") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: holds no results of score or evaluate ({error})") from None
 
 

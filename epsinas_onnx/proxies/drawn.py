@@ -53,8 +53,9 @@ def drawn_graph(planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING) -> Dra
     Weights of layers are drawn as `draw` says, embeddings are standard normal, scales of normalisations and other
     factors are 1, biases 0, slopes of PRelu 0.25. BatchNormalization takes the statistics of the minibatch and is
     decomposed into elementary operators. Every tensor has a generator of its own, made of `seed` and of its place among
-    those that are drawn, so that names do not count; one tensor in several places of one shape is drawn once. A tensor
-    is drawn when it is read first.
+    those that are drawn, so that names do not count, but the order of nodes does; one tensor in several places of one
+    shape is drawn once. Matrices are the same whether a product reads them transposed or not. A tensor is drawn when
+    it is read first.
 
     Weights and embeddings are initializers with `DRAWN` in their `meta`, and every value that shape inference reaches
     has its shape.
@@ -112,10 +113,10 @@ class _Drawn:
         if key not in self._made:
             self._count += 1
             number = self._count
-            deviation = 1.0
+            deviation, turned = 1.0, use.role is Role.WEIGHT and _is_turned(use)
             if use.role is Role.WEIGHT and self._draw is Draw.KAIMING:
                 deviation = math.sqrt(2 / fan(use)[1])
-            self._made[key] = self._initializer(shape, dtype, lambda: self._values(number, shape, deviation))
+            self._made[key] = self._initializer(shape, dtype, lambda: self._values(number, shape, deviation, turned))
             self._made[key].meta[DRAWN] = use
         return self._made[key]
 
@@ -129,10 +130,11 @@ class _Drawn:
             self._made[key] = self._initializer(shape, dtype, lambda: np.full(shape, start, np.float32))
         return self._made[key]
 
-    def _values(self, number: int, shape: tuple[int, ...], deviation: float) -> Array:
-        drawn: Array = np.random.default_rng([self._seed, number]).standard_normal(shape, np.float32)
+    def _values(self, number: int, shape: tuple[int, ...], deviation: float, turned: bool) -> Array:
+        generator = np.random.default_rng([self._seed, number])
+        drawn: Array = generator.standard_normal(shape[::-1] if turned else shape, np.float32)
         drawn *= np.float32(deviation)
-        return drawn
+        return np.ascontiguousarray(drawn.T) if turned else drawn
 
     def _initializer(self, shape: tuple[int, ...], dtype: ir.DataType, make: Callable[[], Array]) -> ir.Value:
         name, dims = f"{PREFIX}drawn.{len(self._made)}", ir.Shape(shape)
@@ -144,6 +146,13 @@ class _Drawn:
         value = ir.Value(name=name, shape=dims, type=ir.TensorType(dtype), const_value=lazy)
         self._graph.register_initializer(value)
         return value
+
+
+def _is_turned(use: Use) -> bool:
+    """Whether a matrix is stored as `[inputs, outputs]`, and not as `[outputs, inputs]`, in whose order it is drawn."""
+    if use.shape is None or len(use.shape) != 2 or use.slot != 1:
+        return False
+    return use.node.op_type == "MatMul" or (use.node.op_type == "Gemm" and not use.node.attributes.get_int("transB", 0))
 
 
 def _start(use: Use) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
 from epsinas_onnx.graph.dtypes import FLOATS
+from epsinas_onnx.proxies.finite import check_output
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy, UndefinedError
 from epsinas_onnx.proxies.reverse import append_gradient
@@ -18,6 +20,8 @@ _K = 1e-5
 """What the published code adds to eigenvalues."""
 _COLUMNS = 2**16
 """Entries of each sample that are made float64 at once."""
+_ROUNDING = 1e-6
+"""Entries of a derivative that differ by less than this share of their mean are equal but for float32's rounding."""
 _PICKS = frozenset({"Gather", "GatherND", "GatherElements", "EmbedLayerNormalization"})
 _SIZES = frozenset({"Shape", "Size"})
 
@@ -52,10 +56,11 @@ class Jacov(Proxy):
         self._axes = [_axis(prepared, value) for value in values]
         gradients = append_gradient(prepared.graph, [prepared.output], values, prepared.name)
         self._names = [str(gradient.name) for gradient in gradients]
-        return self._names
+        return [*self._names, str(prepared.output.name)]
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Return the score of the derivatives."""
+        check_output(prepared, fetched)
         rows = [
             np.moveaxis(fetched[name], axis, 0).reshape(prepared.batch, -1)
             for name, axis in zip(self._names, self._axes, strict=True)
@@ -85,7 +90,7 @@ def correlation(parts: Sequence[Array], name: str) -> Array:
     if not np.isfinite(covariance).all():
         raise UndefinedError(f"{name}: the derivative by the input is not finite")
     deviation = np.sqrt(np.diag(covariance))
-    still = np.flatnonzero(deviation == 0)
+    still = np.flatnonzero(deviation <= _ROUNDING * np.abs(mean) * math.sqrt(size))
     if len(still):
         raise UndefinedError(
             f"{name}: the derivative by the input is the same in all entries of {len(still)} of {samples} samples, "
@@ -124,10 +129,10 @@ def _is_picked(value: ir.Value) -> bool:
 
 
 def _axis(prepared: Prepared, value: ir.Value) -> int:
-    axis = prepared.sample_axis(value)
+    axes = {spec.name: spec.batch_axis for spec in prepared.planned.specs}
+    axis = axes.get(str(value.name))
     if axis is None:
-        axes = {spec.name: spec.batch_axis for spec in prepared.planned.specs}
-        axis = axes.get(str(value.name))
+        axis = prepared.sample_axis(value)
     if axis is None:
         raise UnsupportedError(f"{prepared.name}: nothing tells along which axis of {value.name!r} the samples lie")
     return axis

@@ -9,6 +9,7 @@ from typing import Any
 
 from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
+from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, source_name
 from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
@@ -27,6 +28,9 @@ def measure(
     seed: int = 0,
     repeats: int = 1,
     shapes: Shapes | None = None,
+    outputs: str | Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    restore_batchnorm: str = AUTO,
     threads: int = 0,
     providers: ProviderName = "auto",
 ) -> tuple[Measurement, ...]:
@@ -41,6 +45,9 @@ def measure(
         seed: of random inputs and of the weights, which are drawn by role.
         repeats: over how many seeds, from `seed` on, a score that depends on them is the mean.
         shapes: sizes of free dimensions by name, and whole shapes by input name.
+        outputs: the value that is scored, the first where several are named; the first float output unless given.
+        roles: pattern to role, as for `score`.
+        restore_batchnorm: behind which layers a folded BatchNormalization is put back, as for `score`.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
 
@@ -63,7 +70,8 @@ def measure(
     with collection_paused():
         try:
             prepared = prepare(
-                source, batch=batch, inputs=inputs, seed=seed, shapes=shapes, threads=threads, providers=providers
+                source, batch=batch, inputs=inputs, seed=seed, shapes=shapes, outputs=outputs, roles=roles,
+                restore_batchnorm=restore_batchnorm, threads=threads, providers=providers,
             )  # fmt: skip
         except UsageError:
             raise

@@ -48,6 +48,7 @@ class Meco(Proxy):
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Append the first sample of each feature map."""
+        prepared.check_minibatch()
         looked_at = list(_feature_maps(prepared))
         if not looked_at:
             raise UnsupportedError(f"{prepared.name}: no layer gives a feature map of channels and positions")
@@ -99,7 +100,9 @@ def _feature_maps(prepared: Prepared) -> Iterator[tuple[ir.Value, tuple[int, ...
         if not module and not (node.op_type in _JOINS and _joins(node, prepared)):
             continue
         shape, axis = prepared.shape(value), channel_axis(prepared, value)
-        if shape is not None and axis is not None and len(shape) > 2 and shape[0] == prepared.batch and axis:
+        if shape is None or not axis or len(shape) < 3 or shape[0] != prepared.batch:
+            continue
+        if prepared.sample_axis(value) == 0:  # else its steps of time are as many as there are samples
             yield value, shape, axis
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from epsinas_onnx.proxies.finite import check_output
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy, UndefinedError
 from epsinas_onnx.proxies.signs import signs
@@ -32,6 +33,7 @@ class Nwot(Proxy):
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Append B B' of every activation."""
+        prepared.check_minibatch()
         emitter, names = prepared.emitter, []
         for found in signs(prepared):
             b = found.value
@@ -42,10 +44,11 @@ class Nwot(Proxy):
             names.append(str(product.name))
         prepared.append()
         self._names = names
-        return names
+        return [*names, str(prepared.output.name)]
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Return the logarithm of the determinant."""
+        check_output(prepared, fetched)
         kernel = np.zeros((prepared.batch, prepared.batch))
         for name, found in zip(self._names, signs(prepared), strict=True):
             both = fetched[name].astype(np.float64)

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UnsupportedError
+from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.roles import Role, Use
 from epsinas_onnx.graph.analysis.shapes import Shapes, attempts, free_dimensions, input_specs, known_shape
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
@@ -23,6 +24,7 @@ from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.activations import Activation, find_activations
 from epsinas_onnx.proxies.blocks import block_features
 from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, StoringEmitter, drawn_graph
+from epsinas_onnx.proxies.samples import may_be_moved
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import Provider, choose_providers
 from epsinas_onnx.runtime.session import INITIALIZERS_ALONE, Engine, to_proto
@@ -48,18 +50,23 @@ def prepare(
     inputs: Any = "normal",
     seed: int = 0,
     shapes: Shapes | None = None,
+    outputs: str | Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    restore_batchnorm: str = AUTO,
     threads: int = 0,
     providers: ProviderName = "auto",
 ) -> Prepared:
     """Load and plan a model for its training-free scores.
 
     Args:
-        source: a path, the file's bytes, an `onnx.ModelProto`, an `onnx_ir.Model`, or a model that is loaded; it is not
-            modified.
+        source: a path, the file's bytes, an `onnx.ModelProto`, an `onnx_ir.Model`, or a loaded model; not modified.
         batch: samples in the minibatch, at least 2, 32 unless given; given arrays and a file that fixes several decide.
         inputs: `normal` (standard normal floats, and tokens for integers, seeded) or what else `score` takes.
         seed: of random inputs and of the weights.
         shapes: sizes of free dimensions by name, and whole shapes by input name.
+        outputs: as for `score`, the first of several.
+        roles: as for `score`.
+        restore_batchnorm: as for `score`.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
 
@@ -69,7 +76,8 @@ def prepare(
             that scoring tries are tried in turn, until one runs.
     """
     options = score_options(
-        inputs=inputs, batch=batch, seed=seed, shapes=shapes, threads=threads, providers=providers
+        inputs=inputs, batch=batch, seed=seed, shapes=shapes, outputs=outputs, roles=roles,
+        restore_batchnorm=restore_batchnorm, threads=threads, providers=providers,
     )  # fmt: skip
     chosen = choose_providers(options.providers)
     loaded = source if isinstance(source, LoadedModel) else load_model(source, options.named_inputs)
@@ -151,8 +159,7 @@ class Prepared:
     def with_seed(self, seed: int) -> Prepared:
         """Return the same model with other weights and inputs, planned already."""
         options = dataclasses.replace(self.options, seed=seed)
-        minibatch = Minibatch(options.inputs, seed, self.name)
-        return dataclasses.replace(self, options=options, minibatch=minibatch)
+        return dataclasses.replace(self, options=options, minibatch=Minibatch(options.inputs, seed, self.name))
 
     def with_draw(self, draw: Draw) -> Prepared:
         """Return the same model with weights that are drawn in another way."""
@@ -253,10 +260,10 @@ class Prepared:
         shape = self.shape(value)
         if not shape:
             return None
-        if shape[0] == self.batch:
+        moved = self.batch > 1 and self.batch in shape[1:] and self.once("moved", lambda one: may_be_moved(one.planned))
+        if shape[0] == self.batch and not moved:
             return 0
-        more = self._one_more
-        other = None if more is None else more.get(str(value.name))
+        other = (self._one_more or {}).get(str(value.name))
         if other is None or len(other) != len(shape):
             return None
         changed = [axis for axis, (size, larger) in enumerate(zip(shape, other, strict=True)) if size != larger]
@@ -286,7 +293,10 @@ class Prepared:
             value
             for node in made.graph.graph
             for value in node.outputs
-            if known_shape(value) is None and value not in made.static and value.dtype == ir.DataType.FLOAT
+            if value.name
+            and known_shape(value) is None
+            and value not in made.static
+            and value.dtype == ir.DataType.FLOAT
         ]
         sizes = [made.emitter.op("Shape", [value]) for value in unknown]
         for size in sizes:
@@ -387,5 +397,4 @@ def _reads(node: onnx.NodeProto) -> Iterable[str]:
 
 
 def _varies(array: Array, axis: int) -> bool:
-    first = np.take(array, [0], axis)
-    return bool((array != first).any())
+    return bool((array != np.take(array, [0], axis)).any())

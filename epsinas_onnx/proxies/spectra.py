@@ -45,6 +45,7 @@ class Expressivity(Proxy):
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Append the covariance of each block's features."""
+        prepared.check_minibatch()
         covariances = prepared.once("covariances", _append_covariances)
         if len(covariances) < self.fewest:
             raise UnsupportedError(
@@ -111,6 +112,8 @@ def _append_covariances(prepared: Prepared) -> list[ir.Value]:
         if shape is None or axis is None:
             continue
         channels = shape[axis]
+        if not math.prod(shape):
+            raise UndefinedError(f"{prepared.name}: the features of a block have no entries")
         order = [axis, *(other for other in range(len(shape)) if other != axis)]
         rows = emitter.reshape(emitter.op("Transpose", [value], perm=order), [channels, -1])
         centred = emitter.op("Sub", [rows, emitter.reduce_mean(rows, [1])])

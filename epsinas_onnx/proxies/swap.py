@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from epsinas_onnx.proxies.finite import check_output
 from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy
 from epsinas_onnx.proxies.signs import signs
@@ -37,15 +38,17 @@ class Swap(Proxy):
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Append the packed patterns of every activation."""
+        prepared.check_minibatch()
         found, emitter = signs(prepared), prepared.emitter
         packing = emitter.constant(_packing(prepared.batch))
         names = [str(emitter.op("MatMul", [packing, one.value]).name) for one in found]
         prepared.append()
         self._names = names
-        return names
+        return [*names, str(prepared.output.name)]
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Return how many different patterns there are."""
+        check_output(prepared, fetched)
         packed = np.concatenate([fetched[name].astype(np.int64) for name in self._names], axis=1)
         return float(distinct_columns(packed))
 

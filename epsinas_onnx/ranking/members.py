@@ -98,11 +98,18 @@ def column_of(entries: Sequence[Found]) -> Column:
 
 
 def _found(value: Any, status: str, reason: Any, order: float = math.nan) -> Found:
-    return Found(_number(value), status, None if reason in (None, "") else str(reason), order)
+    number = _number(value)
+    why = None if reason in (None, "") else str(reason)
+    if number is None and status == Status.OK:  # in a file that somebody edited, or another program wrote
+        said = "no number" if value in (None, "") else f"{str(value)[:40]!r}, which is no finite number"
+        return Found(None, "missing", f"the results say ok, and hold {said}", order)
+    return Found(number, status, why, order)
 
 
 def _number(value: Any) -> float | None:
     """Return a finite number out of JSON or CSV, else None."""
+    if isinstance(value, bool):
+        return None
     try:
         number = math.nan if value in (None, "") else float(value)
     except (TypeError, ValueError):

@@ -24,7 +24,10 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #eee; font-variant-numeric: tabular-nums; }
 th:nth-child(2), td:nth-child(2), .why td, .why th { text-align: left; }
-td { overflow-wrap: anywhere; }
+td { white-space: nowrap; }
+td:nth-child(2) { overflow-wrap: anywhere; white-space: normal; min-width: 9rem; }
+.wide { overflow-x: auto; }
+.wide > div { min-width: 40rem; }
 """
 
 
@@ -57,7 +60,8 @@ def _table(ranked: RankedSet) -> str:
         rows.append("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in cells) + "</tr>\n")
     more = len(ranked.placed) - _ROWS
     rest = f"<p>{more:,} more are left out here; write CSV or JSON for all of them.</p>\n" if more > 0 else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(rows)}</tbody></table>\n{rest}"
+    body = "".join(rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n{rest}'
 
 
 def _without_place(ranked: RankedSet) -> str:
@@ -107,8 +111,11 @@ def _picture(ranked: RankedSet) -> str:
         template="plotly_white", height=max(360, 26 * count if named else 700), margin={"t": 40, "b": 20, "r": 20}
     )
     # A fixed element name makes equal pages equal files.
-    page: str = to_page(figure, include_plotlyjs=True, full_html=False, div_id="ranks")
-    return page
+    # Buttons that offer to send the data to a web site, called differently by version, have no place here.
+    sending = ["sendDataToCloud", "sendChartToCloud"]
+    kept = {"displaylogo": False, "modeBarButtonsToRemove": [*sending, "lasso2d", "select2d"]}
+    page: str = to_page(figure, include_plotlyjs=True, full_html=False, div_id="ranks", config=kept)
+    return f'<div class="wide">{page}</div>'
 
 
 def _draw_rest(figure: go.Figure, ranked: RankedSet, columns: Sequence[str]) -> None:

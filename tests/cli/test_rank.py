@@ -118,6 +118,25 @@ def test_what_score_wrote_is_ranked_the_same(folder: str, tmp_path: Path, ending
     assert found == json.loads(rank(folder, *BY, "--batch", "8", "--format", "json").out)
 
 
+def test_a_file_of_results_without_any_is_named(tmp_path: Path) -> None:
+    assert "none.jsonl: holds no network" in rank("--results", written(tmp_path / "none.jsonl"), code=2).err
+
+
+@pytest.mark.parametrize("text", ["[1, 2]\n3\n", '{"proxies": {}}\n', '"model"\n'])
+def test_results_without_models_are_refused_in_plain_words(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text(text)
+    assert (
+        "holds no results of score or evaluate (records that name no model)" in rank("--results", str(path), code=2).err
+    )
+
+
+def test_a_set_in_which_nothing_has_a_place_is_a_failure(earlier: str) -> None:
+    found = json.loads(rank("--results", earlier, "--by", "nwot", "--format", "json", code=3).out)
+    assert found["networks"] == []
+    assert len(found["unranked"]) == 4
+
+
 def test_results_without_a_score_say_what_to_do(earlier: str) -> None:
     done = rank("--results", earlier, "--by", "params,nwot", "--format", "json")
     found = json.loads(done.out)
@@ -258,3 +277,10 @@ def test_ordinals() -> None:
     assert [ordinal(place) for place in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111, 1003)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th", "1,003rd",
     ]  # fmt: skip
+
+
+def test_the_page_offers_to_send_nothing_and_scrolls_where_it_is_narrow(earlier: str) -> None:
+    page = rank("--results", earlier, *BY, "--format", "html").out
+    (removed,) = re.findall(r'"modeBarButtonsToRemove":\s*(\[[^]]*\])', page[page.rindex("Plotly.newPlot") :])
+    assert {"sendDataToCloud", "sendChartToCloud"} <= set(json.loads(removed))
+    assert page.count('<div class="wide">') == 2

@@ -46,6 +46,18 @@ def test_a_number_is_found_in_records_of_either_form(record: dict[str, Any]) -> 
     assert (one.value, one.status, one.reason) == (3.0, "ok", None)
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "no number"), (math.nan, "'nan'"), (math.inf, "'inf'"), ("abc", "'abc'"), (True, "'True'"), ([4], "[4]")],
+)
+def test_a_number_that_somebody_broke_is_told(value: Any, said: str) -> None:
+    one = found({"proxies": {"swap": {"value": value, "status": "ok"}}}, "swap")
+    assert one.value is None
+    assert not one.is_last
+    assert str(one.reason).startswith("the results say ok, and hold ")
+    assert said in str(one.reason)
+
+
 def test_a_score_that_nobody_asked_for_is_missing_with_what_to_do() -> None:
     one = found({"model": "a", "score": 1.0}, "swap")
     assert (one.value, one.status) == (None, "missing")
