@@ -20,7 +20,7 @@ EPSINAS = "epsinas"
 
 DEFAULT = "default"
 COMBINATIONS: Mapping[str, tuple[str, ...]] = {
-    DEFAULT: ("swap", "meco", "progressivity"),
+    DEFAULT: ("swap", "meco", "expressivity"),
     "broad": ("jacov", "swap", "macs", "params"),
     "counts": ("macs", "params"),
 }

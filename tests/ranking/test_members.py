@@ -12,7 +12,7 @@ from epsinas_onnx.errors import UsageError
 from epsinas_onnx.proxies.registry import proxy_names
 from epsinas_onnx.ranking.members import COMBINATIONS, DEFAULT, EPSINAS, column_of, found, measured, parse_members
 
-KNOWN = ("params", "macs", "swap", "jacov", "nwot", "meco", "progressivity")
+KNOWN = ("params", "macs", "swap", "jacov", "nwot", "meco", "expressivity")
 
 
 def test_names_and_combinations_are_read_and_each_is_taken_once() -> None:
