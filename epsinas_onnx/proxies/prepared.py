@@ -51,6 +51,7 @@ def prepare(
     shapes: Shapes | None = None,
     threads: int = 0,
     providers: ProviderName = "auto",
+    last: bool = False,
 ) -> Prepared:
     """Load and plan a model for its training-free scores.
 
@@ -63,6 +64,7 @@ def prepare(
         shapes: sizes of free dimensions by name, and whole shapes by input name.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+        last: whether one plan is all that will ever be made of the model (`Proxy.plans_once`).
 
     Raises:
         UsageError: an argument is wrong.
@@ -75,7 +77,8 @@ def prepare(
     chosen = choose_providers(options.providers)
     loaded = source if isinstance(source, LoadedModel) else load_model(source, options.named_inputs)
     if not free_dimensions(loaded.model, loaded.name, options.shapes):
-        return Prepared.of(loaded, options, chosen)
+        prepared = Prepared.of(loaded, options, chosen)
+        return dataclasses.replace(prepared, last=last and loaded is not source)
     first: ModelError | None = None
     for attempt in range(attempts(loaded.model)):
         try:
@@ -106,6 +109,7 @@ class Prepared:
         normalised: whether normalisations by batches take the statistics of the minibatch (`drawn_graph`).
         given: a plan that was made already, None where `planned` is made of `loaded` when it is asked for first.
         owned: whether nobody else needs the graph of `given`, which is then not copied.
+        last: whether the one plan that is made of `loaded` may take its graph.
     """
 
     loaded: LoadedModel
@@ -117,6 +121,7 @@ class Prepared:
     normalised: bool = True
     given: ModelPlan | None = None
     owned: bool = False
+    last: bool = False
 
     @classmethod
     def of(
@@ -140,7 +145,7 @@ class Prepared:
     @cached_property
     def planned(self) -> ModelPlan:
         """Shapes, roles and the output that is scored. Counts that need none of it do not pay for it."""
-        return self.given or plan(self.loaded, self.batching.planned, self.batching.options)
+        return self.given or plan(self.loaded, self.batching.planned, self.batching.options, last=self.last)
 
     @property
     def batch(self) -> int:
