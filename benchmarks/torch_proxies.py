@@ -164,7 +164,10 @@ def entropies(module: nn.Module, batch: torch.Tensor) -> list[float]:
 
 
 def meco(module: nn.Module, batch: torch.Tensor) -> float:
-    """Return the sum over layers of the smallest eigenvalue of the channels' correlation (Jiang et al. 2023)."""
+    """Return the sum over layers of the smallest eigenvalue of the channels' correlation (Jiang et al. 2023).
+
+    It is that of the first sample of the minibatch, as in `epsinas_onnx.proxies.meco`, whose statistics normalise.
+    """
     total = 0.0
 
     def add(part: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -173,8 +176,18 @@ def meco(module: nn.Module, batch: torch.Tensor) -> float:
         total += float(torch.linalg.eigvalsh(matrix).min())
 
     with hooked(module, (nn.Conv2d, nn.BatchNorm2d), add), torch.no_grad():
-        module(torch.randn_like(batch[:1]))
+        module(batch)
     return total
+
+
+def meco_of_one(module: nn.Module, batch: torch.Tensor) -> float:
+    """Return the same of one random sample that is fed alone, as the published code does."""
+    return meco(module, torch.randn_like(batch[:1]))
+
+
+def built(module: nn.Module, batch: torch.Tensor) -> float:
+    """Return nothing of a module: what building and drawing it takes."""
+    return 0.0
 
 
 def zen(module: nn.Module, batch: torch.Tensor) -> float:

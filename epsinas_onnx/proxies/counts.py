@@ -28,6 +28,7 @@ class Params(Proxy):
     summary: ClassVar[str] = "number of parameters"
     source: ClassVar[str] = "a count"
     seeded: ClassVar[bool] = False
+    plans_once: ClassVar[bool] = True
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Count them."""
@@ -45,11 +46,12 @@ class Macs(Proxy):
     summary: ClassVar[str] = "multiply-adds of one sample"
     source: ClassVar[str] = "a count"
     seeded: ClassVar[bool] = False
+    plans_once: ClassVar[bool] = True
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Count them."""
         options = dataclasses.replace(prepared.batching.options, outputs=None, loosen=False)
-        single = plan(prepared.loaded, 1, options, infer=True)
+        single = plan(prepared.loaded, 1, options, infer=True, last=prepared.last)
         counted = minibatch_multiply_adds(single.model, None)
         if counted.known is not None:
             return float(counted.total // (fixed_batch_size(single.specs) or 1))

@@ -47,8 +47,13 @@ class DrawnGraph:
     variances: tuple[ir.Value, ...]
 
 
-def drawn_graph(planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING) -> DrawnGraph:
-    """Return the graph of a plan with weights that are drawn by role; `planned` is not modified, no weight is read.
+def drawn_graph(
+    planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING, *, normalised: bool = True, owned: bool = False
+) -> DrawnGraph:
+    """Return the graph of a plan with weights that are drawn by role; no weight is read.
+
+    normalised: whether BatchNormalization takes the statistics of the minibatch; otherwise it stays the operator that
+    it is, of mean 0 and variance 1. owned: whether nobody else needs `planned`; otherwise it is not modified.
 
     Weights of layers are drawn as `draw` says, embeddings are standard normal, scales of normalisations and other
     factors are 1, biases 0, slopes of PRelu 0.25. BatchNormalization takes the statistics of the minibatch and is
@@ -62,10 +67,16 @@ def drawn_graph(planned: ModelPlan, seed: int, draw: Draw = Draw.KAIMING) -> Dra
 
     Raises ShapeError for a weight without a known shape, ModelError when a kept constant's data file is missing.
     """
-    planned = planned.copy() if planned.inferred else planned.with_shapes()
+    if not planned.inferred:
+        planned = planned.with_shapes()
+    elif not owned:
+        planned = planned.copy()
     model = planned.model
     fills = _Drawn(model, seed, draw, planned.name)
-    statistics = replace_learned(model, planned.decisions, planned.name, fills, "batch")
+    statistics = replace_learned(model, planned.decisions, planned.name, fills, "batch" if normalised else "stored")
+    if not normalised:
+        for use in planned.decisions.with_role(Role.STATISTICS):
+            use.node.replace_input_with(use.slot, fills.statistics(use))
     drop_unused(model, planned.name)
     alive = set(model.graph)
     return DrawnGraph(model, tuple(variance for _, variance in statistics if variance.producer() in alive))
@@ -123,6 +134,12 @@ class _Drawn:
     def scalar(self, dtype: ir.DataType) -> ir.Value:
         """Return the scale of a batch normalisation."""
         return self._filled(1.0, (), dtype)
+
+    def statistics(self, use: Use) -> ir.Value:
+        """Return the mean or variance of a normalisation whose minibatch nobody looks at."""
+        if use.shape is None:
+            raise ShapeError(no_shape(use, self._name))
+        return self._filled(float(use.slot == 4), use.shape, use.value.dtype or ir.DataType.FLOAT)
 
     def _filled(self, start: float, shape: tuple[int, ...], dtype: ir.DataType) -> ir.Value:
         key = (start, shape, dtype)

@@ -67,12 +67,15 @@ def measure(
     if not isinstance(repeats, int) or repeats < 1:
         raise UsageError(f"a score is the mean over at least 1 seed, not {repeats!r}")
     proxies = find_proxies(names)
+    last = len(proxies) == 1 and repeats == 1 and proxies[0].plans_once
     with collection_paused():
         try:
             prepared = prepare(
                 source, batch=batch, inputs=inputs, seed=seed, shapes=shapes, outputs=outputs, roles=roles,
-                restore_batchnorm=restore_batchnorm, threads=threads, providers=providers,
+                restore_batchnorm=restore_batchnorm, threads=threads, providers=providers, last=last,
             )  # fmt: skip
+            if len(proxies) > 1:
+                _ = prepared.planned  # what cannot be planned is so for all of them
         except UsageError:
             raise
         except Exception as error:
@@ -104,7 +107,8 @@ def _once(prepared: Prepared, proxies: Sequence[type[Proxy]]) -> dict[str, Measu
         except UsageError:
             raise
         except Exception as error:
-            prepared.emitter.take()  # what it had not appended yet
+            if "emitter" in vars(prepared):
+                prepared.emitter.take()  # what it had not appended yet
             asked.pop(proxy, None)
             found[proxy.name] = _failed(proxy.name, error, time.perf_counter() - started, prepared.name)
         seconds[proxy] = time.perf_counter() - started

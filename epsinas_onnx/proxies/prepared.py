@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 
 from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UnsupportedError
@@ -19,15 +18,17 @@ from epsinas_onnx.graph.analysis.roles import Role, Use
 from epsinas_onnx.graph.analysis.shapes import Shapes, attempts, free_dimensions, input_specs, known_shape
 from epsinas_onnx.graph.emitter import PREFIX, Emitter
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.traversal import StaticValues, proto_bodies
+from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
+from epsinas_onnx.graph.traversal import StaticValues
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.activations import Activation, find_activations
 from epsinas_onnx.proxies.blocks import block_features
 from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, StoringEmitter, drawn_graph
 from epsinas_onnx.proxies.samples import may_be_moved
+from epsinas_onnx.proxies.written import needed_proto
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import Provider, choose_providers
-from epsinas_onnx.runtime.session import INITIALIZERS_ALONE, Engine, to_proto
+from epsinas_onnx.runtime.session import Engine
 from epsinas_onnx.scoring.batching import Batching, decide_batching
 from epsinas_onnx.scoring.executors import ExecutionConfig
 from epsinas_onnx.scoring.options import ProviderName, ScoreOptions, score_options
@@ -55,6 +56,7 @@ def prepare(
     restore_batchnorm: str = AUTO,
     threads: int = 0,
     providers: ProviderName = "auto",
+    last: bool = False,
 ) -> Prepared:
     """Load and plan a model for its training-free scores.
 
@@ -69,6 +71,7 @@ def prepare(
         restore_batchnorm: as for `score`.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+        last: whether one plan is all that will ever be made of the model (`Proxy.plans_once`).
 
     Raises:
         UsageError: an argument is wrong.
@@ -82,7 +85,8 @@ def prepare(
     chosen = choose_providers(options.providers)
     loaded = source if isinstance(source, LoadedModel) else load_model(source, options.named_inputs)
     if not free_dimensions(loaded.model, loaded.name, options.shapes):
-        return Prepared.of(loaded, options, chosen)
+        prepared = Prepared.of(loaded, options, chosen)
+        return dataclasses.replace(prepared, last=last and loaded is not source)
     first: ModelError | None = None
     for attempt in range(attempts(loaded.model)):
         try:
@@ -105,27 +109,33 @@ class Prepared:
 
     Attributes:
         loaded: the model as it was read.
-        planned: shapes, roles and the output that is scored, all shapes inferred.
         batching: how samples go through; `planned` is for one sample where they go through one by one.
         minibatch: what is fed.
         options: what the caller asked for.
         providers: where graphs run, best first.
         draw: how the weights of layers are drawn.
+        normalised: whether normalisations by batches take the statistics of the minibatch (`drawn_graph`).
+        given: a plan that was made already, None where `planned` is made of `loaded` when it is asked for first.
+        owned: whether nobody else needs the graph of `given`, which is then not copied.
+        last: whether the one plan that is made of `loaded` may take its graph.
     """
 
     loaded: LoadedModel
-    planned: ModelPlan
     batching: Batching
     minibatch: Minibatch
     options: ScoreOptions
     providers: Sequence[Provider]
     draw: Draw = Draw.KAIMING
+    normalised: bool = True
+    given: ModelPlan | None = None
+    owned: bool = False
+    last: bool = False
 
     @classmethod
     def of(
         cls, loaded: LoadedModel, options: ScoreOptions, providers: Sequence[Provider], attempt: int = 0
     ) -> Prepared:
-        """Plan a model; attempt: which default size to take for dimensions that nobody named."""
+        """Decide how samples go through; attempt: which default size to take for dimensions that nobody named."""
         minibatch = Minibatch(options.inputs, options.seed, loaded.name)
         first = input_specs(loaded.model, loaded.name, 1, options.shapes, attempt)
         if not first:
@@ -133,13 +143,17 @@ class Prepared:
         config = ExecutionConfig(providers, options.threads)
         wanted = options.graph_options(shapes=minibatch.shapes(first), attempt=attempt)
         batching = decide_batching(loaded, first, minibatch, options.batch, wanted, config)
-        planned = plan(loaded, batching.planned, batching.options, infer=True)
-        return cls(loaded, planned, batching, minibatch, options, providers)
+        return cls(loaded, batching, minibatch, options, providers)
 
     @property
     def name(self) -> str:
         """Return how messages call the model."""
         return self.loaded.name
+
+    @cached_property
+    def planned(self) -> ModelPlan:
+        """Shapes, roles and the output that is scored. Counts that need none of it do not pay for it."""
+        return self.given or plan(self.loaded, self.batching.planned, self.batching.options, last=self.last)
 
     @property
     def batch(self) -> int:
@@ -159,19 +173,25 @@ class Prepared:
     def with_seed(self, seed: int) -> Prepared:
         """Return the same model with other weights and inputs, planned already."""
         options = dataclasses.replace(self.options, seed=seed)
-        return dataclasses.replace(self, options=options, minibatch=Minibatch(options.inputs, seed, self.name))
+        minibatch = Minibatch(options.inputs, seed, self.name)
+        return dataclasses.replace(self.fresh(), options=options, minibatch=minibatch)
 
     def with_draw(self, draw: Draw) -> Prepared:
         """Return the same model with weights that are drawn in another way."""
-        return dataclasses.replace(self, draw=draw)
+        return dataclasses.replace(self.fresh(), draw=draw)
 
     def fresh(self) -> Prepared:
         """Return the same with a graph that nothing was appended to."""
-        return dataclasses.replace(self)
+        assert not self.owned  # its graph may be drawn already
+        return dataclasses.replace(self, given=self.planned)
 
     @cached_property
     def _drawn(self) -> DrawnGraph:
-        return drawn_graph(self.planned, self.seed, self.draw)
+        planned = self.planned
+        if not planned.inferred:  # in place: a plan of a graph has no use for unknown shapes
+            infer_shapes(planned.model)
+            planned = dataclasses.replace(planned, inferred=True)
+        return drawn_graph(planned, self.seed, self.draw, normalised=self.normalised, owned=self.owned)
 
     @property
     def graph(self) -> ir.Model:
@@ -280,7 +300,7 @@ class Prepared:
             return None
         more = plan(self.loaded, self.batch + 1, self.batching.options, infer=True)
         batching = dataclasses.replace(self.batching, samples=self.batch + 1)
-        larger = dataclasses.replace(self, planned=more, batching=batching)
+        larger = dataclasses.replace(self, given=more, owned=True, batching=batching)
         values = [value for node in larger.graph.graph for value in node.outputs]
         shapes = {str(value.name): larger.shape(value) for value in values}
         return {name: shape for name, shape in shapes.items() if shape is not None}
@@ -288,7 +308,7 @@ class Prepared:
     @cached_property
     def _measured(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes that inference did not find, of the values of floats that depend on the input; nothing else is run."""
-        made = dataclasses.replace(self, minibatch=Minibatch("auto", self.seed, self.name))
+        made = dataclasses.replace(self.fresh(), minibatch=Minibatch("auto", self.seed, self.name))
         unknown = [
             value
             for node in made.graph.graph
@@ -351,13 +371,9 @@ class Prepared:
                 )
             peak, largest = peak_bytes(self.graph)
             refuse_if_too_large((peak + 2 * weights, largest), self.name)
-            proto = needed(to_proto(self.graph, self.name))
         finally:
             graph.outputs[:] = before
-        for output in proto.graph.output:
-            if not output.type.tensor_type.elem_type:  # of an appended node, of which nobody has said anything else
-                output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-        proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
+        proto = needed_proto(self.graph, [by_name[name] for name in dict.fromkeys(names)], self.name)
         return Engine(lambda _: proto, self.name, self.providers, self.options.threads, eager=True)
 
 
@@ -365,35 +381,6 @@ def is_layer(node: ir.Node) -> bool:
     """Return whether a node of a drawn graph sums products of a drawn weight and the signal."""
     drawn = (value.meta.get(DRAWN) for value in node.inputs if value is not None)
     return any(isinstance(use, Use) and use.role is Role.WEIGHT for use in drawn)
-
-
-def needed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Leave out, in place, the nodes and initializers that no output needs; return the model."""
-    graph = proto.graph
-    wanted = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.isdisjoint(node.output):
-            continue
-        wanted.update(_reads(node))
-        kept.append(node)
-    if len(kept) < len(graph.node):
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-        del graph.node[:]
-        graph.node.extend(nodes)
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in wanted:
-            del graph.initializer[index]
-    return proto
-
-
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
-    """Yield what a node reads, in its bodies too."""
-    yield from node.input
-    for body in proto_bodies(node):
-        yield from (value.name for value in body.output)
-        for inner in body.node:
-            yield from _reads(inner)
 
 
 def _varies(array: Array, axis: int) -> bool:

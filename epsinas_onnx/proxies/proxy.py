@@ -29,12 +29,15 @@ class Proxy(ABC):
         summary: what it measures, in a few words.
         source: the paper, and its identifier.
         seeded: whether the number depends on the seed of weights and inputs.
+        plans_once: whether all that it asks of a model is one plan, without a drawn graph; where it is the only score,
+            the model is then not copied.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
     seeded: ClassVar[bool] = True
+    plans_once: ClassVar[bool] = False
 
     def ask(self, prepared: Prepared) -> Sequence[str]:
         """Return the names of the values of `prepared.graph` that are needed; nodes may be appended to it for them.

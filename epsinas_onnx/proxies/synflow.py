@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.proxies.growth.rewrite import add_growth
 from epsinas_onnx.proxies.prepared import Prepared
@@ -46,9 +47,12 @@ class Synflow(Proxy):
         planned = plan(prepared.loaded, samples, prepared.batching.options, infer=True)
         batching = dataclasses.replace(prepared.batching, per_sample=False)  # one sample needs no others beside it
         minibatch = Minibatch("normal", prepared.seed, prepared.name)
-        alone = dataclasses.replace(prepared, planned=planned, batching=batching, minibatch=minibatch)
+        alone = dataclasses.replace(
+            prepared, given=planned, owned=True, batching=batching, minibatch=minibatch, normalised=False
+        )
         varied = {str(value.name) for value in (prepared if samples == 1 else alone).inputs}
-        growth = add_growth(alone.graph, prepared.name)
+        ones = [value for value in alone.graph.graph.inputs if value.name in varied and value.dtype in FLOATS]
+        growth = add_growth(alone.graph, prepared.name, ones)
         if growth is None:
             raise UndefinedError(f"{prepared.name}: no weight reaches the output, so nothing grows")
         feeds = {

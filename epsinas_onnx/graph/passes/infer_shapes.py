@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import known_shape, model_inputs
 from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
-from epsinas_onnx.graph.traversal import StaticValues, all_graphs
+from epsinas_onnx.graph.traversal import StaticValues, all_graphs, node_bodies
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_VECTOR = 2**20
 _MOST_FOLLOWED = 2**23
 _COPIED = frozenset({"Add", "Cast", "Gather", "Identity", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"})
 """Operators through which inference follows entries (ONNX's schemas with data propagation), beside Concat."""
+_LARGE = 1000
+"""Bytes of a stored tensor whose entries inference has no use for."""
 _ROUNDS = 8
 """How often shapes are inferred anew from what sizes gave before."""
 
@@ -36,10 +42,81 @@ def set_input_shapes(model: ir.Model, specs: Sequence[InputSpec], infer: bool = 
 def infer_shapes(model: ir.Model) -> None:
     """Add every shape and type that ONNX's own inference finds; what it cannot find stays unknown."""
     _spell_out_onesided(model)
-    infer = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=_vectors_are_short(model))
-    infer(model)
+    data_prop = _vectors_are_short(model)
+    _infer(model, data_prop)
     if _unmeasured(model):
-        _follow_sizes(model, infer)
+        _follow_sizes(model, data_prop)
+
+
+def _infer(model: ir.Model, data_prop: bool) -> None:
+    """Have ONNX infer the shapes of a model once.
+
+    `ShapeInferencePass` reads the whole model that ONNX gives back, half of the time for a small network; where there
+    are no bodies and no functions the shapes in it are all that is needed.
+    """
+    graph = model.graph
+    if model.functions or any(True for node in graph for _ in node_bodies(node)):
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=data_prop)(model)
+        return
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            _without_large(model), check_type=False, strict_mode=False, data_prop=data_prop
+        )
+    except Exception as error:  # onnx raises many kinds, and then shapes stay unknown, as with the pass
+        logger.warning("shape inference failed: %s", error)
+        return
+    found = {info.name: info.type for info in (*inferred.graph.value_info, *inferred.graph.output)}
+    for node in graph:
+        for value in node.outputs:
+            kind = found.get(value.name or "")
+            if kind is not None:
+                _merge(value, kind)
+
+
+def _merge(value: ir.Value, kind: onnx.TypeProto) -> None:
+    """Take over the shape and element type that inference found."""
+    if kind.WhichOneof("value") == "tensor_type":
+        tensor = kind.tensor_type
+        shape = None
+        if tensor.HasField("shape"):
+            shape = ir.Shape([getattr(dim, dim.WhichOneof("value") or "", None) for dim in tensor.shape.dim])
+        dtype = ir.DataType(tensor.elem_type) if tensor.elem_type else None
+    else:
+        given = ir.serde.deserialize_type_proto_for_type(kind)
+        shape, dtype = ir.serde.deserialize_type_proto_for_shape(kind), None if given is None else given.dtype
+    if shape is not None and value.shape != shape:
+        value.shape = shape
+    if dtype is not None and value.dtype != dtype:
+        value.dtype = dtype
+
+
+def _without_large(model: ir.Model) -> onnx.ModelProto:
+    """Write a model without bodies whose large initializers are inputs, so that none of their data is written."""
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    graph = proto.graph
+    graph.name = model.graph.name or ""
+    for value in model.graph.inputs:
+        ir.serde.serialize_value_into(graph.input.add(), value)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None:
+            value.shape = tensor.shape if value.shape is None else value.shape  # type: ignore[assignment]
+            value.type = ir.TensorType(tensor.dtype) if value.dtype is None else value.type
+            if tensor.nbytes <= _LARGE:
+                ir.serde.serialize_tensor_into(graph.initializer.add(), tensor)
+                graph.initializer[-1].name = value.name or ""
+        if not value.is_graph_input():
+            ir.serde.serialize_value_into(graph.input.add(), value)
+    for node in model.graph:
+        ir.serde.serialize_node_into(graph.node.add(), node)
+        for value in node.outputs:
+            if value.name and not value.is_graph_output() and (value.shape is not None or value.type is not None):
+                ir.serde.serialize_value_into(graph.value_info.add(), value)
+    for value in model.graph.outputs:
+        ir.serde.serialize_value_into(graph.output.add(), value)
+    return proto
 
 
 def _spell_out_onesided(model: ir.Model) -> None:
@@ -95,13 +172,13 @@ def _unmeasured(model: ir.Model) -> list[ir.Value]:
     ]
 
 
-def _follow_sizes(model: ir.Model, infer: ShapeInferencePass) -> None:
+def _follow_sizes(model: ir.Model, data_prop: bool) -> None:
     """Give values shapes that follow from sizes by arithmetic, which ONNX's inference does not do."""
     measured = model.clone()
     for _ in range(_ROUNDS):
         if not fold_known_shapes(measured):
             break
-        infer(measured)
+        _infer(measured, data_prop)
     found = {v.name: v for graph in all_graphs(measured.graph) for node in graph for v in node.outputs if v.shape}
     for value in (v for graph in all_graphs(model.graph) for node in graph for v in node.outputs):
         if known_shape(value) is None and value.name in found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,6 +12,9 @@ import onnx_ir as ir
 from epsinas_onnx.errors import UnsupportedError
 from epsinas_onnx.graph.emitter import Emitter
 
+_FAR = 50.0
+"""Logarithm of what values may grow to, or shrink to as far as is known: 1e21, of the 1e38 of float32. Entries may be
+e times as small as their bound after each product, and derivatives as many times as large as there are layers."""
 _LARGEST = 80.0
 """Logarithm of the largest factor that a scale is written out as: float32 ends at 88.7."""
 
@@ -21,12 +24,17 @@ class Flow:
     """A value v that depends on the weights, as `value * exp(scale)`.
 
     tangent: d v / d log c with all weights c times as large, over exp(scale), of the value's shape; None where it is 0.
-    scale: a scalar, None for 0.
+    scale: a scalar, None for 0. size: logarithm of what no entry of `value` is larger than, None where nothing tells.
+    steps: how many products and sums made `value` since it was last divided by its largest magnitude. positive: whether
+    no entry of value and tangent is below 0, as in a network of positive weights that is fed with ones.
     """
 
     value: ir.Value
     tangent: ir.Value | None = None
     scale: ir.Value | None = None
+    size: float | None = None
+    steps: int = 0
+    positive: bool = False
 
 
 Rule: TypeAlias = "Callable[[Step], Flow | Sequence[Flow]]"
@@ -50,7 +58,14 @@ def rule(*op_types: str) -> Callable[[R], R]:
 
 
 class Writer(Emitter):
-    """Makes the nodes of the rewrite: an emitter with the arithmetic of scales."""
+    """Makes the nodes of the rewrite: an emitter with the arithmetic of scales.
+
+    ones: the inputs of the graph that are fed with ones.
+    """
+
+    def __init__(self, opset: int, prefix: str, ones: Collection[ir.Value] = ()) -> None:
+        super().__init__(opset, prefix)
+        self.ones = frozenset(ones)
 
     def like(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> ir.Value:
         """Append a node with the attributes of another."""
@@ -81,6 +96,18 @@ class Writer(Emitter):
         """Return the sum of all entries, a scalar."""
         return self.op("ReduceSum", [value], keepdims=0)
 
+    def bounded(self, flow: Flow) -> Flow:
+        """Return the same flow, normalised where its value may be about to leave float32's range.
+
+        That takes more nodes than everything else that is done for a layer.
+        """
+        known = flow.size is not None and flow.size < _FAR and flow.size - flow.steps > -_FAR
+        return flow if known else self.normalised(flow)
+
+    def factors(self, *flows: Flow) -> list[Flow]:
+        """Return flows that may be multiplied by each other, or divided: those that grew are normalised first."""
+        return [self.normalised(flow) if flow.steps else flow for flow in flows]
+
     def normalised(self, flow: Flow) -> Flow:
         """Return the same flow with a value whose largest magnitude is 1, unless it is 0."""
         size = self.op("ReduceMax", [self.op("Abs", [flow.value])], keepdims=0)
@@ -89,7 +116,7 @@ class Writer(Emitter):
         tangent: ir.Value | None = value
         if flow.tangent is not flow.value:  # they are one behind the first layer
             tangent = None if flow.tangent is None else self.op("Div", [flow.tangent, size])
-        return Flow(value, tangent, self.add(flow.scale, self.op("Log", [size])))
+        return Flow(value, tangent, self.add(flow.scale, self.op("Log", [size])), 0.0, 0, flow.positive)
 
     def where(self, condition: ir.Value, then: ir.Value, other: ir.Value) -> ir.Value:
         """Return a choice between floats by entry; Where came with operator set 9."""
@@ -112,7 +139,9 @@ class Writer(Emitter):
             factor = self.op("Exp", [self.op("Sub", [zero if flow.scale is None else flow.scale, most])])
             value = self.times(flow.value, factor)
             assert value is not None
-            shifted.append(Flow(value, self.times(flow.tangent, factor)))
+            shifted.append(
+                Flow(value, self.times(flow.tangent, factor), None, flow.size, flow.steps, flow.positive)
+            )  # fmt: skip
         return shifted, most
 
 
@@ -131,7 +160,10 @@ class Step:
     def of(self, slot: int) -> Flow:
         """Return what flows through an input; what does not depend on the weights is a flow that stands still."""
         found = self.flows[slot]
-        return found if found is not None else Flow(self.static(slot))
+        if found is not None:
+            return found
+        value = self.static(slot)
+        return Flow(value, size=0.0, positive=True) if value in self.write.ones else Flow(value)
 
     def static(self, slot: int) -> ir.Value:
         """Return the value of an input as the graph has it."""

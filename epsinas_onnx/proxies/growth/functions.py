@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -38,13 +39,14 @@ def max_pool(step: Step) -> Flow:
     write, flow = step.write, step.of(0)
     value = step.again({0: flow.value})
     if flow.tangent is None or flow.tangent is flow.value:
-        return Flow(value, value if flow.tangent is not None else None, flow.scale)
+        return dataclasses.replace(flow, value=value, tangent=value if flow.tangent is not None else None)
     producer = value.producer()
     assert producer is not None
     producer.resize_outputs(2)
     where = producer.outputs[1]
     where.name = where.name or f"{producer.name}.indices"
-    return Flow(value, write.op("Gather", [write.reshape(flow.tangent, [-1]), where], axis=0), flow.scale)
+    tangent = write.op("Gather", [write.reshape(flow.tangent, [-1]), where], axis=0)
+    return dataclasses.replace(flow, value=value, tangent=tangent)
 
 
 @rule("GlobalMaxPool", "ReduceMax")
@@ -94,6 +96,8 @@ def magnitude(step: Step) -> Flow:
 def _gated(step: Step, below: Callable[[Writer, ir.Value], ir.Value]) -> Flow:
     step.only(0)
     write, flow = step.write, step.of(0)
+    if flow.positive:
+        return flow
     above = write.op("Greater", [flow.value, write.number(0.0)])
     value = step.again({0: flow.value})
     if flow.tangent is None or flow.tangent is flow.value:

@@ -27,18 +27,18 @@ class Growth(NamedTuple):
     scale: ir.Value
 
 
-def add_growth(model: ir.Model, name: str) -> Growth | None:
+def add_growth(model: ir.Model, name: str, ones: Collection[ir.Value] = ()) -> Growth | None:
     """Append to a graph with drawn weights, in place, what gives its growth; None where no weight reaches its output.
 
     Drawn weights and embeddings become their magnitudes, normalisations are left out. model: its weights are
-    initializers with `DRAWN` in their `meta` (`drawn_graph`), and its inputs are to be fed with ones.
+    initializers with `DRAWN` in their `meta` (`drawn_graph`). ones: its inputs that will be fed with ones.
 
-    Every value v of the graph is carried as `value * exp(scale)`, of largest magnitude 1, so that no depth leaves
-    float32's range, and beside it d v / d log c, which a layer y = W x turns into W x + W x'.
+    Every value v of the graph is carried as `value * exp(scale)`, divided by its largest magnitude before it could
+    leave float32's range, and beside it d v / d log c, which a layer y = W x turns into W x + W x'.
 
     Raises UnsupportedError with the node that has no rule.
     """
-    write = Writer(model.opset_imports.get("", 1), f"{PREFIX}growth.")
+    write = Writer(model.opset_imports.get("", 1), f"{PREFIX}growth.", ones)
     flows = _weights(model)
     needed = _needed(model)
     for node in list(model.graph):
@@ -61,7 +61,7 @@ def _weights(model: ir.Model) -> dict[ir.Value, Flow]:
         if isinstance(use, Use):
             value.const_value = _magnitude(value.const_value, str(value.name))
             if use.role is Role.WEIGHT:
-                flows[value] = Flow(value, value)
+                flows[value] = Flow(value, value, positive=True)
     return flows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,11 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.proxies.growth.flow import Flow, Step, Writer, rule, standing
+
+_LARGER = frozenset({"ReduceSum", "CumSum", "Resize", "Upsample"})
+"""Operators that are linear in one input, and may make entries larger than the largest of it."""
+_SIGNED = frozenset({"Neg", "Resize", "Upsample"})
+"""Those that may make entries below 0 of others."""
 
 # Linear in one input: the value and its derivative go the same way.
 
@@ -23,8 +29,11 @@ def linear(step: Step) -> Flow:
     """Move, average or sum entries of input 0, which the other inputs say how to."""
     step.only(0)
     flow = step.of(0)
-    value = step.again({0: flow.value})
-    return Flow(value, _same_way(step, flow, value), flow.scale)
+    value, op_type = step.again({0: flow.value}), step.node.op_type
+    size = flow.size if op_type not in _LARGER else None
+    return Flow(
+        value, _same_way(step, flow, value), flow.scale, size, flow.steps, flow.positive and op_type not in _SIGNED
+    )  # fmt: skip
 
 
 @rule("Cast")
@@ -68,7 +77,9 @@ def split(step: Step) -> Sequence[Flow]:
     tangents: list[ir.Value | None] = [None] * count
     if flow.tangent is not None:
         tangents = list(values) if flow.tangent is flow.value else list(_split(step, flow.tangent, count))
-    return [Flow(value, tangent, flow.scale) for value, tangent in zip(values, tangents, strict=True)]
+    return [
+        dataclasses.replace(flow, value=value, tangent=tangent) for value, tangent in zip(values, tangents, strict=True)
+    ]
 
 
 def _split(step: Step, value: ir.Value, count: int) -> Sequence[ir.Value]:
@@ -119,7 +130,8 @@ def gemm(step: Step) -> Flow:
 @rule("Div")
 def quotient(step: Step) -> Flow:
     """Divide: with y = a / b, y' = (a' - y b') / b."""
-    write, over, under = step.write, step.of(0), step.of(1)
+    write = step.write
+    over, under = write.factors(step.of(0), step.of(1))
     value = step.again({0: over.value, 1: under.value})
     tangent = over.tangent
     if under.tangent is not None:
@@ -131,6 +143,8 @@ def quotient(step: Step) -> Flow:
 
 def _product(step: Step, drop: Sequence[int] = ()) -> Flow:
     write, one, other = step.write, step.of(0), step.of(1)
+    if ir.convenience.get_const_tensor(other.value) is None:
+        one, other = write.factors(one, other)
     value = step.again({0: one.value, 1: other.value}, drop)
     terms: list[ir.Value] = []
     for slot, flow in enumerate((one, other)):
@@ -139,7 +153,25 @@ def _product(step: Step, drop: Sequence[int] = ()) -> Flow:
         elif flow.tangent is not None:
             both = {0: one.value, 1: other.value, slot: flow.tangent}
             terms.append(step.again(both, drop))
-    return write.normalised(Flow(value, write.add(*terms), write.add(one.scale, other.scale)))
+    size, steps = _product_size(step, one, other), one.steps + other.steps + 1
+    positive = one.positive and other.positive
+    return write.bounded(Flow(value, write.add(*terms), write.add(one.scale, other.scale), size, steps, positive))
+
+
+def _product_size(step: Step, one: Flow, other: Flow) -> float | None:
+    """Return what bounds a signal times a stored weight: the largest sum of the weight's magnitudes, for one output."""
+    weight = ir.convenience.get_const_tensor(other.value)
+    if weight is None or one.size is None or step.node.op_type not in ("Conv", "MatMul", "Gemm"):
+        return None
+    array, node = np.abs(weight.numpy()), step.node
+    if node.op_type == "Conv":
+        sums = array.reshape(len(array), -1).sum(axis=1)
+    else:
+        across = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+        sums = array.sum(axis=1 if across or array.ndim < 2 else -2) if array.ndim > 1 else array.sum(keepdims=True)
+    alpha = abs(node.attributes.get_float("alpha", 1.0)) if node.op_type == "Gemm" else 1.0
+    largest = float(sums.max(initial=0.0)) * alpha
+    return one.size + math.log(largest) if 0 < largest < math.inf else None
 
 
 # Sums: scales are brought together first.
@@ -192,12 +224,16 @@ def sum_of(write: Writer, flows: Sequence[Flow]) -> Flow:
     aligned, scale = write.aligned(flows)
     value = write.add(*(flow.value for flow in aligned))
     assert value is not None
-    found = Flow(value, write.add(*(flow.tangent for flow in aligned)), scale)
+    sizes = [flow.size for flow in flows if flow.size is not None]
+    size = max(sizes) + math.log(len(flows)) if len(sizes) == len(flows) else None
+    steps, positive = max(flow.steps for flow in flows) + 1, all(flow.positive for flow in flows)
+    found = Flow(value, write.add(*(flow.tangent for flow in aligned)), scale, size, steps, positive)
     moving = [flow for flow in aligned if flow.tangent is not None]
     if found.tangent is not None and len(moving) < len(aligned):
         # Where a flow that moves is widened by one that stands still, its derivative is too.
-        found = Flow(value, write.op("Add", [found.tangent, write.op("Mul", [value, write.number(0.0)])]), scale)
-    return write.normalised(found)
+        widened = write.op("Add", [found.tangent, write.op("Mul", [value, write.number(0.0)])])
+        found = dataclasses.replace(found, tangent=widened)
+    return write.bounded(found)
 
 
 def _same_way(step: Step, flow: Flow, value: ir.Value) -> ir.Value | None:
