@@ -12,6 +12,7 @@ from epsinas_onnx import score
 from epsinas_onnx.proxies.jacov import correlation
 from epsinas_onnx.proxies.measure import measure
 from epsinas_onnx.proxies.measurement import MeasurementStatus
+from epsinas_onnx.proxies.prepared import prepare
 from epsinas_onnx.proxies.proxy import UndefinedError
 from tests.builders import build
 
@@ -101,3 +102,16 @@ def test_outputs_and_roles_of_a_score_are_those_of_the_others() -> None:
     assert (plain["depth"].value, plain["params"].value) == (3, 24 + 8 + 12 + 15 + 5)
     kept = score(model, batch=4, roles={"U": "constant"}, scores=["params"], proxy_batch=4)
     assert kept.proxies["params"].value == kept.parameters == 24 + 8 + 15 + 5
+
+
+def test_outputs_that_a_node_leaves_out_are_not_measured() -> None:
+    model = build(
+        "(float[N,4,5] x) => (float[N,3] y) { t = Transpose<perm = [1, 0, 2]>(x)  h = GRU<hidden_size = 2>(t, W, R)"
+        "  s = Squeeze(h, axis)  r = Relu(s)  y = MatMul(r, V) }",
+        W=(1, 6, 5), R=(1, 6, 2), V=(2, 3), axis=np.array([0]),
+    )  # fmt: skip
+    (node,) = (node for node in model.graph.node if node.op_type == "GRU")
+    node.output[:] = ["", "h"]
+    prepared = prepare(model, batch=4)
+    assert all(prepared._measured)
+    assert all(one.status is not MeasurementStatus.ERROR for one in measure(model, ["meco", "swap"], batch=4))
