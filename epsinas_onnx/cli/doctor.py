@@ -33,7 +33,7 @@ def _text(found: Examination) -> str:
     quota = "" if found.quota is None else f", of which a container's limit leaves {found.quota:.2g}"
     lines = [
         found.platform,
-        " ".join(f"{name} {version}" for name, version in found.packages.items()),
+        "versions: " + ", ".join(f"{name} {version}" for name, version in found.packages.items()),
         f"{found.cores} cores{quota}; {readable(found.memory)} of memory left",
     ]
     for one in found.blas:
