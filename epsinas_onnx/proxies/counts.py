@@ -15,7 +15,7 @@ from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_a
 from epsinas_onnx.proxies.prepared import Prepared, is_layer
 from epsinas_onnx.proxies.proxy import Array, Proxy
 from epsinas_onnx.proxies.signs import units
-from epsinas_onnx.scoring.plan import plan
+from epsinas_onnx.scoring.plan import plan, select_outputs
 
 
 class Params(Proxy):
@@ -53,6 +53,7 @@ class Macs(Proxy):
         options = dataclasses.replace(prepared.batching.options, outputs=None, loosen=False)
         single = plan(prepared.loaded, 1, options, infer=True, last=prepared.last)
         counted = minibatch_multiply_adds(single.model, None)
+        select_outputs(single.model, prepared.batching.options.outputs or (), prepared.name)  # as every score does
         if counted.known is not None:
             return float(counted.total // (fixed_batch_size(single.specs) or 1))
         counted = count_multiply_adds(single.model, single.name, single.specs, single.decisions)

@@ -169,6 +169,23 @@ def test_a_homogeneous_network_is_its_depth_times_its_value() -> None:
     assert value_of(model) == pytest.approx(math.log(np.abs(weight.const_value.numpy()).sum()), abs=1e-5)
 
 
+@pytest.mark.parametrize("joined", ["y = Mul(h24, h24)", "r = Relu(h24) y = MatMul(r, V)"])
+def test_what_has_grown_is_normalised_before_it_leaves_float32(joined: str) -> None:
+    """The network is homogeneous, so its growth is its degree times its value, which float64 holds."""
+    layers = " ".join(f"h{number + 1} = MatMul(h{number}, W{number})" for number in range(24))
+    shapes = {f"W{number}": (64, 64) for number in range(24)} | ({"V": (64, 5)} if "V" in joined else {})
+    model = build(f"(float[N,64] x) => (float[N,M] y) {{ h0 = Identity(x) {layers} {joined} }}", **shapes)
+    weights = [np.abs(one.const_value.numpy().astype(np.float64)) for one in drawn(prepare(model, batch=2).graph)]
+    value = np.ones((1, 64))
+    for weight in weights:
+        value = value @ weight
+    degree = len(weights)
+    if "Mul(h24, h24)" in joined:
+        value, degree = value**2, 2 * degree
+        assert value.max() > np.finfo(np.float32).max
+    assert value_of(model) == pytest.approx(math.log(degree * value.sum()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("nodes", "factor"),
     [
