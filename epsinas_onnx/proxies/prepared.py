@@ -300,7 +300,7 @@ class Prepared:
             return None
         more = plan(self.loaded, self.batch + 1, self.batching.options, infer=True)
         batching = dataclasses.replace(self.batching, samples=self.batch + 1)
-        larger = dataclasses.replace(self, given=more, owned=True, batching=batching)
+        larger = dataclasses.replace(self, given=more, batching=batching)
         values = [value for node in larger.graph.graph for value in node.outputs]
         shapes = {str(value.name): larger.shape(value) for value in values}
         return {name: shape for name, shape in shapes.items() if shape is not None}

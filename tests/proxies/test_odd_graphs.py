@@ -115,3 +115,25 @@ def test_outputs_that_a_node_leaves_out_are_not_measured() -> None:
     prepared = prepare(model, batch=4)
     assert all(prepared._measured)
     assert all(one.status is not MeasurementStatus.ERROR for one in measure(model, ["meco", "swap"], batch=4))
+
+
+def test_the_axis_of_samples_is_found_where_inference_misses_shapes() -> None:
+    """The samples lie along axis 1, of a value whose shape only a run tells."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[N, 4, 6] x) => (float[K, N, 5] y)
+        <float[6, 5] w> {
+            t = Transpose <perm = [1, 0, 2]> (x)
+            s = Shape (x)
+            k = NonZero (s)
+            f = Flatten <axis = 0> (k)
+            i = Squeeze (f)
+            c = Gather <axis = 0> (t, i)
+            m = MatMul (c, w)
+            y = Relu (m)
+        }"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((6, 5), np.float32), "w"))
+    prepared = prepare(model, batch=7)
+    (value,) = (v for node in prepared.graph.graph for v in node.outputs if v.name == "m")
+    assert prepared.shape(value) == (3, 7, 5)
+    assert prepared.sample_axis(value) == 1
