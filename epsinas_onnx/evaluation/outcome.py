@@ -80,6 +80,10 @@ class Outcome:
         text = _share(self.ranking) + (f" ({rest})" if rest else "")
         return text if self.published is None else f"{text}; {_share(self.published)} in float32"
 
+    def _plotted(self) -> str:
+        source = self.scores.source
+        return source if source.startswith(self.name) else f"{self.name} score ({source})"
+
     def plot(self, path: Path) -> None:
         """Draw score against accuracy into `path`; its ending chooses the format."""
         from epsinas_onnx.evaluation.plots import PlotData, plot
@@ -94,7 +98,7 @@ class Outcome:
                 parameters=self.scores.parameters if np.isfinite(self.scores.parameters).any() else None,
                 labels=tuple(self.archs),
                 title=self.space,
-                x_label=f"{self.name} score ({self.scores.source})",
+                x_label=self._plotted(),
                 y_label=self.column,
                 orders=self.scores.orders if self.by_order else None,
                 subtitle=share if rho is None else f"Spearman {rho:.2f} over {share}",

@@ -26,6 +26,7 @@ th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #eee;
 th:nth-child(2), td:nth-child(2), .why td, .why th { text-align: left; }
 td { white-space: nowrap; }
 td:nth-child(2) { overflow-wrap: anywhere; white-space: normal; min-width: 9rem; }
+li { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .wide > div { min-width: 40rem; }
 """
