@@ -55,6 +55,11 @@ def find_proxy(name: str) -> type[Proxy]:
         raise UsageError(f"there is no score {name!r}; there are {', '.join(proxy_names())}")
     if not (isinstance(found, type) and issubclass(found, Proxy)):
         raise UsageError(f"the entry point {name!r} of the group {ENTRY_POINTS!r} is no subclass of Proxy")
+    if getattr(found, "name", None) != name:
+        raise UsageError(
+            f"the entry point {name!r} of the group {ENTRY_POINTS!r} names a score that calls itself "
+            f"{getattr(found, 'name', None)!r}; the two must be equal, since records and columns are found by that name"
+        )
     return found
 
 

@@ -82,7 +82,7 @@ def test_counts_run_nothing(sessions: list[int]) -> None:
 def test_together_gives_what_each_gives_alone() -> None:
     together = numbers(measure(network(), batch=4))
     alone = {name: measure(network(), name, batch=4)[0].value for name in proxy_names()}
-    assert together == pytest.approx(alone, rel=1e-6)
+    assert together == pytest.approx(alone, rel=1e-6, abs=1e-6)
 
 
 def test_names_keep_their_order() -> None:
@@ -335,11 +335,14 @@ def test_every_score_says_what_it_is() -> None:
 def test_others_add_scores_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     group, here = registry.ENTRY_POINTS, "tests.proxies.test_measure"
     added = {"endless": f"{here}:Endless", "wrong": f"{here}:network", "gone": "no_such_module:Score"}
+    added["renamed"] = f"{here}:Endless"
     entries = {name: EntryPoint(name, value, group) for name, value in added.items()}
     monkeypatch.setattr(registry, "_added", lambda: entries)
-    assert proxy_names()[-3:] == ("endless", "gone", "wrong")
+    assert proxy_names()[-4:] == ("endless", "gone", "renamed", "wrong")
     assert find_proxy("endless").name == "endless"
     with pytest.raises(UsageError, match="no subclass of Proxy"):
         find_proxy("wrong")
     with pytest.raises(UsageError, match="'gone' cannot be loaded from 'no_such_module:Score'"):
         find_proxy("gone")
+    with pytest.raises(UsageError, match=r"'renamed' .* names a score that calls itself 'endless'"):
+        find_proxy("renamed")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from epsinas_onnx import score
@@ -106,9 +107,11 @@ def test_outputs_and_roles_of_a_score_are_those_of_the_others() -> None:
 
 def test_outputs_that_a_node_leaves_out_are_not_measured() -> None:
     model = build(
-        "(float[N,4,5] x) => (float[N,3] y) { t = Transpose<perm = [1, 0, 2]>(x)  h = GRU<hidden_size = 2>(t, W, R)"
+        "(float[N,4,5] x) => (float[N,3] y) { t = Transpose<perm = [1, 0, 2]>(x)  e = Exp(times)"
+        "  m = ReduceMax<keepdims = 0>(t)  c = Greater(e, m)  k = Compress<axis = 0>(t, c)"
+        "  h = GRU<hidden_size = 2>(k, W, R)"
         "  s = Squeeze(h, axis)  r = Relu(s)  y = MatMul(r, V) }",
-        W=(1, 6, 5), R=(1, 6, 2), V=(2, 3), axis=np.array([0]),
+        W=(1, 6, 5), R=(1, 6, 2), V=(2, 3), axis=np.array([0]), times=np.full(4, 3, np.float32),
     )  # fmt: skip
     (node,) = (node for node in model.graph.node if node.op_type == "GRU")
     node.output[:] = ["", "h"]
@@ -137,3 +140,8 @@ def test_the_axis_of_samples_is_found_where_inference_misses_shapes() -> None:
     (value,) = (v for node in prepared.graph.graph for v in node.outputs if v.name == "m")
     assert prepared.shape(value) == (3, 7, 5)
     assert prepared.sample_axis(value) == 1
+
+    for value in (value for node in prepared.planned.model.graph for value in node.outputs if not value.name):
+        value.dtype = ir.DataType.FLOAT  # as inference says of some files
+    assert prepared._measured["k"] == (4, 4, 5)
+    assert "" not in prepared._measured
