@@ -116,8 +116,10 @@ def test_outputs_that_a_node_leaves_out_are_not_measured() -> None:
     (node,) = (node for node in model.graph.node if node.op_type == "GRU")
     node.output[:] = ["", "h"]
     prepared = prepare(model, batch=4)
-    assert all(prepared._measured)
-    assert all(one.status is not MeasurementStatus.ERROR for one in measure(model, ["meco", "swap"], batch=4))
+    for value in (value for node in prepared.planned.model.graph for value in node.outputs if not value.name):
+        value.dtype = ir.DataType.FLOAT  # as inference says of some files
+    assert prepared._measured["k"] == (4, 4, 5)
+    assert "" not in prepared._measured
 
 
 def test_the_axis_of_samples_is_found_where_inference_misses_shapes() -> None:
@@ -140,8 +142,3 @@ def test_the_axis_of_samples_is_found_where_inference_misses_shapes() -> None:
     (value,) = (v for node in prepared.graph.graph for v in node.outputs if v.name == "m")
     assert prepared.shape(value) == (3, 7, 5)
     assert prepared.sample_axis(value) == 1
-
-    for value in (value for node in prepared.planned.model.graph for value in node.outputs if not value.name):
-        value.dtype = ir.DataType.FLOAT  # as inference says of some files
-    assert prepared._measured["k"] == (4, 4, 5)
-    assert "" not in prepared._measured
