@@ -53,13 +53,17 @@ class Macs(Proxy):
         options = dataclasses.replace(prepared.batching.options, outputs=None, loosen=False)
         single = plan(prepared.loaded, 1, options, infer=True, last=prepared.last)
         counted = minibatch_multiply_adds(single.model, None)
-        select_outputs(single.model, prepared.batching.options.outputs or (), prepared.name)  # as every score does
-        if counted.known is not None:
-            return float(counted.total // (fixed_batch_size(single.specs) or 1))
-        counted = count_multiply_adds(single.model, single.name, single.specs, single.decisions)
-        if counted.known is None:
+        found = counted.known
+        if found is not None:
+            found = counted.total // (fixed_batch_size(single.specs) or 1)
+        else:
+            counted = count_multiply_adds(single.model, single.name, single.specs, single.decisions)
+            found = counted.known
+        # Every score refuses a model without an output of floats, so this one does too.
+        select_outputs(single.model, prepared.batching.options.outputs or (), prepared.name)
+        if found is None:
             raise UnsupportedError(f"{prepared.name}: {counted.notes()[0]}")
-        return float(counted.known)
+        return float(found)
 
 
 class Depth(Proxy):

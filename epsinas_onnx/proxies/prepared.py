@@ -330,10 +330,13 @@ class Prepared:
             for value, size in zip(unknown, sizes, strict=True)
         }
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Array] | None = None, small: bool = False
+    ) -> dict[str, Array]:
         """Return values of the graph by name, for the minibatch or for other arrays of the same shapes.
 
-        What is not needed for them is not run. The same names again are run by the same session.
+        What is not needed for them is not run. The same names again are run by the same session. small: whether the
+        run is so short that no optimizer pays.
 
         Raises UnsupportedError where samples cannot go through together, OutOfMemory before too much is allocated, and
         RunError where ONNX Runtime refuses the graph or fails.
@@ -342,7 +345,7 @@ class Prepared:
         key = tuple(names)
         engine = self._engines.get(key)
         if engine is None:
-            engine = self._engines[key] = self._engine(key)
+            engine = self._engines[key] = self._engine(key, small)
         return engine.run(_NO_WEIGHT, self.feeds if feeds is None else feeds, key)
 
     def check_minibatch(self) -> None:
@@ -357,7 +360,7 @@ class Prepared:
     def _engines(self) -> dict[tuple[str, ...], Engine]:
         return {}
 
-    def _engine(self, names: Sequence[str]) -> Engine:
+    def _engine(self, names: Sequence[str], small: bool) -> Engine:
         graph = self.graph.graph
         by_name = {str(value.name): value for node in graph for value in node.outputs}
         before = list(graph.outputs)
@@ -374,7 +377,7 @@ class Prepared:
         finally:
             graph.outputs[:] = before
         proto = needed_proto(self.graph, [by_name[name] for name in dict.fromkeys(names)], self.name)
-        return Engine(lambda _: proto, self.name, self.providers, self.options.threads, eager=True)
+        return Engine(lambda _: proto, self.name, self.providers, self.options.threads, small=small, eager=True)
 
 
 def is_layer(node: ir.Node) -> bool:

@@ -60,7 +60,7 @@ class Synflow(Proxy):
             for name, array in alone.feeds.items()
         }
         slope, scale = (str(value.name) for value in growth)
-        found = alone.run([slope, scale], feeds)
+        found = alone.run([slope, scale], feeds, small=True)
         total = float(found[slope])
         if not total > 0:
             raise UndefinedError(f"{prepared.name}: the output does not grow with the weights ({total:g})")
