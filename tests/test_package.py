@@ -68,6 +68,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert heavy & set(loaded) == set()
 
 
+def test_starting_the_command_line_loads_nothing_heavy() -> None:
+    loaded = json.loads(in_new_python(f"import epsinas_onnx.cli.main, json, sys; {PRINT_MODULES}"))
+    heavy = {*FRAMEWORKS, "onnx", "onnx_ir", "onnxruntime", "numpy", "scipy", "sympy", "matplotlib", "plotly"}
+    assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
+
+
 def test_scoring_loads_no_training_framework() -> None:
     model = ROOT / "models" / "mlp.onnx"
     code = f"import epsinas_onnx, json, sys; epsinas_onnx.score({str(model)!r}, batch=4); {PRINT_MODULES}"

@@ -87,6 +87,12 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
+def unexpected(name: str, error: BaseException) -> str:
+    """Return what a foreign file provoked that nobody foresaw, on one line. name: of the file."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{name}: unexpected {type(error).__name__}: {text}; please report this file"
+
+
 def to_json(record: Any, *, indent: int | None = 2) -> str:
     """Return a record as JSON in printable ASCII, which holds every name as it is, and ends with a line break."""
     text = json.dumps(record, indent=indent, allow_nan=False).replace("\x7f", "\\u007f")

@@ -31,7 +31,6 @@ from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import OutputError, UsageError
-from epsinas_onnx.ranking.members import EPSINAS
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ def evaluate_command(
         raise UsageError("a column holds one score alone; --rank and --with take scores from files of results")
     values, records, stopped = _scores(read, networks, found, scores, output, options)
     from epsinas_onnx.evaluation.outcome import OURS, evaluate
+    from epsinas_onnx.ranking.members import EPSINAS
 
     beside = combined.ranks(keys, records, asked, read.columns)
     name, agreement, epsinas = OURS, None, values

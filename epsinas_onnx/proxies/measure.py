@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from epsinas_onnx._util.gc import collection_paused
+from epsinas_onnx._util.text import unexpected
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph.analysis.folded_norms import AUTO
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -180,8 +181,7 @@ def _reason(error: Exception, model: str) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"{model}: needs more memory than there is; try a smaller batch or smaller shapes"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{model}: unexpected {type(error).__name__}: {text}; please report this file"
+    return unexpected(model, error)
 
 
 def _mean(rounds: Sequence[Measurement]) -> Measurement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from epsinas_onnx._util.text import first_names
+from epsinas_onnx._util.text import first_names, unexpected
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import is_kind
@@ -60,9 +60,7 @@ def measurements(load: Callable[[], LoadedModel], name: str, options: ScoreOptio
         reason = f"{name}: needs more memory than there is; try a smaller --proxy-batch or --shape"
         return unmeasured(names, reason, time.perf_counter() - started)
     except Exception as error:  # whatever a foreign file provokes costs these scores, never the model's own
-        text = " ".join(str(error).split()) or type(error).__name__
-        reason = f"{name}: unexpected {type(error).__name__}: {text}; please report this file"
-        return unmeasured(names, reason, time.perf_counter() - started)
+        return unmeasured(names, unexpected(name, error), time.perf_counter() - started)
     return {one.name: one for one in found}
 
 

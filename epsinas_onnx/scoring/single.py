@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from epsinas_onnx._util.gc import collection_paused
+from epsinas_onnx._util.text import unexpected
 from epsinas_onnx.errors import ModelError, OutOfMemory, RunError, ShapeError, UsageError
 from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model, source_name
@@ -40,9 +41,9 @@ def _score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[]
         reason = f"{source_name(model)}: needs more memory than there is; try a smaller --batch or --shape"
         return error_score(source_name(model), options, reason, time.perf_counter() - started)
     except Exception as error:  # whatever a foreign file provokes costs one row, never the batch
-        text = " ".join(str(error).split()) or type(error).__name__
-        reason = f"{source_name(model)}: unexpected {type(error).__name__}: {text}; please report this file"
-        return error_score(source_name(model), options, reason, time.perf_counter() - started)
+        return error_score(
+            source_name(model), options, unexpected(source_name(model), error), time.perf_counter() - started
+        )
 
 
 def error_score(model: str, options: ScoreOptions, reason: str, seconds: float) -> Score:
