@@ -66,12 +66,10 @@ def networks(table: Table, space: SearchSpace) -> list[Buildable]:
 
     Raises UsageError with the first reason when no row holds an architecture.
     """
-    from epsinas_exporters.spaces import Network
-
     found: list[Buildable] = []
     for number, row in enumerate(table.rows, start=1):
         try:
-            found.append(Network(space.name, space.from_row(row)))
+            found.append(space.network(space.from_row(row)))
         except ValueError as error:
             found.append(Unreadable(f"row {number}", f"{table.name}, row {number}: {error}"))
     if isinstance(found[0], Unreadable) and all(isinstance(network, Unreadable) for network in found):

@@ -158,7 +158,7 @@ def test_a_network_is_scored_by_its_name_in_another_process(name: str) -> None:
     archs = space.sample(2, seed=4)
     options: dict[str, Any] = {"weights": space.defaults.weights, "inputs": space.defaults.input, "batch": 4}
     here = [score(space.build(arch), **options) for arch in archs]
-    there = list(score_many([spaces.Network(name, arch) for arch in archs], jobs=2, **options))
+    there = list(score_many([space.network(arch) for arch in archs], jobs=2, **options))
     assert [result.model for result in there] == archs
     assert [(result.status, result.score) for result in there] == [(result.status, result.score) for result in here]
 

@@ -8,9 +8,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from epsinas_onnx.graph.load import Buildable
 
 ATTEMPTS = 1_000
 """How often `sample` draws an architecture that it already has before it gives up."""
@@ -82,6 +85,16 @@ class SearchSpace(ABC):
         sizes: some of the space's `sizes`. Raises ArchitectureError, ValueError for a size below 1, and TypeError for
         a size that the space's networks do not have.
         """
+
+    def network(self, arch: str) -> Buildable:
+        """Return `arch` as what `epsinas_onnx.score` takes: a small picklable object that is built where it is scored.
+
+        A space that is installed under its name needs nothing else; one that is made in a program returns an object of
+        its own, which carries what it takes to build the network in another process. Raises ArchitectureError.
+        """
+        from epsinas_exporters.spaces import Network
+
+        return Network(self.name, self.parse(arch))
 
     def family(self, arch: str) -> str:
         """Return a text that is equal for architectures whose networks compute the same, bit for bit.
