@@ -21,6 +21,7 @@ from epsinas_onnx.scoring.supervisor import Failure, Workers
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
+    from epsinas_onnx.scoring.jobs import Jobs
 
 T = TypeVar("T")
 
@@ -66,6 +67,15 @@ ArithmeticOption: TypeAlias = Annotated[
     ),
 ]
 
+JobsOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="NUMBER|auto",
+        help="Worker processes, a thread each; auto is one for each core, and one alone for fewer than four models.",
+    ),
+]
 TimeoutOption: TypeAlias = Annotated[
     float,
     typer.Option(
@@ -172,6 +182,15 @@ def parse_weights(text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(f"--weights takes two numbers with a comma between, such as 1e-7,1, not {text!r}") from None
     return first, second
+
+
+def parse_jobs(text: str) -> Jobs:
+    """Return the number in `--jobs 4`, or `auto`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--jobs takes a whole number from 1, or auto, not {text!r}")
+    return int(text)
 
 
 def parse_shapes(shapes: Iterable[str], dims: Iterable[str]) -> dict[str, int | tuple[int, ...]]:

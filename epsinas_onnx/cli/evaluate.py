@@ -14,6 +14,7 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     ArithmeticOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
     TimeoutOption,
@@ -21,6 +22,7 @@ from epsinas_onnx.cli.common import (
     find_space,
     output_console,
     parse_inputs,
+    parse_jobs,
     parse_members,
     parse_scores,
     parse_weights,
@@ -86,9 +88,7 @@ def evaluate_command(
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", min=0, help="Seed of random inputs, of --sample and of the bootstrap.")
     ] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
@@ -166,7 +166,7 @@ def evaluate_command(
         "batch": batch or found.defaults.batch,
         "providers": provider.value,
         "seed": seed,
-        "jobs": jobs,
+        "jobs": parse_jobs(jobs),
         "lump": lump,
         "arithmetic": arithmetic.value,
         "timeout": timeout,

@@ -19,6 +19,7 @@ from epsinas_onnx.cli.common import (
     ArithmeticOption,
     ByOption,
     DimOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
     RestoreOption,
@@ -26,6 +27,7 @@ from epsinas_onnx.cli.common import (
     find_models,
     output_console,
     parse_inputs,
+    parse_jobs,
     parse_members,
     parse_pairs,
     parse_shapes,
@@ -90,9 +92,7 @@ def rank_command(
     dim: DimOption = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of drawn weights and random inputs.")] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
     role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     restore_batchnorm: RestoreOption = "auto",
@@ -125,7 +125,8 @@ def rank_command(
         )
     options = {
         "weights": parse_weights(weights), "inputs": fed, "batch": batch, "proxy_batch": proxy_batch,
-        "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed, "jobs": jobs,
+        "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed,
+        "jobs": parse_jobs(jobs),
         "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
         "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
     }  # fmt: skip

@@ -19,6 +19,7 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     DimOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
     RestoreOption,
@@ -26,6 +27,7 @@ from epsinas_onnx.cli.common import (
     WithOption,
     find_models,
     parse_inputs,
+    parse_jobs,
     parse_pairs,
     parse_scores,
     parse_shapes,
@@ -117,9 +119,7 @@ def score_command(
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -162,7 +162,7 @@ def score_command(
         check_outputs([("--output", output)], inputs=given_files(fed), models=models)
     results = score_as_done(
         models,
-        jobs=jobs,
+        jobs=parse_jobs(jobs),
         isolate=True,  # a file that ends its process must not end the run
         weights=parse_weights(weights),
         inputs=fed,

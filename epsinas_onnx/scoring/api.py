@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.graph.load import ModelSource
 from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.jobs import Jobs, choose_jobs
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.measured import known_scores
 from epsinas_onnx.scoring.options import (
@@ -109,7 +109,7 @@ def score(
 def score_many(
     models: Iterable[ModelSource],
     *,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
@@ -122,7 +122,8 @@ def score_many(
 
     Args:
         models: what `score` takes, any number of them; read as they are needed.
-        jobs: worker processes, each with one intra-op thread; 1 scores in this process.
+        jobs: worker processes, each with one intra-op thread; 1 scores in this process. `auto` is one for each core
+            that this process may use, and 1 for fewer than four models, or where `providers` names a GPU.
         isolate: whether one job scores in a worker process all the same: some files make ONNX Runtime end the process
             that runs them. A limit does so too.
         timeout: seconds that one model may take, 0 for no limit.
@@ -149,21 +150,20 @@ def score_many(
 def score_as_done(
     models: Iterable[ModelSource],
     *,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come; see `score_many`."""
-    if jobs < 1:
-        raise UsageError(f"there must be at least 1 job, not {jobs}")
+    count = choose_jobs(jobs, models, options.get("providers", "auto"))
     limits = Limits(timeout, memory)
-    checked = _known(score_options(**options, jobs=jobs))
+    checked = _known(score_options(**options, jobs=count))
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if jobs == 1 and not isolate and limits == NO_LIMITS:
+    if count == 1 and not isolate and limits == NO_LIMITS:
         return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
     from epsinas_onnx.scoring.workers import score_in_processes
 

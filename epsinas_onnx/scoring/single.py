@@ -21,18 +21,33 @@ from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.versions import versions
 
 
-def score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None = None) -> Score:
-    """Score one model; a ModelError becomes a Score with status `error`. load: gives the model where it was read."""
+def score_or_error(
+    model: ModelSource,
+    options: ScoreOptions,
+    load: Callable[[], LoadedModel] | None = None,
+    raises: type[ModelError] | tuple[()] = (),
+) -> Score:
+    """Score one model; a ModelError becomes a Score with status `error`.
+
+    load: gives the model where it was read. raises: a kind of error that is raised all the same.
+    """
     if not options.proxies:
-        return _score_or_error(model, options, load)
+        return _score_or_error(model, options, load, raises)
     load = _once(model, options, load)
-    return _with_others(_score_or_error(model, options, load), load, options)
+    return _with_others(_score_or_error(model, options, load, raises), load, options)
 
 
-def _score_or_error(model: ModelSource, options: ScoreOptions, load: Callable[[], LoadedModel] | None) -> Score:
+def _score_or_error(
+    model: ModelSource,
+    options: ScoreOptions,
+    load: Callable[[], LoadedModel] | None,
+    raises: type[ModelError] | tuple[()],
+) -> Score:
     started = time.perf_counter()
     try:
         return _alone(model, options, load)
+    except raises:
+        raise
     except ModelError as error:
         return error_score(source_name(model), options, str(error), time.perf_counter() - started)
     except UsageError:
