@@ -19,7 +19,8 @@ from epsinas_onnx.doctor.examination import Examination, Level, _findings, exami
 from epsinas_onnx.doctor.providers import ProviderState
 from epsinas_onnx.errors import MissingRuntime
 from epsinas_onnx.runtime import cores
-from epsinas_onnx.runtime.providers import CPU, CUDA
+from epsinas_onnx.runtime.libraries import CUDA
+from epsinas_onnx.runtime.providers import CPU
 from epsinas_onnx.versions import versions
 
 
@@ -74,11 +75,14 @@ def test_a_provider_that_is_listed_and_cannot_load_is_told_from_one_that_runs() 
         get_available_providers=lambda: ["TensorrtExecutionProvider", CUDA, CPU], InferenceSession=FallsBack,
         SessionOptions=onnxruntime.SessionOptions,
     )  # fmt: skip
-    with mock.patch.object(providers, "runtime", return_value=fake):
+    with (
+        mock.patch.object(providers, "runtime", return_value=fake),
+        mock.patch.object(providers, "missing", return_value=None),
+    ):
         states = {state.name: state for state in providers.try_providers()}
     assert states[CPU].works
     assert not states[CUDA].works
-    assert "cuDNN" in str(states[CUDA].reason)
+    assert "fell back" in str(states[CUDA].reason)
     reason = states["TensorrtExecutionProvider"].reason
     assert reason is not None
     assert "libnvinfer.so.10" in reason

@@ -67,6 +67,14 @@ ArithmeticOption: TypeAlias = Annotated[
     ),
 ]
 
+DeviceMemoryOption: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--device-memory",
+        metavar="GB",
+        help="What all workers together may take of a GPU's memory; 0 for no limit.",
+    ),
+]
 JobsOption: TypeAlias = Annotated[
     str,
     typer.Option(

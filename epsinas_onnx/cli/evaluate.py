@@ -14,6 +14,7 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     ArithmeticOption,
+    DeviceMemoryOption,
     JobsOption,
     MemoryOption,
     ProxyBatchOption,
@@ -89,6 +90,7 @@ def evaluate_command(
         int, typer.Option(metavar="NUMBER", min=0, help="Seed of random inputs, of --sample and of the bootstrap.")
     ] = 0,
     jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
@@ -167,6 +169,7 @@ def evaluate_command(
         "providers": provider.value,
         "seed": seed,
         "jobs": parse_jobs(jobs),
+        "device_memory": device_memory,
         "lump": lump,
         "arithmetic": arithmetic.value,
         "timeout": timeout,

@@ -18,6 +18,7 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     ByOption,
+    DeviceMemoryOption,
     DimOption,
     JobsOption,
     MemoryOption,
@@ -93,6 +94,7 @@ def rank_command(
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of drawn weights and random inputs.")] = 0,
     jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     restore_batchnorm: RestoreOption = "auto",
@@ -126,7 +128,7 @@ def rank_command(
     options = {
         "weights": parse_weights(weights), "inputs": fed, "batch": batch, "proxy_batch": proxy_batch,
         "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed,
-        "jobs": parse_jobs(jobs),
+        "jobs": parse_jobs(jobs), "device_memory": device_memory,
         "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
         "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
     }  # fmt: skip

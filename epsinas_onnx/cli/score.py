@@ -18,6 +18,7 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     ArithmeticOption,
+    DeviceMemoryOption,
     DimOption,
     JobsOption,
     MemoryOption,
@@ -120,6 +121,7 @@ def score_command(
     ] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
     jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -163,6 +165,7 @@ def score_command(
     results = score_as_done(
         models,
         jobs=parse_jobs(jobs),
+        device_memory=device_memory,
         isolate=True,  # a file that ends its process must not end the run
         weights=parse_weights(weights),
         inputs=fed,

@@ -14,7 +14,8 @@ from epsinas_onnx.doctor import machine, speed
 from epsinas_onnx.doctor.providers import ProviderState, try_providers
 from epsinas_onnx.errors import MissingRuntime
 from epsinas_onnx.runtime import cores
-from epsinas_onnx.runtime.providers import CPU, CUDA
+from epsinas_onnx.runtime.libraries import CUDA
+from epsinas_onnx.runtime.providers import CPU
 
 _LITTLE_MEMORY = 2 * 2**30
 _SLOW_IMPORT = 3.0

@@ -50,6 +50,7 @@ def score(
     arithmetic: Arithmetic = "auto",
     scores: str | Sequence[str] = (),
     proxy_batch: int = DEFAULT_PROXY_BATCH,
+    device_memory: float = 0.0,
 ) -> Score:
     """Score one ONNX model without training it, and without reading its weights.
 
@@ -81,6 +82,7 @@ def score(
         scores: names of other training-free scores, such as `swap` and `jacov`, or `all`, that are computed from the
             same file and are in `Score.proxies`; none costs this one (docs/ranking.md).
         proxy_batch: samples that the other scores see, at least 2; 32 unless given.
+        device_memory: GB that graphs may take of a GPU's memory, 0 for no limit.
 
     Returns:
         A Score whose `status` says whether there is a number; each of its `proxies` has a status of its own.
@@ -101,7 +103,7 @@ def score(
     options = score_options(
         weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
         lump=lump, providers=providers, seed=seed, dtype=dtype, threads=threads, restore_batchnorm=restore_batchnorm,
-        arithmetic=arithmetic, scores=scores, proxy_batch=proxy_batch,
+        arithmetic=arithmetic, scores=scores, proxy_batch=proxy_batch, device_memory=device_memory,
     )  # fmt: skip
     return score_with(model, _known(options))
 
@@ -129,8 +131,8 @@ def score_many(
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
-            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores` and `proxy_batch`, each
-            the keyword argument that `score` has.
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores`, `proxy_batch` and
+            `device_memory`, which all workers share, each the keyword argument that `score` has.
 
     Returns:
         An iterator over as many Scores as there are models.

@@ -101,7 +101,7 @@ def _alone(source: ModelSource, options: ScoreOptions, load: Callable[[], Loaded
 
 
 def _scored(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool) -> Score:
-    providers = choose_providers(options.providers)
+    providers = choose_providers(options.providers, options.device_share)
     started = time.perf_counter()
     loaded = load()
     seconds = time.perf_counter() - started
