@@ -148,14 +148,12 @@ def timed_torch(networks: Sequence[Forward], weights: Sequence[float]) -> Iterat
         yield time.perf_counter() - started, value
 
 
-def breakdown(records: Sequence[Mapping[str, Any]], wall: float, jobs: int) -> str:
-    """Return a line a stage: seconds of all workers, share of their time, and what is left."""
+def breakdown(records: Sequence[Mapping[str, Any]], wall: float, jobs: int) -> dict[str, float]:
+    """Return seconds of all workers by stage, and what is left: start, hand-over, waiting."""
     stages: Counter[str] = Counter()
     for record in records:
         stages.update({name: seconds for name, seconds in record["seconds"].items() if name != "total"})
-    rest = wall * jobs - sum(stages.values())
-    lines = [f"  {name:10} {seconds:8.1f} s {seconds / (wall * jobs):6.1%}" for name, seconds in stages.items()]
-    return "\n".join([*lines, f"  {'the rest':10} {rest:8.1f} s {rest / (wall * jobs):6.1%}  start, hand-over, idle"])
+    return {**stages, "the rest": wall * jobs - sum(stages.values())}
 
 
 def main() -> None:
@@ -167,6 +165,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--batch", type=int, help="the space's own otherwise")
     parser.add_argument("--input", help="a kind, or a file of arrays; the space's own otherwise")
+    parser.add_argument("--output", type=Path, help="JSON for docs/pictures/performance.py")
     parser.add_argument("--torch", type=int, default=20, help="networks that PyTorch runs too; 0 for none")
     options = parser.parse_args()
     space = get(options.space)
@@ -198,7 +197,17 @@ def main() -> None:
         told = Counter(str(record.get(key)) for record in records).most_common()
         print(f"{name}: " + ", ".join(f"{count:,} {status}" for status, count in told))
     print(f"memory: {memory.text()}")
-    print("worker time by stage:\n" + breakdown(run, wall, options.jobs))
+    stages = breakdown(run, wall, options.jobs)
+    print("worker time by stage:")
+    for name, seconds in stages.items():
+        print(f"  {name:10} {seconds:8.1f} s {seconds / (wall * options.jobs):6.1%}")
+    if options.output is not None:
+        before = json.loads(options.output.read_text()) if options.output.exists() else {}
+        label = f"{space.name}, {'photographs' if options.input else inputs}"
+        kept = {"architectures": len(archs), "run": len(run), "wall": round(wall, 1), "jobs": options.jobs}
+        shares = {name: round(seconds, 1) for name, seconds in stages.items()}
+        before.setdefault("spaces", {})[label] = {**kept, "stages": shares}
+        options.output.write_text(json.dumps(before, indent=1) + "\n")
     if theirs:
         known = {record["model"]: record for record in records} if inputs not in ("normal", "tokens") else {}
         print(compared(theirs, [known.get(arch, {}) for arch in chosen], wall, len(archs)))
