@@ -69,8 +69,14 @@ LACKS_TENSORRT = {"providers_tensorrt": "libnvinfer.so.10: cannot open shared ob
         (Machine(1, LACKS_BLAS), CUDA, ["libcublasLt.so.13 cannot be loaded", "onnxruntime-gpu[cuda,cudnn]"]),
         (Machine(1, LACKS_TENSORRT), CUDA, None),
         (Machine(1, LACKS_TENSORRT), TENSORRT, ["libnvinfer.so.10 cannot be loaded", "pip install tensorrt"]),
+        (
+            Machine(1, {"providers_tensorrt": "libcublas.so.13: cannot open shared object file"}),
+            TENSORRT,
+            ['libcublas.so.13 cannot be loaded (pip install "onnxruntime-gpu[cuda,cudnn]"'],
+        ),
         (Machine(0, LACKS_BLAS), CUDA, ["finds no GPU", "libcublasLt.so.13"]),
         (Machine(1, {"providers_cuda": "x.so: undefined symbol: Provider_GetHost"}), CUDA, None),
+        (Machine(None, {"providers_cuda": "libcuda.so.1: cannot open shared object file"}), CUDA, ["no NVIDIA driver"]),
         (Machine(None, {}), CPU, None),
     ],
 )
@@ -92,6 +98,7 @@ def test_what_a_provider_lacks_is_named(
     else:
         assert found is not None
         assert all(word in found for word in words), found
+        assert found.count("libcuda.so.1") <= 1
 
 
 def test_what_onnx_runtime_prints_of_libraries_does_not_come_through(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,5 +76,9 @@ def _no_library(provider: str) -> str | None:
         found = _MISSING.search(text)
         if "undefined symbol" in text and "Provider_" in text:  # which ONNX Runtime itself defines, once it is loaded
             return None
-        return f"the library {found[1] if found else text} cannot be loaded ({_INSTALL[provider]})"
+        if found and found[1] == _DRIVER:  # said already
+            return None
+        lacking = found[1] if found else text
+        whose = TENSORRT if "nvinfer" in lacking or "nvonnxparser" in lacking else CUDA
+        return f"the library {lacking} cannot be loaded ({_INSTALL[whose]})"
     return None
