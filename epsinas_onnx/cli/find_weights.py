@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -33,8 +33,8 @@ from epsinas_onnx.cli.common import (
     prepare_workers,
     say,
 )
+from epsinas_onnx.cli.finding import run_with_bar
 from epsinas_onnx.cli.outputs import check_outputs, given_files
-from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.output.files import write_output
@@ -44,9 +44,7 @@ from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
     from epsinas_onnx.constants.result import FoundWeights
-    from epsinas_onnx.constants.run import PairScores
     from epsinas_onnx.graph.load import Buildable
-    from epsinas_onnx.scoring.options import ScoreOptions
 
 
 class WeightsFormat(StrEnum):
@@ -79,11 +77,15 @@ def find_weights_command(
     ],
     constants: Annotated[
         str | None,
-        typer.Option(metavar="NUMBERS", help="The constants whose pairs are judged; 1e-7 to 1 in powers of ten otherwise."),
+        typer.Option(
+            metavar="NUMBERS", help="The constants whose pairs are judged; 1e-7 to 1 in powers of ten otherwise."
+        ),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(metavar="NUMBER", min=1, help="Run so many networks, drawn with --seed; 100 of a space otherwise."),
+        typer.Option(
+            metavar="NUMBER", min=1, help="Run so many networks, drawn with --seed; 100 of a space otherwise."
+        ),
     ] = None,
     accuracies: Annotated[
         Path | None,
@@ -169,28 +171,12 @@ def find_weights_command(
         say(f"plot in {target}")
     if stopped:
         missing = len(networks.models) - len(ran)
-        say(f"Interrupted: the figures are over the {len(ran)} networks that were run until then; {missing} are missing.")
+        say(
+            f"Interrupted: the figures are over the {len(ran)} networks that were run until then; {missing} were not."
+        )
         raise typer.Exit(EXIT_INTERRUPTED)
     if found.failed:
         raise typer.Exit(EXIT_FAILED)
-
-
-def run_with_bar(
-    models: Sequence[Any], constants: tuple[float, ...], options: ScoreOptions, limits: Limits
-) -> tuple[Mapping[int, PairScores], bool]:
-    """Return what each network gave by its position, and whether Ctrl-C ended it early."""
-    from epsinas_onnx.constants.run import run_constants
-    from epsinas_onnx.graph.load import source_name
-
-    done: dict[int, PairScores] = {}
-    results = run_constants(models, constants, options, isolate=True, limits=limits)
-    stopped = False
-    try:
-        for index, network in with_bar(results, len(models), "finding weights", source_name(models[0])):
-            done[index] = network
-    except KeyboardInterrupt:
-        stopped = True
-    return {index: done[index] for index in sorted(done)}, stopped
 
 
 def parse_constants(text: str | None) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import (
+    ablate,
     baseline,
     check,
     diff,
@@ -56,6 +57,7 @@ app.command("find-weights", short_help="Find the two constants for a space or a 
     find_weights.find_weights_command
 )
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
+app.command("ablate", short_help="Repeat the paper's ablations on a table of accuracies.")(ablate.ablate_command)
 
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 

@@ -85,7 +85,7 @@ def widest(pairs: Sequence[PairCoverage]) -> Choice:
     else:
         most = max(pair.scored for pair in scoring)
         chosen = min((pair for pair in scoring if pair.scored == most), key=_by_width)
-        why = f"no pair leaves fewer than {MOST_UNSCORED:.0%} unscored, so it is the widest of those that leave the fewest"
+        why = f"no pair leaves fewer than {MOST_UNSCORED:.0%} unscored; it is the widest of those that leave the fewest"
     return Choice(chosen.weights, f"{why}: {_scored(chosen)}")
 
 

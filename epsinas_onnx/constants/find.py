@@ -84,7 +84,7 @@ def find_weights(
 def check_options(
     constants: Sequence[float], *, jobs: int = 1, **options: Unpack[ScoreKeywords]
 ) -> tuple[tuple[float, ...], ScoreOptions]:
-    """Return the constants in order, and the options that every pair is scored with; raises UsageError for wrong ones."""
+    """Return the constants in order, and the options of every pair; raises UsageError for wrong ones."""
     if jobs < 1:
         raise UsageError(f"there must be at least 1 job, not {jobs}")
     ordered = check_constants(constants)
@@ -105,7 +105,9 @@ def check_constants(constants: Sequence[float]) -> tuple[float, ...]:
     for constant in numbers:
         check_constant(constant)
         if not constant > 0:
-            raise UsageError(f"the constant {constant:g} is not above 0; pairs are compared by the ratio of their constants")
+            raise UsageError(
+                f"the constant {constant:g} is not above 0; pairs are compared by the ratio of their constants"
+            )
     if len({float(np.float32(number)) for number in numbers}) < len(numbers):
         raise UsageError("two of the constants are equal in float32, so they cannot differ; give different ones")
     if len(numbers) < 2:

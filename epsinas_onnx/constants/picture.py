@@ -55,7 +55,9 @@ def _figure(found: FoundWeights, title: str) -> Figure:
     figure = Figure(figsize=(9.6 if ranked else 5.4, 4.6), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2 if ranked else 1, squeeze=False)[0]
-    _panel(panels[0], found, {pair.weights: pair.coverage for pair in found.pairs}, "networks scored", "{:.0%}", "Blues")
+    _panel(
+        panels[0], found, {pair.weights: pair.coverage for pair in found.pairs}, "networks scored", "{:.0%}", "Blues"
+    )
     if ranked:
         known = {pair.weights: pair.spearman for pair in found.pairs if pair.spearman is not None}
         _panel(panels[1], found, known, "Spearman with accuracy, over those", "{:.2f}", "RdBu")
@@ -69,8 +71,7 @@ def _panel(
     grid = np.full((len(lower), len(upper)), np.nan)
     for (low, high), value in values.items():
         grid[lower.index(low), upper.index(high)] = value
-    limits = {"vmin": 0.0, "vmax": 1.0} if colours == "Blues" else {"vmin": -1.0, "vmax": 1.0}
-    axes.imshow(grid, cmap=colours, aspect="equal", **limits)
+    axes.imshow(grid, cmap=colours, aspect="equal", vmin=0.0 if colours == "Blues" else -1.0, vmax=1.0)
     size = 8.0 if len(upper) <= 8 else max(4.0, 64.0 / len(upper))
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
@@ -97,4 +98,6 @@ def _frame(axes: Axes, row: int, column: int) -> None:
     """Mark the pair that was chosen."""
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_CHOSEN, linewidth=2))
+    axes.add_patch(
+        Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_CHOSEN, linewidth=2, clip_on=False, zorder=3)
+    )

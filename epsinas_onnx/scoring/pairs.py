@@ -20,8 +20,8 @@ from epsinas_onnx.scoring.judged import (
     ran_in_float32,
 )
 from epsinas_onnx.scoring.options import Arithmetic
-from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.reruns import WithoutReasons
+from epsinas_onnx.scoring.result import Status
 
 Pair: TypeAlias = tuple[float, float]
 """Two constants, the smaller one first."""
