@@ -243,7 +243,8 @@ def _of_files(models: Sequence[str], path: Path, column: str | None) -> dict[str
     if not found:
         raise UsageError(f"{path}: the column 'model' names none of the files that have a number in {named!r}")
     if len(found) < len(models):
-        say(f"{len(models) - len(found)} files are not in {path} and are left out.")
+        missing = len(models) - len(found)
+        say(f"{missing} {'file is' if missing == 1 else 'files are'} not in {path}, and left out.")
     return found
 
 
