@@ -70,7 +70,7 @@ def find_weights_command(
     of: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPACE|PATHS...",
+            metavar="SPACE|PATHS",
             help="A search space (the command spaces lists them), or ONNX files, folders (searched through), globs, or "
             "- for a list on standard input.",
         ),
