@@ -171,9 +171,7 @@ def find_weights_command(
         say(f"plot in {target}")
     if stopped:
         missing = len(networks.models) - len(ran)
-        say(
-            f"Interrupted: the figures are over the {len(ran)} networks that were run until then; {missing} were not."
-        )
+        say(f"Interrupted: the figures are over the {len(ran)} networks that were run until then; {missing} were not.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if found.failed:
         raise typer.Exit(EXIT_FAILED)

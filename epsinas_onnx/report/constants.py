@@ -16,7 +16,7 @@ from epsinas_onnx.report.columns import Column, Row, print_rows, put, put_senten
 from epsinas_onnx.report.markup import plain
 
 _FIELDS = ("first", "second", "scored", "total", "coverage", "spearman", "kendall", "ranked", "statuses")
-_COVERAGE = "networks scored with each pair, in percent"
+_COVERAGE = "networks scored with each pair"
 _SPEARMAN = "Spearman with the accuracies, over the networks that each pair scores"
 
 

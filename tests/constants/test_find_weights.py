@@ -127,7 +127,7 @@ def test_all_formats_hold_the_same_pairs(folder: Path, tmp_path: Path) -> None:
 
 def test_the_table_stands_in_a_narrow_terminal(folder: Path) -> None:
     lines = command("find-weights", str(folder), "--batch", "8").out.splitlines()
-    start = lines.index("networks scored with each pair, in percent")
+    start = lines.index("networks scored with each pair")
     assert all(len(line) <= 80 for line in lines[start : start + 9])
     assert lines[start + 1].split() == ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
 
