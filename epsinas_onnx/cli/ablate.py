@@ -27,6 +27,7 @@ from epsinas_onnx.cli.evaluate import EvaluationFormat
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import UsageError
+from epsinas_onnx.output.pictures import check_picture
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def ablate_command(
     names = _names(what, values)
     fed = parse_inputs(input) if input else found.defaults.input
     for target in plot or []:
-        ablation.check_ending(target)
+        check_picture(target)
     files = [path for name in names for path in given_files(name)] if what is What.INPUT else []
     check_outputs([("--plot", path) for path in plot or []], inputs=[table, *given_files(fed), *files])
     read = read_table(table).having(column)

@@ -38,6 +38,7 @@ from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.score import ProviderName
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.pictures import check_picture
 from epsinas_onnx.report import ENDINGS
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
@@ -135,10 +136,9 @@ def find_weights_command(
     kind = _format(format, output)
     prepare_workers()
     from epsinas_onnx.constants.find import check_options
-    from epsinas_onnx.constants.picture import check_ending
 
     for target in plot or []:
-        check_ending(target)
+        check_picture(target)
     chosen = parse_constants(constants)
     if accuracies is None and (column is not None or lower_is_better):
         raise UsageError("--column and --lower-is-better are of a table of accuracies; name it with --accuracies")
@@ -206,6 +206,8 @@ def _networks(
     models = find_models(of)
     if not models:
         raise UsageError("no files were named")
+    if len(of) == 1 and models == list(of) and not Path(of[0]).exists() and not of[0].endswith(".onnx"):
+        raise UsageError(f"{of[0]!r} is neither a file nor a search space; the spaces are {', '.join(spaces.names())}")
     title = of[0] if len(of) == 1 else f"{len(models)} files"
     if accuracies is None:
         return _Networks(title, drawn(models, sample or len(models), seed), None)

@@ -53,9 +53,9 @@ def find_weights(
         isolate: whether one job runs in a worker process all the same; see `score_many`.
         timeout: seconds that one model may take with all constants, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
-        **options: how each is scored: `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`, `providers`,
-            `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument that `score` has;
-            `weights`, `scores` and `proxy_batch` mean nothing here.
+        **options: how each is scored: `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument
+            that `score` has; `weights`, `scores` and `proxy_batch` mean nothing here.
 
     Returns:
         The pair, and for every other one how many networks it scores (docs/weights.md). In exact arithmetic the score

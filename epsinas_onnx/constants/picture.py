@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.constants.result import FoundWeights
-from epsinas_onnx.errors import UsageError
-from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.pictures import write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ENDINGS = (".png", ".pdf", ".svg")
-# Dates in the files would make equal pictures differ.
-_METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 _CHOSEN = "#d1495b"
 
 
 def draw(path: Path, found: FoundWeights, title: str) -> None:
     """Draw the coverage of every pair into `path`, and beside it the correlation where accuracies were given.
 
-    Raises UsageError for another ending than .png, .pdf or .svg and where matplotlib is missing, OutputError where the
-    file cannot be written.
+    Raises what `write_picture` does.
     """
-    check_ending(path)
-    ending = path.suffix.lower()
-    try:
-        import matplotlib as mpl
-
-        picture = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9}):
-            _figure(found, title).savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
-    except ImportError as error:
-        raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
-    write_output(path, picture.getvalue())
-
-
-def check_ending(path: Path) -> None:
-    """Raise UsageError for a file whose ending says no format of a picture."""
-    if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{path}: a plot is a {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} file")
+    write_picture(path, lambda: _figure(found, title))
 
 
 def _figure(found: FoundWeights, title: str) -> Figure:

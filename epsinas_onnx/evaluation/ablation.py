@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 
-from epsinas_onnx._util.install import pip_install
 from epsinas_onnx._util.text import to_json as json_text
-from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.ranking import BEST, Estimate, Ranking
-from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.pictures import write_picture
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.report.markup import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENDINGS = (".png", ".pdf", ".svg")
-# Dates in the files would make equal pictures differ.
-_METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 _COLOUR = "#4c78a8"
 
 
@@ -110,29 +104,12 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
-def check_ending(path: Path) -> None:
-    """Raise UsageError for a file whose ending says no format of a picture."""
-    if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{path}: a plot is a {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]} file")
-
-
 def draw(path: Path, ablation: Ablation) -> None:
     """Draw Spearman's correlation of every setting, with its interval and its coverage.
 
-    Raises UsageError for another ending than .png, .pdf or .svg and where matplotlib is missing, OutputError where the
-    file cannot be written.
+    Raises what `write_picture` does.
     """
-    check_ending(path)
-    ending = path.suffix.lower()
-    try:
-        import matplotlib as mpl
-
-        picture = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
-            _figure(ablation).savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
-    except ImportError as error:
-        raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
-    write_output(path, picture.getvalue())
+    write_picture(path, lambda: _figure(ablation))
 
 
 def _figure(ablation: Ablation) -> Figure:

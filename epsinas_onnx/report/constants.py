@@ -92,6 +92,8 @@ def as_option(weights: tuple[float, float]) -> str:
 
 
 def _figures(found: FoundWeights) -> list[tuple[str, Callable[[PairCoverage], str]]]:
+    if len(found.failed) == len(found.networks):
+        return []
     figures: list[tuple[str, Callable[[PairCoverage], str]]] = [(_COVERAGE, _percent)]
     if found.by == "correlation":
         figures.append((_SPEARMAN, _correlation))

@@ -192,6 +192,9 @@ def test_a_limit_ends_one_network(folder: Path) -> None:
     found = json.loads(done.out)
     assert done.code == 3
     assert found["weights"] is None
+    table = command("find-weights", str(folder / "tanh.onnx"), *QUICK, "--timeout", "0.0001").out
+    assert "networks scored" not in table  # a table of nothing
+    assert "not run: " in table
     assert {one["reason"].split(": ")[1].split(" s ")[0] for one in found["failed"]} == {"took longer than 0.0001"}
 
 
@@ -218,6 +221,9 @@ def test_auto_falls_back_to_the_default_pair_where_no_pair_scores_anything(tmp_p
 
 
 def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    assert "'nasbench2011' is neither a file nor a search space; the spaces are darts, nasbench101" in failed(
+        "nasbench2011"
+    )
     assert "one constant makes no pair" in failed(str(folder), "--constants", "1")
     assert "two of the constants are equal in float32" in failed(str(folder), "--constants", "1,1.00000000001")
     assert "the constant -1 is not above 0" in failed(str(folder), "--constants", "-1,1")
