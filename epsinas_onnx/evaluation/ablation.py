@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from epsinas_onnx._util.text import to_json as json_text
-from epsinas_onnx.evaluation.ranking import BEST, Estimate, Ranking
+from epsinas_onnx.evaluation.ranking import Estimate, Ranking
 from epsinas_onnx.output.pictures import write_picture
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.report.markup import plain
@@ -80,7 +80,7 @@ def print_ablation(ablation: Ablation, console: Console) -> None:
 
 
 def _table(ablation: Ablation) -> tuple[list[str], list[list[str]]]:
-    titles = [ablation.what, "scored", "Spearman", "95 % interval", "Kendall", "top tenth", f"{BEST} best"]
+    titles = [ablation.what, "scored", "Spearman", "95 % interval", "Kendall", "top tenth"]
     rows = []
     for setting in ablation.settings:
         one = setting.ranking
@@ -88,7 +88,6 @@ def _table(ablation: Ablation) -> tuple[list[str], list[list[str]]]:
             [
                 setting.name, f"{one.scored:,} ({one.scored / max(one.total, 1):.1%})", _number(one.spearman.value),
                 _interval(one.spearman), _number(one.kendall.value), _number(one.top_share.value, "{:.0%}"),
-                _number(one.best.value, "{:.0f}"),
             ]
         )  # fmt: skip
     return titles, rows
