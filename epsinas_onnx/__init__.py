@@ -9,6 +9,9 @@ from epsinas_onnx.versions import __version__ as __version__
 if TYPE_CHECKING:
     from epsinas_onnx.compare.diff import Difference, diff
     from epsinas_onnx.compare.inspect import Inspection, inspect
+    from epsinas_onnx.constants.choose import PairCoverage
+    from epsinas_onnx.constants.find import find_weights
+    from epsinas_onnx.constants.result import FoundWeights
     from epsinas_onnx.edit.fill import fill
     from epsinas_onnx.edit.rewrite import rewrite
     from epsinas_onnx.edit.strip import strip
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Difference": "compare.diff",
     "EpsinasError": "errors",
+    "FoundWeights": "constants.result",
     "Inspection": "compare.inspect",
     "Measurement": "proxies.measurement",
     "MeasurementStatus": "proxies.measurement",
@@ -42,6 +46,7 @@ _HOME = {
     "ModelError": "errors",
     "OutOfMemory": "errors",
     "OutputError": "errors",
+    "PairCoverage": "constants.choose",
     "RankedSet": "ranking.result",
     "RunError": "errors",
     "Score": "scoring.result",
@@ -51,6 +56,7 @@ _HOME = {
     "UsageError": "errors",
     "diff": "compare.diff",
     "fill": "edit.fill",
+    "find_weights": "constants.find",
     "inspect": "compare.inspect",
     "measure": "proxies.measure",
     "normalised_dispersion": "scoring.metric",
@@ -64,6 +70,7 @@ _HOME = {
 __all__ = [
     "Difference",
     "EpsinasError",
+    "FoundWeights",
     "Inspection",
     "Measurement",
     "MeasurementStatus",
@@ -71,6 +78,7 @@ __all__ = [
     "ModelError",
     "OutOfMemory",
     "OutputError",
+    "PairCoverage",
     "RankedSet",
     "RunError",
     "Score",
@@ -80,6 +88,7 @@ __all__ = [
     "UsageError",
     "diff",
     "fill",
+    "find_weights",
     "inspect",
     "measure",
     "normalised_dispersion",

@@ -36,6 +36,7 @@ from epsinas_onnx.cli.common import (
     prepare_workers,
     say,
 )
+from epsinas_onnx.cli.finding import weights_for
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import OutputError, UsageError
@@ -45,11 +46,11 @@ from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
-from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 from epsinas_onnx.scoring.result import Score, Status
 
 if TYPE_CHECKING:
-    from epsinas_onnx.scoring.options import ElementType
+    from epsinas_onnx.scoring.options import ElementType, ScoreKeywords
 
 
 class Format(StrEnum):
@@ -93,7 +94,12 @@ def score_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the results here instead of printing them.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="The two constants; auto takes the pair that find-weights finds for these files, one for all."
+        ),
+    ] = "1e-7,1",
     input: Annotated[
         list[str] | None,
         typer.Option(
@@ -162,29 +168,30 @@ def score_command(
     fed = parse_inputs(input or [])
     if output is not None:
         check_outputs([("--output", output)], inputs=given_files(fed), models=models)
-    results = score_as_done(
-        models,
-        jobs=parse_jobs(jobs),
-        device_memory=device_memory,
-        isolate=True,  # a file that ends its process must not end the run
-        weights=parse_weights(weights),
-        inputs=fed,
-        batch=batch,
-        arithmetic=arithmetic.value,
-        lump=lump,
-        shapes=parse_shapes(shape or [], dim or []),
-        outputs=tuple(output_name or ()),
-        roles=parse_pairs("--role", role or []),
-        norm_stats=norm_stats.value,
-        providers=provider.value,
-        seed=seed,
-        dtype=cast("ElementType", dtype),
-        restore_batchnorm=restore_batchnorm,
-        scores=parse_scores(with_),
-        proxy_batch=proxy_batch,
-        timeout=timeout,
-        memory=memory,
-    )
+    options: ScoreKeywords = {
+        "inputs": fed,
+        "batch": batch,
+        "arithmetic": arithmetic.value,
+        "lump": lump,
+        "shapes": parse_shapes(shape or [], dim or []),
+        "outputs": tuple(output_name or ()),
+        "roles": parse_pairs("--role", role or []),
+        "norm_stats": norm_stats.value,
+        "providers": provider.value,
+        "seed": seed,
+        "dtype": cast("ElementType", dtype),
+        "restore_batchnorm": restore_batchnorm,
+        "scores": parse_scores(with_),
+        "proxy_batch": proxy_batch,
+        "device_memory": device_memory,
+    }
+    count = parse_jobs(jobs)
+    if weights == "auto":
+        options["weights"] = weights_for(models, count, Limits(timeout, memory), **options)
+    else:
+        options["weights"] = parse_weights(weights)
+    # Isolated, since a file that ends its process must not end the run.
+    results = score_as_done(models, jobs=count, isolate=True, timeout=timeout, memory=memory, **options)
     with _Results(kind, output) as written:
         try:
             for index, result in with_bar(results, len(models), name=models[0]):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
+from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.graph.load import ModelSource
 from epsinas_onnx.graph.passes.constant_weights import NormStats
@@ -34,7 +35,7 @@ from epsinas_onnx.scoring.supervisor import in_order
 def score(
     model: ModelSource,
     *,
-    weights: tuple[float, float] = DEFAULT_WEIGHTS,
+    weights: tuple[float, float] | Literal["auto"] = DEFAULT_WEIGHTS,
     inputs: Any = "auto",
     batch: int = DEFAULT_BATCH,
     shapes: Shapes | None = None,
@@ -57,7 +58,8 @@ def score(
     Args:
         model: a path, the file's bytes, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not modified.
         weights: the two constants that all weights are set to, one after the other, 1e-7 and 1 unless given; finite in
-            float32, and different.
+            float32, and different. `auto` takes the pair that `find_weights` finds: for this model alone, where
+            `score_many` finds one for all of its models.
         inputs: `auto` (the grey ramp for images, seeded normal for other floats, seeded tokens for integers), `grey`,
             `normal`, `uniform` or `tokens`; an array `[batch, ...]`; a mapping of input name to array; a .npy or .npz
             path; or a folder of images. Given arrays decide the batch.
@@ -100,12 +102,15 @@ def score(
         >>> print(result.status, result.batch, result.input, f"{result.parameters:,}")
         ok 16 grey 128,721
     """
-    options = score_options(
-        weights=weights, inputs=inputs, batch=batch, shapes=shapes, outputs=outputs, roles=roles, norm_stats=norm_stats,
-        lump=lump, providers=providers, seed=seed, dtype=dtype, threads=threads, restore_batchnorm=restore_batchnorm,
-        arithmetic=arithmetic, scores=scores, proxy_batch=proxy_batch, device_memory=device_memory,
-    )  # fmt: skip
-    return score_with(model, _known(options))
+    options: ScoreKeywords = {
+        "weights": weights, "inputs": inputs, "batch": batch, "shapes": shapes, "outputs": outputs, "roles": roles,
+        "norm_stats": norm_stats, "lump": lump, "providers": providers, "seed": seed, "dtype": dtype,
+        "threads": threads, "restore_batchnorm": restore_batchnorm, "arithmetic": arithmetic, "scores": scores,
+        "proxy_batch": proxy_batch, "device_memory": device_memory,
+    }  # fmt: skip
+    if isinstance(weights, str):
+        options["weights"] = _found(weights, [model], options)
+    return score_with(model, _known(score_options(**options)))
 
 
 def score_many(
@@ -123,7 +128,7 @@ def score_many(
     kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored.
 
     Args:
-        models: what `score` takes, any number of them; read as they are needed.
+        models: what `score` takes, any number of them; read as they are needed, and all at once for weights `auto`.
         jobs: worker processes, each with one intra-op thread; 1 scores in this process. `auto` is one for each core
             that this process may use, and 1 for fewer than four models, or where `providers` names a GPU.
         isolate: whether one job scores in a worker process all the same: some files make ONNX Runtime end the process
@@ -161,6 +166,10 @@ def score_as_done(
     """Yield the position and the Score of each model as they come; see `score_many`."""
     count = choose_jobs(jobs, models, options.get("providers", "auto"))
     limits = Limits(timeout, memory)
+    weights = options.get("weights")
+    if isinstance(weights, str):
+        models = list(models)
+        options["weights"] = _found(weights, models, options, count, isolate, limits)
     checked = _known(score_options(**options, jobs=count))
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
@@ -175,3 +184,21 @@ def score_as_done(
 def _known(options: ScoreOptions) -> ScoreOptions:
     """Return the options with the names of other scores in full; raises UsageError for one that does not exist."""
     return dataclasses.replace(options, proxies=known_scores(options.proxies)) if options.proxies else options
+
+
+def _found(
+    weights: str, models: Sequence[ModelSource], options: ScoreKeywords, jobs: int = 1, isolate: bool = False,
+    limits: Limits = NO_LIMITS,
+) -> tuple[float, float]:  # fmt: skip
+    """Return the pair for these models; the default one where no pair scores any of them, or there are none."""
+    if weights != "auto":
+        raise UsageError(f"weights are two numbers, such as (1e-7, 1), or 'auto', not {weights!r}")
+    if not models:
+        return DEFAULT_WEIGHTS
+    from epsinas_onnx.constants.find import SAMPLE, drawn, find_weights
+
+    chosen = drawn(models, SAMPLE, options.get("seed", 0))
+    found = find_weights(
+        chosen, jobs=jobs, isolate=isolate, timeout=limits.timeout, memory=limits.memory, **options
+    )  # fmt: skip
+    return found.weights or DEFAULT_WEIGHTS

@@ -192,7 +192,7 @@ def check_seed(seed: int) -> None:
 class ScoreKeywords(TypedDict, total=False):
     """The keyword arguments of `score`, which says what each means."""
 
-    weights: tuple[float, float]
+    weights: tuple[float, float] | Literal["auto"]
     inputs: Any
     batch: int
     shapes: Shapes | None
