@@ -184,7 +184,9 @@ def search_command(
         found, objective or "epsinas", strategy=strategy, constraints=constraint or [],
         own={"accuracy": table.get} if table else {}, minimised=["accuracy"] if lower_is_better else [],
         storage=storage, study=study, scores=known, arithmetic=arithmetic.value,
-        latency=LatencySettings(latency_batch, latency_threads, provider.value, runs=latency_runs, shapes=options["shapes"]),
+        latency=LatencySettings(
+            latency_batch, latency_threads, provider.value, runs=latency_runs, shapes=options["shapes"]
+        ),
         **options,
     ) as search:  # fmt: skip
         result, interrupted = _run(search, trials)

@@ -1,4 +1,4 @@
-"""Searches a space of architectures by training-free scores: `Search`, `objective` for a study of one's own, `scorer`."""
+"""Searches a space by training-free scores: `Search`, `objective` for an Optuna study of one's own, and `scorer`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     from epsinas_onnx.search.latency import LatencySettings
     from epsinas_onnx.search.own import objective, scorer
     from epsinas_onnx.search.results import SearchResult, Tried
-    from epsinas_onnx.search.searching import Proposal, Search, Strategy
+    from epsinas_onnx.search.searching import Proposal, Search
+    from epsinas_onnx.search.strategy import Strategy
 
 _HOME = {
     "LatencySettings": "latency",
     "Proposal": "searching",
     "Search": "searching",
     "SearchResult": "results",
-    "Strategy": "searching",
+    "Strategy": "strategy",
     "Tried": "results",
     "objective": "own",
     "scorer": "own",

@@ -1,7 +1,7 @@
 """Which architecture comes next: random search and ageing evolution, with warm-up and moves by a training-free score.
 
 Source: E. Real et al., Regularized evolution for image classifier architecture search (AAAI 2019); warm-up and move as
-in M. Abdelfattah et al., Zero-cost proxies for lightweight NAS (ICLR 2021), whose settings the epsinas paper takes over.
+in M. Abdelfattah et al., Zero-cost proxies for lightweight NAS (ICLR 2021), whose settings the epsinas paper keeps.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class AgeingEvolution:
     def _parent(self, drawn: Sequence[Individual], rng: random.Random) -> Individual:
         if self.move == "parent" and self.guide is not None:
             return drawn[_largest(self.guide([one.arch for one in drawn]))]
-        best = front(drawn)
-        return best[0] if len(best[0].worths) == 1 else rng.choice(best)
+        if len(drawn[0].worths) == 1:
+            return max(drawn, key=lambda one: (-one.violation, one.worths))
+        return rng.choice(front(drawn))
 
 
 def best_first(archs: Sequence[str], guide: Guide) -> list[str]:

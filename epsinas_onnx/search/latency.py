@@ -115,7 +115,12 @@ class Stopwatch:
             self.close()
             raise RunError("the process that measures latencies ended before it was asked") from None
         late = threading.Event()
-        timer = threading.Timer(self.settings.timeout, lambda: (late.set(), process.kill()))
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.settings.timeout, end)
         timer.daemon = True
         timer.start()
         line = process.stdout.readline()

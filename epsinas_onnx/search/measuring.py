@@ -24,7 +24,11 @@ PARAMS = "params"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a network has. values: by the name of the quantity. status: `ok`, or why a value is missing; reason: of it."""
+    """What a network has.
+
+    values: by the name of the quantity. status: `ok`, or why a value is missing. reason: a sentence that says so.
+    notes: how a latency was measured.
+    """
 
     values: Mapping[str, float] = field(default_factory=dict)
     status: str = "ok"

@@ -12,6 +12,7 @@ from epsinas_onnx.search.storage import optuna_module
 
 if TYPE_CHECKING:
     import optuna
+
     from epsinas_exporters.spaces import SearchSpace
 
 OWN = ("evolution", "random")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.graph.load import Buildable, ModelSource
+from epsinas_onnx.graph.load import ModelSource
 from epsinas_onnx.ranking.members import EPSINAS
 from epsinas_onnx.search.latency import LatencySettings
 from epsinas_onnx.search.measuring import Measured, Meter
@@ -14,14 +14,13 @@ from epsinas_onnx.search.optuna_samplers import chosen
 from epsinas_onnx.search.quantities import Kind, parse_constraint, parse_objectives
 from epsinas_onnx.search.reference import Reference
 from epsinas_onnx.search.samples import drawn, scored
-from epsinas_onnx.search.searching import Strategy, found_space
 from epsinas_onnx.search.storage import optuna_module
+from epsinas_onnx.search.strategy import found_space
 
 if TYPE_CHECKING:
     import optuna
-    from epsinas_exporters.spaces import SearchSpace
 
-Source = "SearchSpace | str | Callable[[optuna.Trial], ModelSource]"
+    from epsinas_exporters.spaces import SearchSpace
 
 
 def objective(
@@ -43,8 +42,9 @@ def objective(
         options: keyword arguments of `score`; of the space unless given.
 
     Returns:
-        A function of an Optuna trial. It returns the values; a network without them is pruned, and the trial's attributes
-        `status` and `reason` say why. The attributes `arch` and `values` hold what was tried, and every number.
+        A function of an Optuna trial. It returns the values; a network without them is pruned, and the trial's
+        attributes `status` and `reason` say why. The attributes `arch` and `values` hold what was tried, and every
+        number.
 
     Raises:
         UsageError: something does not exist.
@@ -57,7 +57,8 @@ def objective(
         )
     wanted = parse_objectives(objectives)
     bounds = tuple(parse_constraint(text) for text in constraints)
-    meter = _meter(space, [one.quantity for one in (*wanted, *bounds)], latency, arithmetic, options)
+    quantities = [*(one.quantity for one in wanted), *(one.quantity for one in bounds)]
+    meter = _meter(space, quantities, latency, arithmetic, options)
     known: dict[str, Measured] = {}
 
     def value(trial: optuna.Trial) -> float | tuple[float, ...]:

@@ -99,9 +99,10 @@ def quantity_of(text: str, own: Collection[str] = ()) -> Quantity:
         members = parse_members(name.removeprefix(RANK), proxy_names())
         return Quantity(RANK + ",".join(members), Kind.RANK, members)
     more = "; accuracy needs a table, --accuracies" if name == ACCURACY else ""
+    known = ", ".join([EPSINAS, *proxy_names(), LATENCY, SIZE, *own])
     raise UsageError(
-        f"there is nothing called {name!r} to search for; there are {', '.join([EPSINAS, *proxy_names(), LATENCY, SIZE, *own])}, "
-        f"the combinations {', '.join(COMBINATIONS)}, and others as rank:swap,meco{more}"
+        f"there is nothing called {name!r} to search for; there are {known}, the combinations "
+        f"{', '.join(COMBINATIONS)}, and others as rank:swap,meco{more}"
     )
 
 

@@ -76,8 +76,8 @@ class Reference:
             pairs = columns[name]
             if len(pairs) < _LEAST:
                 raise UsageError(
-                    f"{name} has a number for only {len(pairs)} networks of the sample that ranks are taken in; leave it "
-                    "out, or take a larger sample with --reference"
+                    f"{name} has a number for only {len(pairs)} networks of the sample that ranks are taken in; leave "
+                    "it out, or take a larger sample with --reference"
                 )
             orders = {order for _, order in pairs}
             self._scales[name] = {order: _Scale.of([value for value, at in pairs if at == order]) for order in orders}

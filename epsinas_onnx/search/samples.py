@@ -1,4 +1,4 @@
-"""What is scored before a search: the sample that ranks are taken among, and the warm-up; both are kept in the study."""
+"""What is scored before a search, and kept in its study: the sample that ranks are taken among, and the warm-up."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from epsinas_onnx.search.reference import Reference
 
 if TYPE_CHECKING:
     import optuna
-    from epsinas_exporters.spaces import SearchSpace
 
-    from epsinas_onnx.search.searching import Strategy
+    from epsinas_exporters.spaces import SearchSpace
+    from epsinas_onnx.search.strategy import Strategy
 
 Record = Mapping[str, Any]
 Progress = Iterator[tuple[str, int, int]]

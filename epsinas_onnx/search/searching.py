@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,72 +11,32 @@ from epsinas_onnx.errors import UsageError
 from epsinas_onnx.ranking.members import EPSINAS
 from epsinas_onnx.scoring.api import score_as_done
 from epsinas_onnx.search import storage as stores
-from epsinas_onnx.search.evolution import AgeingEvolution, Individual, Move, RandomSearch, best_first
+from epsinas_onnx.search.evolution import AgeingEvolution, RandomSearch
 from epsinas_onnx.search.latency import LatencySettings
 from epsinas_onnx.search.measuring import PARAMS, Measured, Meter
 from epsinas_onnx.search.optuna_samplers import OWN, chosen, make_sampler
 from epsinas_onnx.search.quantities import (
     Kind,
     Objective,
-    Quantity,
     parse_constraint,
     parse_objective,
     parse_objectives,
 )
 from epsinas_onnx.search.results import SearchResult, Tried
 from epsinas_onnx.search.samples import References, Warmup
+from epsinas_onnx.search.strategy import Strategy, found_space
+from epsinas_onnx.search.trials import INVALID, Trials, tried
 
 if TYPE_CHECKING:
     import os
 
     import optuna
+
     from epsinas_exporters.spaces import SearchSpace
-    from optuna.trial import FrozenTrial
 
 Record = Mapping[str, Any]
-_INVALID = "invalid"
 _MOST_INVALID = 1000
 """How many suggestions in a row may be no architecture."""
-_YOUNG = datetime.timedelta(minutes=1)
-"""A trial of this age may not say yet whose it is."""
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How a search chooses what to try.
-
-    Attributes:
-        sampler: `evolution` (ageing evolution), `random`, or Optuna's: `tpe`, `nsga2`, `nsga3`, `gp`, `cmaes`, `qmc`,
-            `bruteforce`, or the name of its class.
-        seed: of everything that is drawn.
-        warmup: how many architectures are drawn and ordered by `guide` before the search; the best of them are tried
-            first. 0 for none. Of `evolution` and `random` alone.
-        guide: the training-free score that warm-up and move go by; None for the first objective that is one, or epsinas.
-        move: where the guide decides in evolution: `none`; `parent`, which of a tournament is mutated; or `child`, which
-            of `proposals` mutations is tried.
-        proposals: how many mutations the move `child` chooses from.
-        population: how many of the youngest evolution draws from.
-        tournament: how many it draws.
-        reference: how many networks, drawn once, ranks are taken among.
-    """
-
-    sampler: str = "evolution"
-    seed: int = 0
-    warmup: int = 0
-    guide: str | None = None
-    move: Move = "none"
-    proposals: int = 10
-    population: int = 64
-    tournament: int = 10
-    reference: int = 200
-
-    def __post_init__(self) -> None:
-        if self.sampler not in OWN and (self.warmup or self.move != "none"):
-            raise UsageError(f"warm-up and move are of {' and '.join(OWN)}; Optuna's sampler {self.sampler} has none")
-        if self.sampler == "random" and self.move != "none":
-            raise UsageError("random search has no move; it draws every architecture anew")
-        if self.warmup < 0 or self.reference < 2:
-            raise UsageError("a warm-up is of at least 0 networks, and a reference of at least 2")
 
 
 @dataclass(frozen=True)
@@ -127,7 +86,7 @@ class Search:
         self.objectives = parse_objectives(objectives, own, minimised)
         self.constraints = tuple(parse_constraint(text, own) for text in constraints)
         self.guide = self._guide()
-        asked = [one.quantity for one in (*self.objectives, *self.constraints)]
+        asked = [*(one.quantity for one in self.objectives), *(one.quantity for one in self.constraints)]
         defaults = self.space.defaults
         given = {
             "weights": defaults.weights,
@@ -147,6 +106,7 @@ class Search:
             opened, study or self.space.name, [one.minimised for one in self.objectives], self.settings
         )
         stores.end_left(self.study)
+        self._trials = Trials(self.study, self.objectives)
         self._process = stores.this_process()
         self._samplers = 0
         self._references = References(self.space, self.strategy, self.meter, self.scores, self.study)
@@ -168,7 +128,7 @@ class Search:
         self.meter.close()
 
     def prepare(self) -> Iterator[tuple[str, int, int]]:
-        """Score what ranks and warm-up need, unless the study has it; yield what for, how many are done, of how many."""
+        """Score what ranks and warm-up need, unless it is kept; yield what for, how many are done, and of how many."""
         for quantity in self._ranks:
             yield from self._references.make(quantity)
         if self._own_sampler and self._proposer is None:
@@ -239,12 +199,12 @@ class Search:
 
     def result(self) -> SearchResult:
         """Return everything that was found so far, by all processes."""
-        tried = tuple(self._tried(trial) for trial in self._trials() if self._counts(trial, finished=True))
-        return SearchResult(self.space.name, self.objectives, self.constraints, tried, self.settings)
+        found = tuple(self._trials.finished())
+        return SearchResult(self.space.name, self.objectives, self.constraints, found, self.settings)
 
     def count(self) -> int:
         """Return how many trials of the study are finished."""
-        return sum(self._counts(trial, finished=True) for trial in self._trials())
+        return len(self._trials.finished())
 
     def _guide(self) -> Objective | None:
         if not self.strategy.warmup and self.strategy.move == "none":
@@ -277,12 +237,12 @@ class Search:
     def _next(self, trials: int) -> Proposal | None:
         """Return a proposal, None where the study has as many trials as wanted, those that are running included."""
         for _ in range(_MOST_INVALID):
-            if sum(self._counts(trial) for trial in self._trials()) >= trials:
+            if self._trials.taken() >= trials:
                 return None
             proposal = self._ask()
             if proposal is None:
                 continue
-            if self._position(proposal.number) < trials:
+            if self._trials.position(proposal.number) < trials:
                 return proposal
             self.study.tell(proposal.number, state=stores.optuna_module().trial.TrialState.FAIL)  # others were faster
         raise UsageError(
@@ -302,14 +262,16 @@ class Search:
             try:
                 arch = chosen(trial, self.space)
             except ArchitectureError as error:
-                trial.set_user_attr("status", _INVALID)
+                trial.set_user_attr("status", INVALID)
                 trial.set_user_attr("reason", str(error))
                 self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 return None
         else:
-            position = self._position(trial.number)
+            position = self._trials.position(trial.number)
             rng = random.Random(f"{self.strategy.seed}:{position}")
-            arch = self._proposer.propose(self._history(), position, self._measured.keys(), rng)
+            arch = self._proposer.propose(
+                self._trials.youngest(self.strategy.population), position, self._measured.keys(), rng
+            )
         trial.set_user_attr("arch", arch)
         return Proposal(trial.number, arch, trial)
 
@@ -340,52 +302,13 @@ class Search:
         else:
             told = self.study.tell(trial, state=state.FAIL)
         self._remember(proposal.arch, measured)
-        return self._tried(told)
-
-    def _tried(self, trial: FrozenTrial) -> Tried:
-        attrs = trial.user_attrs
-        return Tried(
-            trial.number, attrs.get("arch", ""), attrs.get("values", {}), attrs["status"], attrs.get("reason"),
-            sum(max(one, 0.0) for one in trial.constraints.values()), attrs.get("notes", {}),
-        )  # fmt: skip
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
-
-    def _counts(self, trial: FrozenTrial, finished: bool = False) -> bool:
-        """Whether a trial is one of the search: it has come to an end, or somebody is at it."""
-        status = trial.user_attrs.get("status")
-        if status == _INVALID:
-            return False
-        if trial.state.is_finished():
-            return status is not None
-        if finished:
-            return False
-        if stores.PROCESS in trial.user_attrs:
-            return not stores.is_gone(trial.user_attrs[stores.PROCESS])
-        began = trial.datetime_start
-        return began is not None and datetime.datetime.now() - began < _YOUNG
-
-    def _position(self, number: int) -> int:
-        return sum(self._counts(trial) for trial in self._trials() if trial.number < number)
-
-    def _history(self) -> list[Individual]:
-        fitting = [
-            one
-            for one in map(self._tried, (t for t in self._trials() if self._counts(t, finished=True)))
-            if one.status == "ok"
-        ]
-        return [
-            Individual(one.arch, tuple(of.worth(one.values[of.quantity.name]) for of in self.objectives), one.violation)
-            for one in fitting[-self.strategy.population :]
-        ]
+        return tried(told)
 
     def _refresh(self) -> None:
         """Take over what other processes, and this search before it was cut off, have measured."""
-        for trial in self._trials():
-            if trial.number not in self._read and self._counts(trial, finished=True):
-                self._read.add(trial.number)
-                one = self._tried(trial)
+        for one in self._trials.finished():
+            if one.number not in self._read:
+                self._read.add(one.number)
                 self._remember(one.arch, Measured(one.values, one.status, one.reason, one.notes))
 
     def _remember(self, arch: str, measured: Measured) -> None:
@@ -407,15 +330,3 @@ class Search:
             if score is not None:
                 return {"model": arch, "score": score, "status": "ok", "parameters": counts.parameters}
         return None
-
-
-def found_space(space: SearchSpace | str) -> SearchSpace:
-    """Return a search space, an installed one by its name; raises UsageError where there is none."""
-    if not isinstance(space, str):
-        return space
-    from epsinas_exporters import spaces
-
-    try:
-        return spaces.get(space)
-    except LookupError as error:
-        raise UsageError(str(error)) from None

@@ -95,7 +95,7 @@ def open_study(storage: Any, name: str, minimised: Sequence[bool], settings: Map
     optuna = optuna_module()
     directions = ["minimize" if small else "maximize" for small in minimised]
     try:
-        study: optuna.Study = _again(
+        study: Any = _again(
             lambda: optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         )
         begun = study.user_attrs.get(SETTINGS)
@@ -112,8 +112,8 @@ def open_study(storage: Any, name: str, minimised: Sequence[bool], settings: Map
     for key, value in json.loads(json.dumps(settings)).items():
         if earlier.get(key) != value:
             raise UsageError(
-                f"the study {name!r} was begun with {key} {_told(earlier.get(key))}, not {_told(value)}; go on with the "
-                "same options, or name another study with --study"
+                f"the study {name!r} was begun with {key} {_told(earlier.get(key))}, not {_told(value)}; go on with "
+                "the same options, or name another study with --study"
             )
     return study
 

@@ -133,8 +133,8 @@ class SearchSpace(ABC):
     def decisions(self) -> Mapping[str, Choices] | None:
         """Return what an architecture is made of: the choices of each decision by its name, the same for every one.
 
-        A range is a whole number with an order, a tuple are choices without one. Optuna's samplers need it (docs/search.md);
-        None where architectures are no such list, and then those that draw and mutate work alone.
+        A range is a whole number with an order, a tuple are choices without one. Optuna's samplers need it
+        (docs/search.md); None where architectures are no such list, and then those that draw and mutate work alone.
         """
         return None
 
