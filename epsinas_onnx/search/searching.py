@@ -19,7 +19,7 @@ from epsinas_onnx.search.quantities import (
     Kind,
     Objective,
     parse_constraint,
-    parse_objective,
+    parse_guide,
     parse_objectives,
 )
 from epsinas_onnx.search.results import SearchResult, Tried
@@ -210,11 +210,8 @@ class Search:
         if not self.strategy.warmup and self.strategy.move == "none":
             return None
         if self.strategy.guide is not None:
-            guide = parse_objective(self.strategy.guide)
-            if not guide.quantity.members:
-                raise UsageError(f"warm-up and move go by a training-free score, and {guide.quantity.name} is none")
-            return guide
-        return next((one for one in self.objectives if one.quantity.members), parse_objective(EPSINAS))
+            return parse_guide(self.strategy.guide)
+        return next((one for one in self.objectives if one.quantity.members), parse_guide(EPSINAS))
 
     def _settings(self, arithmetic: str) -> dict[str, Any]:
         options = {key: str(self.meter.options.get(key)) for key in ("weights", "inputs", "batch", "proxy_batch")}
