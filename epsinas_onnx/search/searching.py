@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
 
 Record = Mapping[str, Any]
+_MOMENT = 0.1  # seconds between two looks at what others do
 _MOST_INVALID = 1000
 """How many suggestions in a row may be no architecture."""
 
@@ -234,7 +236,7 @@ class Search:
     def _next(self, trials: int) -> Proposal | None:
         """Return a proposal, None where the study has as many trials as wanted, those that are running included."""
         for _ in range(_MOST_INVALID):
-            if self._trials.taken() >= trials:
+            if not self._has_room(trials):
                 return None
             proposal = self._ask()
             if proposal is None:
@@ -245,6 +247,14 @@ class Search:
         raise UsageError(
             f"{_MOST_INVALID} suggestions of {self.strategy.sampler} in a row are no architecture of {self.space.name}"
         )
+
+    def _has_room(self, trials: int) -> bool:
+        """Whether there are fewer than so many; waits while others may have begun one and not said so yet."""
+        while True:
+            taken, unknown = self._trials.taken()
+            if taken >= trials or taken + unknown < trials:
+                return taken < trials
+            time.sleep(_MOMENT)
 
     def _ask(self) -> Proposal | None:
         optuna = stores.optuna_module()
