@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,11 @@ class Meter:
     def close(self) -> None:
         """End the process that measures latencies."""
         self._stopwatch.close()
+
+    @property
+    def latency(self) -> LatencySettings:
+        """Return what latencies are measured with."""
+        return self._stopwatch.settings
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -133,6 +139,8 @@ class Meter:
             if function is None:
                 raise UsageError(f"{quantity.name} is told, not measured: it has no function")
             number = function(key)
+            if number is not None and not math.isfinite(number):
+                return Found(None, "undefined", f"it is {number}")
             return Found(
                 number, "ok" if number is not None else "missing", None if number is not None else "there is no number"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,6 +165,9 @@ class Search:
         lacking = [one.name for one in self.meter.quantities if one.name not in named]
         if lacking:
             raise UsageError(f"tell was given no {', '.join(lacking)}")
+        odd = next((name for name, value in named.items() if not math.isfinite(value)), None)
+        if odd is not None:
+            return self._tell(proposal, Measured(status="undefined", reason=f"{odd} is {named[odd]}"))
         return self._tell(proposal, Measured(named))
 
     def measure(self, arch: str, record: Record | None = None) -> Measured:
@@ -181,22 +186,33 @@ class Search:
         for _ in self.prepare():
             pass
         told = each or (lambda _: None)
-        scoring: dict[int, Proposal] = {}
+        scoring: list[Proposal] = []
+        begun: dict[int, Proposal] = {}
+
+        def ended(proposal: Proposal, record: Record | None = None) -> None:
+            found = self._tell(proposal, self.measure(proposal.arch, record))
+            del begun[proposal.number]
+            told(found)
 
         def networks() -> Iterator[Any]:
             while (proposal := self._next(trials)) is not None:
+                begun[proposal.number] = proposal
                 if not self.meter.members or self._is_known(proposal.arch):
-                    told(self._tell(proposal, self.measure(proposal.arch)))
+                    ended(proposal)
                     continue
-                scoring[len(scoring)] = proposal
+                scoring.append(proposal)
                 yield self.space.network(proposal.arch)
 
         options = self.meter.score_options()
         if any(one.kind is Kind.LATENCY for one in self.meter.quantities):
             options["jobs"] = 1  # nothing of ours runs beside what is timed
-        for index, score in score_as_done(networks(), **options):
-            proposal = scoring[index]
-            told(self._tell(proposal, self.measure(proposal.arch, score.to_dict())))
+        try:
+            for index, score in score_as_done(networks(), **options):
+                ended(scoring[index], score.to_dict())
+        finally:
+            for number in begun:  # of a run that was broken off
+                with contextlib.suppress(Exception):
+                    self.study.tell(number, state=stores.optuna_module().trial.TrialState.FAIL, skip_if_finished=True)
         return self.result()
 
     def result(self) -> SearchResult:
@@ -210,12 +226,17 @@ class Search:
 
     def _guide(self) -> Objective | None:
         if not self.strategy.warmup and self.strategy.move == "none":
+            if self.strategy.guide is not None:
+                raise UsageError(
+                    "a guide decides in a warm-up or a move; give --warmup or --move, or leave out --guide"
+                )
             return None
         if self.strategy.guide is not None:
             return parse_guide(self.strategy.guide)
         return next((one for one in self.objectives if one.quantity.members), parse_guide(EPSINAS))
 
     def _settings(self, arithmetic: str) -> dict[str, Any]:
+        timed = any(one.kind is Kind.LATENCY for one in self.meter.quantities)
         options = {key: str(self.meter.options.get(key)) for key in ("weights", "inputs", "batch", "proxy_batch")}
         return {
             "space": getattr(self.space, "identity", self.space.name),
@@ -223,6 +244,7 @@ class Search:
             "constraints": [one.text for one in self.constraints],
             **asdict(self.strategy),
             "arithmetic": arithmetic,
+            "latency": str(self.meter.latency) if timed else None,
             **options,
         }
 

@@ -365,3 +365,37 @@ def test_a_search_takes_no_longer_for_what_it_knows() -> None:
     with mock.patch("epsinas_onnx.scoring.single.score_or_error", side_effect=AssertionError("scored")):
         result = Search(Toy(), "epsinas", strategy=SMALL, scores=known).run(30)
     assert all(one.values["epsinas"] == total(one.arch) for one in result.tried)
+
+
+def test_a_run_that_breaks_off_leaves_nothing_open_and_goes_on() -> None:
+    broken = [True]
+
+    def measured(arch: str) -> float:
+        if broken[0] and len(search.result().tried) == 4:
+            raise RuntimeError("out of coffee")
+        return total(arch)
+
+    search = toy(own={"sum": measured})
+    with pytest.raises(RuntimeError, match="coffee"):
+        search.run(10)
+    broken[0] = False
+    assert len(search.run(10).tried) == 10
+    whole = toy()
+    whole.run(10)
+    assert archs(search) == archs(whole)
+
+
+def test_numbers_that_are_none_are_trials_without_one() -> None:
+    result = toy(own={"sum": lambda arch: float("nan") if arch[0] == "0" else None}).run(6)
+    assert {one.status for one in result.tried} == {"undefined", "missing"}
+
+
+def test_other_settings_of_the_latency_are_another_search(tmp_path: Path) -> None:
+    Search(Toy(), "latency", strategy="random", storage=tmp_path / "s.db", latency=LatencySettings(batch=1))
+    with pytest.raises(UsageError, match="was begun with latency "):
+        Search(Toy(), "latency", strategy="random", storage=tmp_path / "s.db", latency=LatencySettings(batch=2))
+
+
+def test_a_guide_without_a_place_to_decide_is_said() -> None:
+    with pytest.raises(UsageError, match="a guide decides in a warm-up or a move"):
+        toy(strategy=Strategy(guide="epsinas"))
