@@ -28,8 +28,8 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.cli.progress import counted
 from epsinas_onnx.cli.score import ProviderName
+from epsinas_onnx.cli.search_rounds import compare_searches, write_each
 from epsinas_onnx.errors import OutputError, UsageError
-from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -169,8 +169,6 @@ def search_command(
     }  # fmt: skip
     known = _records(scores or [], found)
     if rounds:
-        from epsinas_onnx.cli.search_rounds import compare_searches
-
         if not table:
             raise UsageError("--rounds compares searches for accuracy, so it needs a table, --accuracies")
         compare_searches(
@@ -272,27 +270,8 @@ def _run(search: Search, trials: int) -> tuple[SearchResult, bool]:
 
 def _write(result: SearchResult, top: int, output: Path | None, html: Path | None, plots: Sequence[Path]) -> None:
     from epsinas_onnx.report import searches
+    from epsinas_onnx.report.search_page import to_html
+    from epsinas_onnx.search.plots import plot_search
 
     searches.print_search(result, top, output_console())
-    failed: OutputError | None = None
-    for path in (output, html, *plots):
-        if path is None:
-            continue
-        try:
-            if path == output:
-                write_output(
-                    path, searches.to_csv(result) if path.suffix.lower() == ".csv" else searches.to_json(result)
-                )
-            elif path == html:
-                from epsinas_onnx.report.search_page import to_html
-
-                write_output(path, to_html(result))
-            else:
-                from epsinas_onnx.search.plots import plot_search
-
-                plot_search(path, result)
-            say(f"written to {path}")
-        except OutputError as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
+    write_each(output, html, plots, searches.to_json, searches.to_csv, to_html, plot_search, result)

@@ -308,9 +308,11 @@ class Search:
         """Give the study a sampler that draws as no other does: a search that goes on draws nothing again."""
         if self._samplers == 0:
             begun = len(self.study.get_trials(deepcopy=False))
-            others = sum(key.startswith("process:") for key in self.study.user_attrs)
             self.study.set_user_attr(f"process:{self._process}", begun)
-            seed = random.Random(f"{self.strategy.seed}:{begun}:{others}").randrange(2**31)
+            known = [key.removeprefix("process:") for key in self.study.user_attrs if key.startswith("process:")]
+            beside = any(name != self._process and not stores.is_gone(name) for name in known)
+            own = self._process if beside else ""
+            seed = random.Random(f"{self.strategy.seed}:{begun}:{own}").randrange(2**31)
             self.study.sampler = make_sampler(self.strategy.sampler, seed, self.space, len(self.objectives))
         self._samplers += 1
 
