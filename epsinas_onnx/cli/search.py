@@ -167,7 +167,7 @@ def search_command(
         "proxy_batch": proxy_batch, "providers": provider.value, "shapes": parse_shapes(shape or [], dim or []),
         "jobs": jobs, "timeout": timeout, "memory": memory, "isolate": True, "seed": seed,
     }  # fmt: skip
-    known = _records(scores or [], found)
+    known = _records(scores or [], found, options)
     if rounds:
         if not table:
             raise UsageError("--rounds compares searches for accuracy, so it needs a table, --accuracies")
@@ -234,13 +234,25 @@ def _accuracies(path: Path | None, column: str | None, space: SearchSpace) -> di
     return read_accuracies(path, column, space)
 
 
-def _records(paths: Sequence[Path], space: SearchSpace) -> dict[str, Mapping[str, Any]]:
-    """Return earlier results by architecture; what is none of the space is left out."""
+def _records(paths: Sequence[Path], space: SearchSpace, options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return earlier results by architecture; what is none of the space is left out.
+
+    Raises UsageError for results of other settings.
+    """
     from epsinas_onnx.evaluation.scoring import read_records
+
+    wanted = {"weights": list(options["weights"]), "input": options["inputs"], "batch": options["batch"]}
 
     found: dict[str, Mapping[str, Any]] = {}
     for path in paths:
         for name, record in read_records(path).items():
+            for key, value in wanted.items():
+                had = record.get(key, value)
+                if type(had) is type(value) and had != value:
+                    raise UsageError(
+                        f"{path}: holds results of other settings ({key} {had}, not {value}); name another file, or "
+                        "search with those"
+                    )
             try:
                 found[space.parse(name)] = record
             except ValueError:

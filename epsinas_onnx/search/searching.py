@@ -26,7 +26,7 @@ from epsinas_onnx.search.quantities import (
     parse_objectives,
 )
 from epsinas_onnx.search.results import SearchResult, Tried
-from epsinas_onnx.search.samples import References, Warmup
+from epsinas_onnx.search.samples import References, Warmup, lacks
 from epsinas_onnx.search.strategy import Strategy, found_space
 from epsinas_onnx.search.trials import INVALID, Trials, tried
 
@@ -353,8 +353,9 @@ class Search:
 
     def _known(self, arch: str) -> Record | None:
         """Return a record of an architecture that has not to be scored."""
-        if arch in self.scores:
-            return self.scores[arch]
+        record = self.scores.get(arch)
+        if not lacks(record, self.meter.members):
+            return record
         counts = self.space.counts(arch)
         if {*self.meter.members} <= {EPSINAS, PARAMS} and not self._ranks and counts is not None:
             score = self._families.get(self.space.family(arch))
