@@ -22,6 +22,7 @@ from epsinas_onnx.cli import (
     rank,
     rewrite,
     score,
+    search,
     spaces,
     weights,
 )
@@ -58,6 +59,7 @@ app.command("find-weights", short_help="Find the two constants for a space or a 
 )
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
 app.command("ablate", short_help="Repeat the paper's ablations on a table of accuracies.")(ablate.ablate_command)
+app.command("search", short_help="Search a space by training-free scores and latency.")(search.search_command)
 
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 
