@@ -1,0 +1,1 @@
+"""Finds the best networks of a space without training them."""
