@@ -20,6 +20,7 @@ from epsinas_onnx.cli import (
     rank,
     rewrite,
     score,
+    search,
     spaces,
     weights,
 )
@@ -52,6 +53,7 @@ app.command("fill", short_help="Write a model with new weights, drawn by role.")
 app.command("export", short_help="Write networks of a search space or a framework.")(export.export_command)
 app.command("spaces", short_help="List the search spaces.")(spaces.spaces_command)
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
+app.command("search", short_help="Search a space by training-free scores and latency.")(search.search_command)
 
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 
