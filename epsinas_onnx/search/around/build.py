@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from epsinas_onnx.search.around.activations import write_activation
 from epsinas_onnx.search.around.blocks import Blocks
 from epsinas_onnx.search.around.decisions import Decisions, chosen_widths
-from epsinas_onnx.search.around.template import Template, store
+from epsinas_onnx.search.around.template import Template, dynamic_nodes, store
 
 
 def build(template: Template, decisions: Decisions) -> ir.Model:
@@ -120,8 +120,11 @@ class _Builder:
 
     def stack(self, decisions: Decisions) -> None:
         """Leave blocks out, the last of a row first, or repeat the last one."""
-        for name, count in decisions.depth.items():
-            blocks = self.template.depths[name].blocks
+        for name, depth in reversed(self.template.depths.items()):  # one may begin where the one before it ends
+            count = decisions.depth.get(name)
+            if count is None:
+                continue
+            blocks = depth.blocks
             first, last = self._values[blocks.cuts[min(count, blocks.count - 1)]], self._values[blocks.cuts[-1]]
             if count < blocks.count:
                 last.replace_all_uses_with(first)
@@ -176,11 +179,12 @@ class _Builder:
     def _stored_for(self, nodes: set[ir.Node]) -> set[ir.Node | ir.Value]:
         """Return what nodes alone read of stored tensors with several entries, and what makes them."""
         found: set[ir.Node | ir.Value] = set()
+        dynamic = dynamic_nodes(self.graph)
         pending = [value for node in nodes for value in node.inputs if value is not None]
         while pending:
             value = pending.pop()
             maker = value.producer()
-            if maker in nodes or maker in found or value in found or value.is_graph_input():
+            if maker in dynamic or maker in found or value in found or value.is_graph_input():
                 continue
             outputs = [value] if maker is None else maker.outputs
             if any(use.node not in nodes and use.node not in found for one in outputs for use in one.uses()):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from epsinas_exporters.spaces.base import ArchitectureError
+from epsinas_exporters.spaces.base import ArchitectureError, Choices
 from epsinas_onnx.search.around.activations import CHOICES
 from epsinas_onnx.search.around.template import Template
 
@@ -16,6 +16,10 @@ ORIGINAL = "original"
 KINDS = ("width", "depth", "kernel", "activation")
 """What can be changed, in the order in which a text names it."""
 _PART = re.compile(r"(?P<kind>width|depth|kernel|activation):(?P<name>[^=;]+)=(?P<value>[^=;]+)")
+
+
+STRIDE = 1 / 8
+"""By what share of its width in the file a layer becomes wider or narrower with each step."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Decisions:
     kernel: dict[str, int] = field(default_factory=dict)
     activation: dict[str, str] = field(default_factory=dict)
 
-    def of(self, kind: str) -> dict[str, int] | dict[str, str]:
+    def of(self, kind: str) -> dict[str, str | int]:
         """Return what is decided of one kind."""
         return getattr(self, kind)  # type: ignore[no-any-return]
 
@@ -62,24 +66,40 @@ def named(template: Template, kind: str) -> Collection[str]:
     }[kind]  # fmt: skip
 
 
-def options(template: Template, kind: str, name: str, limits: Limits) -> list[int] | list[str]:
-    """Return what may be put in the place of one thing, without what is there."""
+def offered(template: Template, kind: str, name: str, limits: Limits) -> Choices:
+    """Return what one thing is chosen from, what is in the file included: numbers with an order, or names."""
     if kind == "width":
         width = template.widths[name]
-        shares = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.125, 1.25, 1.5, 1.75, 2.0, 3.0, 4.0)
-        sizes = {
-            max(width.step, round(width.size * share / width.step) * width.step)
-            for share in shares if limits.narrowest <= share <= limits.widest
-        }  # fmt: skip
-        low, high = width.size * limits.narrowest, width.size * limits.widest
-        return [size for size in sorted(sizes) if size != width.size and low <= size <= high]
+        stride = max(width.step, round(width.size * STRIDE / width.step) * width.step)
+        narrower = int(width.size * (1 - limits.narrowest)) // stride
+        wider = int(width.size * (limits.widest - 1)) // stride
+        if width.size - narrower * stride < width.step:
+            narrower -= 1
+        return range(width.size - narrower * stride, width.size + wider * stride + 1, stride)
     if kind == "depth":
-        count = template.depths[name].blocks.count
-        return [one for one in range(int(count * limits.deepest) + 1) if one != count]
+        return range(int(template.depths[name].blocks.count * limits.deepest) + 1)
     if kind == "kernel":
-        kernel = template.kernels[name]
-        return [size for size in kernel.choices if size != kernel.size]
-    return [one for one in CHOICES if one != name]
+        sizes = template.kernels[name].choices
+        return range(sizes[0], sizes[-1] + 1, 2)
+    return name, *(one for one in CHOICES if one != name)
+
+
+def options(template: Template, kind: str, name: str, limits: Limits) -> list[str | int]:
+    """Return what may be put in the place of one thing, without what is there."""
+    own = here(template, kind, name)
+    return [one for one in offered(template, kind, name, limits) if one != own]
+
+
+def here(template: Template, kind: str, name: str) -> str | int:
+    """Return what there is in the file."""
+    match kind:
+        case "width":
+            return template.widths[name].size
+        case "depth":
+            return template.depths[name].blocks.count
+        case "kernel":
+            return template.kernels[name].size
+    return name
 
 
 def read(text: str, template: Template, limits: Limits) -> Decisions:

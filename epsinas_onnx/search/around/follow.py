@@ -174,7 +174,8 @@ class Walk:
                 for forms, shape in zip(given, shapes, strict=False)
             )
             given = given if fits else None
-        if given is None:
+        unknown = any(shape is None and value.uses() for value, shape in zip(node.outputs, shapes, strict=True))
+        if given is None or unknown:
             for value in node.inputs:
                 self.fix(value)
         for index, (value, shape) in enumerate(zip(node.outputs, shapes, strict=True)):
@@ -215,17 +216,24 @@ def is_uniform(tensor: ir.TensorProtocol) -> bool:
     return bool(np.all(entries == entries[0]))
 
 
+_MOST_WALKS = 16
+"""How many choices for Reshapes are tried beside the usual ones."""
+
+
 def follow(graph: ir.Graph, shapes: Shapes, learned: Iterable[str]) -> Followed:
     """Return which sizes change together, with the choices for Reshapes under which most widths stay free."""
     learned = frozenset(learned)
     choices: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     best = Walk(graph, shapes, learned, choices).found
-    pending = list(best.splits)
-    for key in pending:
+    tried = 0
+    for key in list(best.splits):
         form, count = best.splits.get(key, ((), 0))
         if not form or not best.equations.is_fixed(form):
             continue
         for choice in range(1, count):
+            tried += 1
+            if tried > _MOST_WALKS:
+                return best
             other = Walk(graph, shapes, learned, {**choices, key: choice}).found
             if _free(other) > _free(best):
                 best, choices = other, {**choices, key: choice}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import ClassVar, TypeAlias
 
 import onnx_ir as ir
 
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, NotEnumerable, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Choices, Defaults, NotEnumerable, SearchSpace
 from epsinas_onnx.errors import ModelError, UsageError
 from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.search.around.build import build
-from epsinas_onnx.search.around.decisions import KINDS, Decisions, Limits, named, options, read
+from epsinas_onnx.search.around.decisions import KINDS, Decisions, Limits, here, named, offered, options, read
 from epsinas_onnx.search.around.template import Template, packed, unpacked
 from epsinas_onnx.search.around.trial import Refused, Trial
 
@@ -86,6 +89,7 @@ class Around(SearchSpace):
         self._limits = _checked(kinds, narrowest, widest, deepest)
         self._source = source_name(model)
         self._data = packed(model)
+        self.stem = PurePath(self._source).stem if isinstance(model, (str, os.PathLike)) else self.name
         self.refused: Counter[str] = Counter()
         self._works: dict[str, str] = {}
         if not any(options(self.template, kind, name, self._limits) for kind, name in self.choices()):
@@ -93,6 +97,11 @@ class Around(SearchSpace):
                 f"{self._source}: nothing in it can be changed ({', '.join(self._limits.kinds)}): no layer has a width "
                 f"of its own, no block begins and ends with one shape, and no kernel or activation is known"
             )
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this space from others in a storage: a digest of the network, and the bounds."""
+        return f"around {hashlib.sha256(self._data).hexdigest()[:16]} {self._limits}"
 
     @property
     def template(self) -> Template:
@@ -103,7 +112,7 @@ class Around(SearchSpace):
     def _trial(self) -> Trial:
         template = self.template
         try:
-            return Trial(template.model, template.specs, self._source)
+            return Trial(template.model, [spec.with_batch(1) for spec in template.specs])
         except Refused as error:
             raise ModelError(f"{self._source}: cannot be searched around, as it does not run itself: {error}") from None
 
@@ -126,6 +135,10 @@ class Around(SearchSpace):
     def parse(self, text: str) -> str:
         """Return the canonical form of an architecture; raises ArchitectureError, which names the part that is wrong."""
         return read(text, self.template, self._limits).text(self.template)
+
+    def file_name(self, arch: str) -> str:
+        """Return a file name that begins with that of the network; raises ArchitectureError."""
+        return f"{self.stem}-{hashlib.sha256(self.parse(arch).encode()).hexdigest()[:16]}.onnx"
 
     def enumerate(self) -> Iterator[str]:
         """Raise NotEnumerable: nobody knows which variants run before they are tried."""
@@ -158,6 +171,19 @@ class Around(SearchSpace):
 
         return self._first_valid(propose, start)
 
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return what can be changed, called `width:NAME` and so on, with what is in the file among the choices."""
+        return {f"{kind}:{name}": offered(self.template, kind, name, self._limits) for kind, name in self.choices()}
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the variant of one choice for each of `decisions`; raises ArchitectureError where it does not run."""
+        decisions = Decisions()
+        for kind, name in self.choices():
+            chosen = choices[f"{kind}:{name}"]
+            if chosen != here(self.template, kind, name):
+                decisions.of(kind)[name] = chosen
+        return self.check(decisions.text(self.template))
+
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the variant without weights; raises ArchitectureError, and TypeError for any size."""
         if sizes:
@@ -186,17 +212,14 @@ class Around(SearchSpace):
 
     def _decide(self, decisions: Decisions, kind: str, name: str, rng: random.Random) -> None:
         """Choose for one thing another value than it has."""
-        decided: dict[str, int | str] = decisions.of(kind)  # type: ignore[assignment]
-        offered: list[int | str] = [*options(self.template, kind, name, self._limits)]
-        if name in decided:
-            offered = [one for one in offered if one != decided[name]]
-            offered.append(_ORIGINAL)
-        if offered:
-            chosen = rng.choice(offered)
-            if chosen == _ORIGINAL:
+        own = here(self.template, kind, name)
+        decided = decisions.of(kind)
+        now = decided.get(name, own)
+        open_ones = [one for one in offered(self.template, kind, name, self._limits) if one != now]
+        if open_ones:
+            decided[name] = rng.choice(open_ones)
+            if decided[name] == own:
                 del decided[name]
-            else:
-                decided[name] = chosen
 
     def _first_valid(self, propose: _Propose, other_than: str = "") -> str:
         reasons: Counter[str] = Counter()
@@ -213,8 +236,6 @@ class Around(SearchSpace):
         why = reasons.most_common(1)[0][0] if reasons else "they were the same network"
         raise UsageError(f"{self._source}: {TRIES} variants in a row were no networks: {why}")
 
-
-_ORIGINAL = "as in the file"
 _Propose: TypeAlias = Callable[[], Decisions]
 
 

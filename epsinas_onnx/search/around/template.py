@@ -36,6 +36,7 @@ from epsinas_onnx.search.around.cells import INTEGERS, MOST_CELLS
 from epsinas_onnx.search.around.follow import Followed, follow, is_made_up, label
 from epsinas_onnx.search.around.forms import Form, Term
 from epsinas_onnx.search.around.kernels import Kernel, find_kernels
+from epsinas_onnx.search.around.trial import measured_shapes
 
 BATCH = 2
 """Samples with which shapes are followed and variants are tried, where the file leaves the batch open."""
@@ -119,9 +120,12 @@ class Template:
 
 
     def stored_for(self, nodes: Set[str]) -> set[str]:
-        """Return the nodes that make what some nodes alone read, all by name."""
+        """Return the nodes that make what some nodes alone read of stored tensors, all by name."""
         found: set[str] = set()
+        dynamic = dynamic_nodes(self.model.graph)
         for node in reversed(list(self.model.graph)):
+            if node in dynamic:
+                continue
             name = str(node.name)
             uses = [str(use.node.name) for value in node.outputs for use in value.uses()]
             if name not in nodes and uses and all(one in nodes or one in found for one in uses):
@@ -172,18 +176,15 @@ def _template(data: bytes, name: str) -> Template:
     _unshare_vectors(model.graph)
     specs = input_specs(model, name, BATCH, {})
     shapes = _all_shapes(model, specs)
-    missing = [str(value.name) for value in model.graph.outputs if str(value.name) not in shapes]
-    if missing:
-        raise ModelError(
-            f"{name}: the shape of output {missing[0]!r} cannot be inferred, so nobody could tell whether a variant "
-            f"keeps it"
-        )
+    unknown = [value for node in model.graph for value in node.outputs if value.name and str(value.name) not in shapes]
+    if unknown:
+        shapes |= measured_shapes(model, specs, unknown)
     infer_shapes(model)
     static = StaticValues.of(model)
     learned = learned_tensors(model, decide_roles(model, name, None, static), static)
     followed = follow(model.graph, shapes, learned)
     template = Template(model, name, specs, shapes, followed, notes=loaded.notes())
-    dynamic = _dynamic(model.graph)
+    dynamic = dynamic_nodes(model.graph)
     names = _Names(model.graph)
     _add_widths(template, names)
     imports = dict(model.opset_imports)
@@ -275,7 +276,7 @@ def _all_shapes(model: ir.Model, specs: list[InputSpec]) -> dict[str, tuple[int,
     return found
 
 
-def _dynamic(graph: ir.Graph) -> set[ir.Node]:
+def dynamic_nodes(graph: ir.Graph) -> set[ir.Node]:
     """Return the nodes that depend on the graph's inputs, be it on their shapes alone."""
     found: set[ir.Node] = set()
     for node in graph:
@@ -326,7 +327,9 @@ class _Names:
         """Return what the layers of a row of blocks have in common in their names."""
         layers = []
         for each in blocks.nodes:
-            called = [self.of_node(self.nodes[name]) for name in each if self.nodes[name].op_type in LAYERS]
+            nodes = [self.nodes[name] for name in each if self.nodes[name].op_type in LAYERS]
+            stored = [node for node in nodes if any(v is not None and self._stored(v) for v in node.inputs[1:])]
+            called = [self.of_node(node) for node in stored or nodes]
             layers.append([name for name in called if not is_made_up(name)] or called)
         shared = _common_start([text for each in layers for text in each])
         if shared:

@@ -31,7 +31,7 @@ class Refused(ValueError):
 class Trial:
     """Runs variants of one network on the same small batch."""
 
-    def __init__(self, original: ir.Model, specs: Sequence[InputSpec], name: str) -> None:
+    def __init__(self, original: ir.Model, specs: Sequence[InputSpec]) -> None:
         """Run the network as it is; raises Refused where that does not work either."""
         self._feeds = _feeds(original, specs)
         self._strict = True
@@ -54,19 +54,36 @@ class Trial:
         return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
     def _run(self, proto: onnx.ModelProto) -> Outputs:
-        ort = runtime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            names = [output.name for output in session.get_outputs()]
-            arrays = session.run(names, dict(self._feeds))
-        except Exception as error:  # ONNX Runtime raises kinds of its own
-            raise Refused(f"ONNX Runtime: {_first_line(error)}") from error
-        kinds = [(tuple(np.shape(array)), str(np.asarray(array).dtype)) for array in arrays]
-        return dict(zip(names, kinds, strict=True))
+        return _run(proto, self._feeds)
+
+
+def measured_shapes(
+    model: ir.Model, specs: Sequence[InputSpec], values: Sequence[ir.Value]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that values have in a run, where inference finds none; nothing where the network does not run."""
+    proto = ir.to_proto(model)
+    given = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in values if value.name not in given)
+    try:
+        return {name: shape for name, (shape, _) in _run(proto, _feeds(model, specs)).items()}
+    except Refused:
+        return {}
+
+
+def _run(proto: onnx.ModelProto, feeds: Mapping[str, Array]) -> Outputs:
+    ort = runtime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        arrays = session.run(names, dict(feeds))
+    except Exception as error:  # ONNX Runtime raises kinds of its own
+        raise Refused(f"ONNX Runtime: {_first_line(error)}") from error
+    kinds = [(tuple(np.shape(array)), str(np.asarray(array).dtype)) for array in arrays]
+    return dict(zip(names, kinds, strict=True))
 
 
 def _infer(proto: onnx.ModelProto) -> None:
