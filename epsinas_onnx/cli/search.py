@@ -262,6 +262,11 @@ def _run(search: Search, trials: int) -> tuple[SearchResult, bool]:
             search.run(trials, lambda _: show("searching", search.count(), trials))
     except KeyboardInterrupt:
         return search.result(), True
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OutputError(f"the storage cannot be written: {first}; what was finished before is in it") from None
     return search.result(), False
 
 

@@ -70,14 +70,19 @@ def rounds_to_html(found: Rounds) -> str:
             line={"color": colour, "width": 2, "dash": dash},
         )  # fmt: skip
     figure.update_xaxes(title_text="architectures trained")
-    figure.update_yaxes(title_text=html.escape(f"best {found.column} so far"))
+    figure.update_yaxes(title_text=html.escape(f"best {found.column} so far"), range=sorted(found.limits()))
     figure.update_layout(legend={"orientation": "h", "y": -0.25})
     title = f"Searches of {found.space} for {found.column}"
     rows = [
-        [str(one.variant), f"{one.quantile(0.5)[-1]:.3f}", f"{float(np.median(found.regret(one)[:, -1])):.3f}"]
-        for one in found.curves
+        [
+            str(place),
+            str(one.variant),
+            f"{one.quantile(0.5)[-1]:.3f}",
+            f"{float(np.median(found.regret(one)[:, -1])):.3f}",
+        ]
+        for place, one in enumerate(found.curves, start=1)
     ]
-    head = ["search", f"median after {found.settings['trials']:,}", "regret"]
+    head = ["#", "search", f"median after {found.settings['trials']:,}", "regret"]
     return _page(title, rounds_text.sentences(found), _draw(figure), _table(head, rows, 0))
 
 

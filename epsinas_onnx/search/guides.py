@@ -6,10 +6,9 @@ import random
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from epsinas_onnx.errors import UsageError
 from epsinas_onnx.ranking.members import found
 from epsinas_onnx.search.measuring import PARAMS, Meter
-from epsinas_onnx.search.quantities import Kind, parse_objective
+from epsinas_onnx.search.quantities import Kind, parse_guide
 from epsinas_onnx.search.reference import Reference
 from epsinas_onnx.search.samples import scored
 
@@ -25,7 +24,7 @@ def score_table(
     records: MutableMapping[str, Record],
 ) -> Iterator[int]:  # fmt: skip
     """Score all architectures for the guides into `records`; yield how many are done."""
-    quantities = [parse_objective(name).quantity for name in guides]
+    quantities = [parse_guide(name).quantity for name in guides]
     meter = Meter(quantities, arithmetic=arithmetic, **options)
     for done, _ in enumerate(scored(archs, meter.members, space, meter, records), start=1):
         yield done
@@ -44,10 +43,8 @@ def guide_scores(
     A combination ranks among a sample of those, as large as the warm-up, or as `reference` where that is larger. Raises
     UsageError for what is no training-free score.
     """
-    guide = parse_objective(name)
+    guide = parse_guide(name)
     members = guide.quantity.members
-    if not members:
-        raise UsageError(f"warm-up and move go by a training-free score, and {guide.quantity.name} is none")
     meter = Meter([guide.quantity], arithmetic=arithmetic)
     known = [
         arch

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ class Stopwatch:
     def __init__(self, settings: LatencySettings) -> None:
         self.settings = settings
         self._process: subprocess.Popen[str] | None = None
+        self._end: weakref.finalize[..., Stopwatch] | None = None
 
     def __enter__(self) -> Stopwatch:
         return self
@@ -95,14 +97,9 @@ class Stopwatch:
 
     def close(self) -> None:
         """End the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
-            process.kill()
-            process.wait()
+        self._process = None
+        if self._end is not None:
+            self._end()
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         process = self._started()
@@ -141,4 +138,15 @@ class Stopwatch:
                 [sys.executable, "-m", "epsinas_onnx.search.stopwatch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 text=True,
             )  # fmt: skip
+            self._end = weakref.finalize(self, _end, self._process)  # who asks may never close it
         return self._process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process, whatever it does."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()

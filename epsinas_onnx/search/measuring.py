@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,11 @@ class Meter:
         self._stopwatch.close()
 
     @property
+    def latency(self) -> LatencySettings:
+        """Return what latencies are measured with."""
+        return self._stopwatch.settings
+
+    @property
     def members(self) -> tuple[str, ...]:
         """Return the training-free scores that all quantities together are made of."""
         return tuple(dict.fromkeys(member for one in self.quantities for member in one.members))
@@ -105,10 +111,14 @@ class Meter:
         """Return a quantity that is made of training-free scores alone, out of a record."""
         if quantity.kind is Kind.RANK:
             return self.references[quantity.name].value(self.seen(record))
-        return found(self.seen(record), quantity.name) if quantity.name != PARAMS else _parameters(record)
+        return found(self.seen(record), quantity.name)
 
     def seen(self, record: Record) -> Record:
-        """Return a record without a number of epsinas that the arithmetic does not let through."""
+        """Return a record as this search sees it: with its parameters as a score, and perhaps without epsinas.
+
+        A number of epsinas that the arithmetic does not let through becomes none.
+        """
+        record = _with_parameters(record)
         status = record.get("float32_status")
         if self.arithmetic != "float32" or status in (None, "", str(Status.OK)) or record.get("status") != Status.OK:
             return record
@@ -129,6 +139,8 @@ class Meter:
             if function is None:
                 raise UsageError(f"{quantity.name} is told, not measured: it has no function")
             number = function(key)
+            if number is not None and not math.isfinite(number):
+                return Found(None, "undefined", f"it is {number}")
             return Found(
                 number, "ok" if number is not None else "missing", None if number is not None else "there is no number"
             )
@@ -149,9 +161,14 @@ class Meter:
         return Found(timed.milliseconds, "ok")
 
 
-def _parameters(record: Record) -> Found:
-    counted = found(record, PARAMS)
-    value = record.get("parameters")
-    if counted.value is None and value not in (None, ""):
-        return Found(float(str(value)), "ok")
-    return counted if counted.value is not None else Found(None, str(record.get("status")), record.get("reason"))
+def _with_parameters(record: Record) -> Record:
+    """Return a record in which parameters, that every one counts, are a score like others."""
+    if found(record, PARAMS).value is not None:
+        return record
+    count = record.get("parameters")
+    if count in (None, ""):
+        counted = {"value": None, "status": record.get("status"), "reason": record.get("reason")}
+    else:
+        counted = {"value": float(str(count)), "status": "ok", "reason": None}
+    proxies = record.get("proxies")
+    return {**record, "proxies": {**(proxies if isinstance(proxies, Mapping) else {}), PARAMS: counted}}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.search.storage import optuna_module
 
@@ -22,6 +22,7 @@ _NAMES = {
     "cmaes": "CmaEsSampler", "qmc": "QMCSampler", "bruteforce": "BruteForceSampler",
 }  # fmt: skip
 _ONE_OBJECTIVE = ("CmaEsSampler",)
+_NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "torch"}
 _NEEDS_NUMBERS = ("CmaEsSampler", "QMCSampler")
 """Samplers that draw choices without an order at random, one by one."""
 
@@ -54,6 +55,9 @@ def make_sampler(name: str, seed: int, space: SearchSpace, objectives: int) -> o
             f"the sampler {name} works on numbers, and the decisions of {space.name} are choices without an order; "
             "take tpe, nsga2, gp or evolution"
         )
+    needed = _NEEDS.get(called)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise UsageError(f"the sampler {name} needs {needed}; run 'pip install {needed}'")
     kind = getattr(optuna_module().samplers, called)
     options: dict[str, Any] = {"seed": seed}
     if "warn_independent_sampling" in inspect.signature(kind).parameters:
@@ -62,14 +66,8 @@ def make_sampler(name: str, seed: int, space: SearchSpace, objectives: int) -> o
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made: optuna.samplers.BaseSampler = kind(**options)
-            if called == "CmaEsSampler":
-                import cmaes  # noqa: F401
-            if called == "GPSampler":
-                import torch  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            f"the sampler {name} needs {error.name}; run '{pip_install('search')}', or pip install {error.name}"
-        ) from None
+        raise UsageError(f"the sampler {name} needs {error.name}; run 'pip install {error.name}'") from None
     return made
 
 

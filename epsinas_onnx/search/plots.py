@@ -69,11 +69,7 @@ def plot_rounds(path: Path, found: Rounds) -> None:
         axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.4, label=str(curve.variant))
         axes.fill_between(steps, low, high, color=colour, alpha=0.08, linewidth=0)
     axes.axhline(found.optimum, color="#bbbbbb", linewidth=0.8, zorder=0)
-    last = np.concatenate([curve.quantile(0.5)[len(curve.best[0]) // 30 :] for curve in found.curves])
-    worst = last.max() if found.lower_is_better else last.min()
-    span = abs(found.optimum - worst) or 1.0
-    limits = (found.optimum - 0.05 * span, worst + 0.15 * span)
-    axes.set_ylim(*limits if found.lower_is_better else (worst - 0.15 * span, found.optimum + 0.05 * span))
+    axes.set_ylim(*sorted(found.limits()))
     axes.set_xlim(1, found.settings["trials"])
     axes.set_xlabel("architectures trained")
     axes.set_ylabel(f"best {found.column} so far")

@@ -132,6 +132,17 @@ def parse_objectives(
     return found
 
 
+def parse_guide(text: str) -> Objective:
+    """Return the training-free score that a search goes by, larger for the better unless it says `NAME:min`.
+
+    Raises UsageError for what is none.
+    """
+    found = parse_objective(text)
+    if not found.quantity.members:
+        raise UsageError(f"warm-up and move go by a training-free score, and {found.quantity.name} is none")
+    return Objective(found.quantity, found.minimised and text.endswith(":min"))
+
+
 def parse_constraint(text: str, own: Collection[str] = ()) -> Constraint:
     """Return the bound of `params<=1e6`, `latency<=5ms`, `size<=4MB` or `epsinas>=0.1`; raises UsageError."""
     match = _BOUND.fullmatch(text)

@@ -69,6 +69,15 @@ class Rounds:
         """Return how far the best so far is from the best of the table, float64 `[rounds, trials]`, at least 0."""
         return curve.best - self.optimum if self.lower_is_better else self.optimum - curve.best
 
+    def limits(self) -> tuple[float, float]:
+        """Return between which accuracies a picture shows something: the medians but for the first few networks."""
+        first = int(self.settings["trials"]) // 30
+        medians = np.concatenate([curve.quantile(0.5)[first:] for curve in self.curves])
+        worst = float(medians.max() if self.lower_is_better else medians.min())
+        span = abs(self.optimum - worst) or 1.0
+        beyond = -span if self.lower_is_better else span
+        return worst - 0.15 * beyond, self.optimum + 0.05 * beyond
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only: quartiles of each line by the number of architectures trained."""
         return {

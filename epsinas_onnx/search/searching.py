@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ from epsinas_onnx.search.quantities import (
     Kind,
     Objective,
     parse_constraint,
-    parse_objective,
+    parse_guide,
     parse_objectives,
 )
 from epsinas_onnx.search.results import SearchResult, Tried
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
 
 Record = Mapping[str, Any]
+_MOMENT = 0.1  # seconds between two looks at what others do
 _MOST_INVALID = 1000
 """How many suggestions in a row may be no architecture."""
 
@@ -161,6 +165,9 @@ class Search:
         lacking = [one.name for one in self.meter.quantities if one.name not in named]
         if lacking:
             raise UsageError(f"tell was given no {', '.join(lacking)}")
+        odd = next((name for name, value in named.items() if not math.isfinite(value)), None)
+        if odd is not None:
+            return self._tell(proposal, Measured(status="undefined", reason=f"{odd} is {named[odd]}"))
         return self._tell(proposal, Measured(named))
 
     def measure(self, arch: str, record: Record | None = None) -> Measured:
@@ -179,22 +186,33 @@ class Search:
         for _ in self.prepare():
             pass
         told = each or (lambda _: None)
-        scoring: dict[int, Proposal] = {}
+        scoring: list[Proposal] = []
+        begun: dict[int, Proposal] = {}
+
+        def ended(proposal: Proposal, record: Record | None = None) -> None:
+            found = self._tell(proposal, self.measure(proposal.arch, record))
+            del begun[proposal.number]
+            told(found)
 
         def networks() -> Iterator[Any]:
             while (proposal := self._next(trials)) is not None:
+                begun[proposal.number] = proposal
                 if not self.meter.members or self._is_known(proposal.arch):
-                    told(self._tell(proposal, self.measure(proposal.arch)))
+                    ended(proposal)
                     continue
-                scoring[len(scoring)] = proposal
+                scoring.append(proposal)
                 yield self.space.network(proposal.arch)
 
         options = self.meter.score_options()
         if any(one.kind is Kind.LATENCY for one in self.meter.quantities):
             options["jobs"] = 1  # nothing of ours runs beside what is timed
-        for index, score in score_as_done(networks(), **options):
-            proposal = scoring[index]
-            told(self._tell(proposal, self.measure(proposal.arch, score.to_dict())))
+        try:
+            for index, score in score_as_done(networks(), **options):
+                ended(scoring[index], score.to_dict())
+        finally:
+            for number in begun:  # of a run that was broken off
+                with contextlib.suppress(Exception):
+                    self.study.tell(number, state=stores.optuna_module().trial.TrialState.FAIL, skip_if_finished=True)
         return self.result()
 
     def result(self) -> SearchResult:
@@ -208,15 +226,17 @@ class Search:
 
     def _guide(self) -> Objective | None:
         if not self.strategy.warmup and self.strategy.move == "none":
+            if self.strategy.guide is not None:
+                raise UsageError(
+                    "a guide decides in a warm-up or a move; give --warmup or --move, or leave out --guide"
+                )
             return None
         if self.strategy.guide is not None:
-            guide = parse_objective(self.strategy.guide)
-            if not guide.quantity.members:
-                raise UsageError(f"warm-up and move go by a training-free score, and {guide.quantity.name} is none")
-            return guide
-        return next((one for one in self.objectives if one.quantity.members), parse_objective(EPSINAS))
+            return parse_guide(self.strategy.guide)
+        return next((one for one in self.objectives if one.quantity.members), parse_guide(EPSINAS))
 
     def _settings(self, arithmetic: str) -> dict[str, Any]:
+        timed = any(one.kind is Kind.LATENCY for one in self.meter.quantities)
         options = {key: str(self.meter.options.get(key)) for key in ("weights", "inputs", "batch", "proxy_batch")}
         return {
             "space": getattr(self.space, "identity", self.space.name),
@@ -224,6 +244,7 @@ class Search:
             "constraints": [one.text for one in self.constraints],
             **asdict(self.strategy),
             "arithmetic": arithmetic,
+            "latency": str(self.meter.latency) if timed else None,
             **options,
         }
 
@@ -237,7 +258,7 @@ class Search:
     def _next(self, trials: int) -> Proposal | None:
         """Return a proposal, None where the study has as many trials as wanted, those that are running included."""
         for _ in range(_MOST_INVALID):
-            if self._trials.taken() >= trials:
+            if not self._has_room(trials):
                 return None
             proposal = self._ask()
             if proposal is None:
@@ -248,6 +269,14 @@ class Search:
         raise UsageError(
             f"{_MOST_INVALID} suggestions of {self.strategy.sampler} in a row are no architecture of {self.space.name}"
         )
+
+    def _has_room(self, trials: int) -> bool:
+        """Whether there are fewer than so many; waits while others may have begun one and not said so yet."""
+        while True:
+            taken, unknown = self._trials.taken()
+            if taken >= trials or taken + unknown < trials:
+                return taken < trials
+            time.sleep(_MOMENT)
 
     def _ask(self) -> Proposal | None:
         optuna = stores.optuna_module()

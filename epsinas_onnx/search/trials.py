@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 INVALID = "invalid"
 """The status of a suggestion that is no architecture."""
-_YOUNG = datetime.timedelta(minutes=1)
-"""A trial of this age may not say yet whose it is."""
+_YOUNG = datetime.timedelta(seconds=10)
+"""A trial of this age may not say yet whose it is; an older one never will, since its process was killed."""
 
 
 class Trials:
@@ -36,13 +36,14 @@ class Trials:
         """Return what was tried and has come to an end, in order."""
         return [tried(one) for one in self.all() if counts(one, finished=True)]
 
-    def taken(self) -> int:
-        """Return how many there are, those that somebody is at included."""
-        return sum(counts(one) for one in self.all())
+    def taken(self) -> tuple[int, int]:
+        """Return how many there are, those that somebody is at included; and of how many that is not known yet."""
+        trials = self.all()
+        return sum(map(counts, trials)), sum(map(_is_new, trials))
 
     def position(self, number: int) -> int:
         """Return how many of them came before the trial of a number."""
-        return sum(counts(one) for one in self.all() if one.number < number)
+        return sum(counts(one) or _is_new(one) for one in self.all() if one.number < number)
 
     def youngest(self, count: int) -> list[Individual]:
         """Return the last so many that have all numbers, the oldest first."""
@@ -72,9 +73,11 @@ def counts(trial: FrozenTrial, finished: bool = False) -> bool:
         return False
     if trial.state.is_finished():
         return status is not None
-    if finished:
-        return False
-    if PROCESS in trial.user_attrs:
-        return not is_gone(trial.user_attrs[PROCESS])
+    return not finished and PROCESS in trial.user_attrs and not is_gone(trial.user_attrs[PROCESS])
+
+
+def _is_new(trial: FrozenTrial) -> bool:
+    """Whether a trial was begun a moment ago, and does not say yet by whom."""
     began = trial.datetime_start
-    return began is not None and datetime.datetime.now() - began < _YOUNG
+    unsaid = not trial.state.is_finished() and PROCESS not in trial.user_attrs
+    return unsaid and began is not None and datetime.datetime.now() - began < _YOUNG
