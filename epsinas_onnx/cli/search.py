@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,6 @@ from epsinas_onnx.cli.common import (
     ProxyBatchOption,
     ShapeOption,
     TimeoutOption,
-    find_space,
     output_console,
     parse_inputs,
     parse_shapes,
@@ -28,6 +27,19 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.cli.progress import counted
 from epsinas_onnx.cli.score import ProviderName
+from epsinas_onnx.cli.search_around import (
+    AroundOption,
+    BestOption,
+    ChangeOption,
+    MaxDepthOption,
+    MaxWidthOption,
+    MinWidthOption,
+    WriteOption,
+    check_folder,
+    chosen_space,
+    say_refused,
+    write_best,
+)
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
@@ -40,7 +52,9 @@ _ENDINGS = {".json": "json", ".csv": "csv"}
 
 
 def search_command(
-    space: Annotated[str, typer.Argument(help="The search space; the command spaces lists them.")],
+    space: Annotated[
+        str | None, typer.Argument(help="The search space; the command spaces lists them. None with --around.")
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -134,7 +148,14 @@ def search_command(
     ] = 1,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    around: AroundOption = None,
+    change: ChangeOption = "width,depth,kernel,activation",
+    min_width: MinWidthOption = 0.25,
+    max_width: MaxWidthOption = 2.0,
+    max_depth: MaxDepthOption = 2.0,
     top: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Show this many of the best.")] = 10,
+    write: WriteOption = None,
+    best: BestOption = 5,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write everything that was tried here: .json or .csv.")
     ] = None,
@@ -143,14 +164,17 @@ def search_command(
         list[Path] | None, typer.Option(metavar="FILE", help="Draw the search: a .png, .pdf or .svg file.")
     ] = None,
 ) -> None:
-    """Look for the best architectures of a search space without training any.
+    """Look for the best architectures of a search space, or around a network of your own, without training any.
 
     The search is an Optuna study. With --storage it is kept, the same command goes on with it, and several processes
     may search together. At the end: a ranked list, and with several objectives the Pareto front.
     """
     _check(output, html, plot or [])
+    check_folder(write)
     prepare_workers()
-    found = find_space(space)
+    found = chosen_space(space, around, change, min_width, max_width, max_depth)
+    if around is not None and study is None:
+        study = f"around {around.stem}"
     from epsinas_onnx.search import LatencySettings, Strategy
 
     strategy = Strategy(
@@ -193,7 +217,8 @@ def search_command(
     if interrupted:
         kept = f"; {storage} keeps them, and the same command goes on" if storage else ""
         say(f"Interrupted after {len(result.tried)} of {trials} trials{kept}.")
-    _write(result, top, output, html, plot or [])
+    say_refused(found)
+    _write(result, top, output, html, plot or [], lambda: write_best(found, result, write, best))
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if result.tried and all(one.status != "ok" for one in result.tried):
@@ -270,7 +295,10 @@ def _run(search: Search, trials: int) -> tuple[SearchResult, bool]:
     return search.result(), False
 
 
-def _write(result: SearchResult, top: int, output: Path | None, html: Path | None, plots: Sequence[Path]) -> None:
+def _write(
+    result: SearchResult, top: int, output: Path | None, html: Path | None, plots: Sequence[Path],
+    networks: Callable[[], None],
+) -> None:  # fmt: skip
     from epsinas_onnx.report import searches
 
     searches.print_search(result, top, output_console())
@@ -294,5 +322,6 @@ def _write(result: SearchResult, top: int, output: Path | None, html: Path | Non
             say(f"written to {path}")
         except OutputError as error:
             failed = failed or error
+    networks()
     if failed is not None:
         raise failed

@@ -110,17 +110,22 @@ def _entering(cone: set[ir.Node], dynamic: set[ir.Node]) -> list[ir.Value] | Non
     found: dict[ir.Value, None] = {}
     for node in cone:
         for value in node.inputs:
-            if value is None or value.producer() in cone:
+            if value is None or value.producer() in cone or _number(value) is not None:
                 continue
-            if value.producer() in dynamic or value.is_graph_input():
-                found[value] = None
-            elif ir.convenience.get_const_tensor(value) is None or value.const_value is None or _size(value) != 1:
+            if value.producer() not in dynamic and not value.is_graph_input():
                 return None
+            found[value] = None
     return list(found)
 
 
-def _size(value: ir.Value) -> int:
-    return 0 if value.const_value is None else value.const_value.size
+def _number(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the one number that a value is, whatever type it is cast to."""
+    maker = value.producer()
+    while maker is not None and maker.op_type in ("Cast", "CastLike", "Identity") and maker.inputs[0] is not None:
+        value = maker.inputs[0]
+        maker = value.producer()
+    tensor = value.const_value if value.is_initializer() else None
+    return tensor if tensor is not None and tensor.size == 1 else None
 
 
 def _is_closed(cone: set[ir.Node], last: ir.Node) -> bool:
@@ -150,12 +155,11 @@ def _name(
     return next((name for name, f in FUNCTIONS.items() if np.abs(f(exact) - result).max() < _CLOSE), None)
 
 
-def _constant(value: ir.Value) -> Array:
-    tensor = value.const_value
-    assert tensor is not None
-    array = np.asarray(tensor.numpy())
-    array = array.reshape(-1)[0] if array.size == 1 else array
-    return np.asarray(array, np.float32) if value.dtype in FLOATS else np.asarray(array)
+def _constant(value: ir.Value) -> Array | None:
+    tensor = _number(value)
+    if tensor is None:
+        return None
+    return np.asarray(tensor.numpy().reshape(-1)[0], np.float32 if tensor.dtype in FLOATS else None)
 
 
 def write_activation(

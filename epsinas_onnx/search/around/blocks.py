@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx_ir as ir
 
@@ -129,7 +130,7 @@ class _Finder:
                 run = []
             if number != _END and self._is_cut(number):
                 run.append(number)
-        for first, second in zip(new, new[1:], strict=False):
+        for first, second in pairwise(new):
             if second not in taken and len(inside := self._between(first, second)) >= _WORTH_A_LOOK:
                 for follower in self.followers[first]:
                     if follower in inside and follower != second and follower not in self.seen:
@@ -137,7 +138,11 @@ class _Finder:
 
     def _is_cut(self, number: int) -> bool:
         node = self.nodes[number]
-        return len(node.outputs) == 1 and not node.outputs[0].is_graph_output() and str(node.outputs[0].name) in self.shapes
+        return (
+            len(node.outputs) == 1
+            and not node.outputs[0].is_graph_output()
+            and str(node.outputs[0].name) in self.shapes
+        )
 
     def _alike(self, first: int, second: int) -> bool:
         if not self._is_cut(second):
@@ -147,7 +152,7 @@ class _Finder:
 
     def _blocks(self, run: Sequence[int]) -> set[int]:
         """Note the blocks between values of one shape; return the ends of the stretches that are in one."""
-        stretches = [self._between(a, b) for a, b in zip(run, run[1:], strict=False)]
+        stretches = [self._between(a, b) for a, b in pairwise(run)]
         if any(node_bodies(self.nodes[n]) for stretch in stretches for n in stretch):
             return set()
         has_layer = [any(self._is_layer(self.nodes[n]) for n in stretch) for stretch in stretches]
@@ -186,9 +191,9 @@ class _Finder:
 
 
 def _repeated(kinds: Sequence[str], has_layer: Sequence[bool]) -> tuple[int, int, int]:
-    """Return where equal rows of stretches begin, how many stretches a row has, and how many rows there are, most covered.
+    """Return where equal rows of stretches begin, how many stretches a row has, and how many rows there are.
 
-    Zero rows where nothing is repeated.
+    The choice covers most stretches; zero rows where nothing is repeated.
     """
     best, covered = (0, 0, 0), 0
     for start in range(len(kinds)):

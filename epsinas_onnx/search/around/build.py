@@ -35,7 +35,9 @@ class _Builder:
     def __init__(self, model: ir.Model, template: Template) -> None:
         self.graph, self.template = model.graph, template
         self.nodes = {str(node.name): node for node in model.graph}
-        self._taken = {str(value.name) for node in model.graph for value in node.outputs} | set(model.graph.initializers)
+        self._taken = {str(value.name) for node in model.graph for value in node.outputs} | set(
+            model.graph.initializers
+        )
         self._lists: dict[tuple[int, ...], ir.Value] = {}
 
     def scale(self, decisions: Decisions) -> None:
@@ -53,7 +55,8 @@ class _Builder:
         for (name, slot), changed in lists.items():
             node = self.nodes[name]
             read = node.inputs[slot]
-            assert read is not None and read.const_value is not None
+            assert read is not None
+            assert read.const_value is not None
             array = np.array(read.const_value.numpy())
             flat = array.reshape(-1)
             for index, size in changed.items():
@@ -81,7 +84,8 @@ class _Builder:
                 self._resize(str(weight.name), [*dims[:2], *[size] * kernel.axes])
             else:
                 sizes = maker.inputs[0]
-                assert sizes is not None and sizes.const_value is not None
+                assert sizes is not None
+                assert sizes.const_value is not None
                 array = np.array(sizes.const_value.numpy())
                 array[2:] = size
                 maker.replace_input_with(0, self._list(array))
@@ -168,12 +172,12 @@ class _Builder:
         for node in self.graph:
             if any(value is first or (value is not None and value.producer() in below) for value in node.inputs):
                 below.add(node)
-        pending, found = [last.producer()], set()
+        pending, found = [last.producer()], set[ir.Node]()
         while pending:
-            node = pending.pop()
-            if node is not None and node in below and node not in found:
-                found.add(node)
-                pending += [value.producer() for value in node.inputs if value is not None]
+            maker = pending.pop()
+            if maker is not None and maker in below and maker not in found:
+                found.add(maker)
+                pending += [value.producer() for value in maker.inputs if value is not None]
         return found
 
     def _stored_for(self, nodes: set[ir.Node]) -> set[ir.Node | ir.Value]:

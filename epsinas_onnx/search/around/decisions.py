@@ -58,12 +58,13 @@ class Decisions:
         return ";".join(parts) or ORIGINAL
 
 
-def named(template: Template, kind: str) -> Collection[str]:
+def named(template: Template, kind: str) -> Mapping[str, object]:
     """Return the names of what can be changed of one kind, in the order of the file."""
-    return {
+    kinds: dict[str, Mapping[str, object]] = {
         "width": template.widths, "depth": template.depths, "kernel": template.kernels,
         "activation": template.functions,
-    }[kind]  # fmt: skip
+    }  # fmt: skip
+    return kinds[kind]
 
 
 def offered(template: Template, kind: str, name: str, limits: Limits) -> Choices:
@@ -164,9 +165,7 @@ def _number(
     else:
         kernel = template.kernels[name]
         if value not in kernel.choices:
-            raise ArchitectureError(
-                f"{part!r}: the kernel of {name} can be {', '.join(map(str, kernel.choices))} wide"
-            )
+            raise ArchitectureError(f"{part!r}: the kernel of {name} can be {', '.join(map(str, kernel.choices))} wide")
         if value != kernel.size:
             decisions.kernel[name] = value
 

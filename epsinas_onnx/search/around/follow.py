@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,11 @@ from epsinas_onnx.search.around.forms import Equations, Form, number, times
 Shapes = Mapping[str, tuple[int, ...]]
 Choices = Mapping[tuple[tuple[int, ...], tuple[int, ...]], int]
 """For a group of axes that a Reshape splits, by sizes before and behind: which of the axes behind carries a width."""
+
+Outputs: TypeAlias = Sequence[Sequence[Form] | None] | None
+"""The sizes of each output of a node, None for one that nobody follows; None where the node is not known."""
+RuleFor: TypeAlias = "Callable[[ir.Node], Callable[[ir.Node, Walk], Outputs] | None]"
+"""What finds the rule for a node (`rules.rule_for`)."""
 
 
 @dataclass
@@ -48,7 +54,9 @@ class Followed:
 class Walk:
     """One walk over the graph, in order; `choices` decides what equations leave open."""
 
-    def __init__(self, graph: ir.Graph, shapes: Shapes, learned: Iterable[str], choices: Choices) -> None:
+    def __init__(
+        self, graph: ir.Graph, shapes: Shapes, learned: Iterable[str], choices: Choices, rule_for: RuleFor
+    ) -> None:
         self.found = Followed()
         self.equations = self.found.equations
         self.choices = choices
@@ -56,8 +64,6 @@ class Walk:
         self._learned = frozenset(learned)
         self._cells: dict[str, tuple[Cell, ...]] = {}
         self._start(graph)
-        from epsinas_onnx.search.around.rules import rule_for
-
         for node in graph:
             rule = rule_for(node)
             given = None
@@ -203,7 +209,8 @@ def _is_added(value: ir.Value) -> bool:
     """Whether a stored table is only added to the signal, as positions are: a part of it then is a table as well."""
     uses = list(value.uses())
     return bool(uses) and all(
-        use.node.op_type == "Add" or (use.node.op_type in _PASSED_ON and use.idx == 0 and _is_added(use.node.outputs[0]))
+        use.node.op_type == "Add"
+        or (use.node.op_type in _PASSED_ON and use.idx == 0 and _is_added(use.node.outputs[0]))
         for use in uses
     )
 
@@ -220,11 +227,11 @@ _MOST_WALKS = 16
 """How many choices for Reshapes are tried beside the usual ones."""
 
 
-def follow(graph: ir.Graph, shapes: Shapes, learned: Iterable[str]) -> Followed:
+def follow(graph: ir.Graph, shapes: Shapes, learned: Iterable[str], rule_for: RuleFor) -> Followed:
     """Return which sizes change together, with the choices for Reshapes under which most widths stay free."""
     learned = frozenset(learned)
     choices: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    best = Walk(graph, shapes, learned, choices).found
+    best = Walk(graph, shapes, learned, choices, rule_for).found
     tried = 0
     for key in list(best.splits):
         form, count = best.splits.get(key, ((), 0))
@@ -234,7 +241,7 @@ def follow(graph: ir.Graph, shapes: Shapes, learned: Iterable[str]) -> Followed:
             tried += 1
             if tried > _MOST_WALKS:
                 return best
-            other = Walk(graph, shapes, learned, {**choices, key: choice}).found
+            other = Walk(graph, shapes, learned, {**choices, key: choice}, rule_for).found
             if _free(other) > _free(best):
                 best, choices = other, {**choices, key: choice}
                 break
@@ -247,7 +254,8 @@ def _free(found: Followed) -> int:
 
 
 _MADE_UP = re.compile(
-    r"(val|node|n|v|t|tensor|Constant|onnx|p2o|_)?_?\d+|node_.*_?\d+|.*::.*|.*_(output|out)_?\d+|.*\.own\d+_*", re.IGNORECASE
+    r"(val|node|n|v|t|tensor|Constant|onnx|p2o|_)?_?\d+|node_.*_?\d+|.*::.*|.*_(output|out)_?\d+|.*\.own\d+_*",
+    re.IGNORECASE,
 )
 _ENDINGS = re.compile(r"[._/](weight|bias|kernel|gamma|beta|scale|W|B|running_mean|running_var|in_proj_weight)(:0)?$")
 

@@ -121,20 +121,19 @@ class Equations:
 
     def steps(self, forms: Iterable[Form]) -> dict[int, int]:
         """Return by how much each free width changes at least, so that every term of all forms stays whole."""
-        common: dict[int, Fraction] = {}
-        whole: dict[int, bool] = {}
+        common: dict[int, int] = {}
+        broken: set[int] = set()
         for form in forms:
             for term in self.resolve(form):
                 if term.width is None:
                     continue
                 size = term.factor * self.sizes[term.width]
-                whole[term.width] = whole.get(term.width, True) and size.denominator == 1
                 if size.denominator == 1:
-                    shared = math.gcd(int(common.get(term.width, Fraction(0))), int(size))
-                    common[term.width] = Fraction(shared)
-        steps = {}
-        for width, shared in common.items():
-            step = self.sizes[width] / shared
-            if whole[width] and step.denominator == 1:
-                steps[width] = int(step)
-        return steps
+                    common[term.width] = math.gcd(common.get(term.width, 0), int(size))
+                else:
+                    broken.add(term.width)
+        return {
+            width: self.sizes[width] // shared
+            for width, shared in common.items()
+            if width not in broken and self.sizes[width] % shared == 0
+        }

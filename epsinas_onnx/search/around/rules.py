@@ -1,7 +1,7 @@
 """What each operator says of the sizes of its operands: which axes are equally long, and which attributes are sizes.
 
-A rule returns the sizes of each output, None for one that nobody follows; None, or a LookupError, where it does not know
-the node: then the shapes of all its operands stay as they are.
+A rule returns the sizes of each output, None for one that nobody follows; None, or a LookupError, where it does not
+know the node: then the shapes of all its operands stay as they are.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from epsinas_onnx.search.around.follow import Walk
+from epsinas_onnx.search.around.follow import Outputs, Walk
 from epsinas_onnx.search.around.forms import Form, Term, number, times
 from epsinas_onnx.search.around.reshaping import expand, flatten, repeated, reshape
 
-Outputs: TypeAlias = Sequence[Sequence[Form] | None] | None
 Rule: TypeAlias = Callable[[ir.Node, Walk], Outputs]
 
 
@@ -177,7 +176,7 @@ def _reduction(node: ir.Node, walk: Walk) -> Outputs:
         return None
     if node.op_type.startswith("Arg"):
         named = [node.attributes.get_int("axis", 0)]
-    if not named and node.attributes.get_int("noop_with_empty_axes", 0):
+    if not named and node.attributes.get_int("noop_with_empty_axes", False):
         return [x]
     axes = {axis % len(x) for axis in named} if named else set(range(len(x)))
     if node.op_type.startswith("Arg"):
@@ -377,10 +376,10 @@ def _whole_depth(node: ir.Node, walk: Walk) -> Outputs:
 
 
 _SAME = (
-    "Abs Acos Asin Atan BiasGelu Cast CastLike Ceil Celu Clip Cos CumSum Dropout Elu Erf Exp FastGelu Floor Gelu HardSigmoid "
-    "HardSwish Hardmax Identity IsInf IsNaN LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish "
-    "Neg Not QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Swish Tan Tanh "
-    "ThresholdedRelu"
+    "Abs Acos Asin Atan BiasGelu Cast CastLike Ceil Celu Clip Cos CumSum Dropout Elu Erf Exp FastGelu Floor "
+    "Gelu HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LRN LeakyRelu Log LogSoftmax LpNormalization "
+    "MeanVarianceNormalization Mish Neg Not QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
+    "Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
 )
 _BROADCAST = (
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor"

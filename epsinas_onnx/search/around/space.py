@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from epsinas_exporters.spaces.base import ArchitectureError, Choices, Defaults, NotEnumerable, SearchSpace
@@ -58,9 +59,9 @@ class AroundNetwork:
 class Around(SearchSpace):
     """The variants of one network, all with its inputs and the shapes of its outputs.
 
-    An architecture says what differs from the file: `width:conv1=48;depth:layer1=3;kernel:conv1=5;activation:relu=gelu`,
-    or `original`. A width is that of the layer that names it, and of all axes that must be as long; a depth the number
-    of equal blocks in a row. What `draw` and `mutate` return was run in ONNX Runtime.
+    An architecture says what differs from the file: `width:conv1=48;depth:layer1=3;kernel:conv1=5`, or `original`. A
+    width is that of the layer that names it, and of all axes that must be as long; a depth is the number of equal
+    blocks in a row. What `draw` and `mutate` return was run in ONNX Runtime.
     """
 
     name: ClassVar[str] = "around"
@@ -101,7 +102,9 @@ class Around(SearchSpace):
     @property
     def identity(self) -> str:
         """Return what tells this space from others in a storage: a digest of the network, and the bounds."""
-        return f"around {hashlib.sha256(self._data).hexdigest()[:16]} {self._limits}"
+        of = self._limits
+        bounds = f"{','.join(of.kinds)} {of.narrowest:g} {of.widest:g} {of.deepest:g}"
+        return f"around {hashlib.sha256(self._data).hexdigest()[:16]} {bounds}"
 
     @property
     def template(self) -> Template:
@@ -115,6 +118,10 @@ class Around(SearchSpace):
             return Trial(template.model, [spec.with_batch(1) for spec in template.specs])
         except Refused as error:
             raise ModelError(f"{self._source}: cannot be searched around, as it does not run itself: {error}") from None
+
+    def feeds(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the batch on which variants are tried, by the name of the input; raises ModelError."""
+        return dict(self._trial.feeds)
 
     def choices(self) -> list[tuple[str, str]]:
         """Return kind and name of everything that can be changed, in the order of the file."""
@@ -133,7 +140,7 @@ class Around(SearchSpace):
         return f"{self._source}: {', '.join(parts)} can be changed"
 
     def parse(self, text: str) -> str:
-        """Return the canonical form of an architecture; raises ArchitectureError, which names the part that is wrong."""
+        """Return the canonical form of an architecture; raises ArchitectureError, which names what is wrong."""
         return read(text, self.template, self._limits).text(self.template)
 
     def file_name(self, arch: str) -> str:
@@ -149,6 +156,7 @@ class Around(SearchSpace):
 
         Raises UsageError where 200 variants in a row were refused, with the commonest reason.
         """
+
         def propose() -> Decisions:
             share = rng.random()
             decisions = Decisions()
@@ -196,7 +204,7 @@ class Around(SearchSpace):
         return AroundNetwork(self._data, self._source, self._limits, self.parse(arch))
 
     def check(self, arch: str) -> str:
-        """Return the canonical form of a variant that runs; raises ArchitectureError with the reason why it does not."""
+        """Return the canonical form of a variant that runs; raises ArchitectureError, which says why it does not."""
         canonical = self.parse(arch)
         if canonical not in self._works:
             try:
@@ -235,6 +243,7 @@ class Around(SearchSpace):
                 self.refused[reason] += 1
         why = reasons.most_common(1)[0][0] if reasons else "they were the same network"
         raise UsageError(f"{self._source}: {TRIES} variants in a row were no networks: {why}")
+
 
 _Propose: TypeAlias = Callable[[], Decisions]
 

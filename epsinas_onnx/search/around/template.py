@@ -19,11 +19,10 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from epsinas_onnx.edit.strip import strip
-from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.learned import learned_tensors
 from epsinas_onnx.graph.analysis.roles import decide_roles
-from epsinas_onnx.graph.analysis.shapes import input_specs, known_shape
+from epsinas_onnx.graph.analysis.shapes import attempts, free_dimensions, input_specs, known_shape
 from epsinas_onnx.graph.dtypes import FLOATS
 from epsinas_onnx.graph.evaluate import evaluate
 from epsinas_onnx.graph.load import ModelSource, load_model, source_name
@@ -36,7 +35,8 @@ from epsinas_onnx.search.around.cells import INTEGERS, MOST_CELLS
 from epsinas_onnx.search.around.follow import Followed, follow, is_made_up, label
 from epsinas_onnx.search.around.forms import Form, Term
 from epsinas_onnx.search.around.kernels import Kernel, find_kernels
-from epsinas_onnx.search.around.trial import measured_shapes
+from epsinas_onnx.search.around.rules import rule_for
+from epsinas_onnx.search.around.trial import does_run, measured_shapes
 
 BATCH = 2
 """Samples with which shapes are followed and variants are tried, where the file leaves the batch open."""
@@ -45,7 +45,7 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class Width:
-    """Axes that change together. size: of the layer that names them, in the file; step: by how much it changes at least.
+    """Axes that change together. size: of the layer that names them; step: by how much it changes at least.
 
     width: which of the equations' widths this is; unit: by how much that one changes with each step.
     """
@@ -118,7 +118,6 @@ class Template:
                 note(form, readers)
         return {width: frozenset(nodes) for width, nodes in found.items()}
 
-
     def stored_for(self, nodes: Set[str]) -> set[str]:
         """Return the nodes that make what some nodes alone read of stored tensors, all by name."""
         found: set[str] = set()
@@ -158,7 +157,8 @@ def _weightless(source: ModelSource) -> bytes:
         else:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
-    return proto.SerializeToString()
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 @lru_cache(maxsize=4)
@@ -174,7 +174,7 @@ def _template(data: bytes, name: str) -> Template:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _fold_lists(model)
     _unshare_vectors(model.graph)
-    specs = input_specs(model, name, BATCH, {})
+    specs = _specs(model, name)
     shapes = _all_shapes(model, specs)
     unknown = [value for node in model.graph for value in node.outputs if value.name and str(value.name) not in shapes]
     if unknown:
@@ -182,7 +182,7 @@ def _template(data: bytes, name: str) -> Template:
     infer_shapes(model)
     static = StaticValues.of(model)
     learned = learned_tensors(model, decide_roles(model, name, None, static), static)
-    followed = follow(model.graph, shapes, learned)
+    followed = follow(model.graph, shapes, learned, rule_for)
     template = Template(model, name, specs, shapes, followed, notes=loaded.notes())
     dynamic = dynamic_nodes(model.graph)
     names = _Names(model.graph)
@@ -199,6 +199,20 @@ def _template(data: bytes, name: str) -> Template:
         called = _unique(names.of_blocks(blocks), taken)
         template.depths[called] = Depth(called, blocks)
     return template
+
+
+def _specs(model: ir.Model, name: str) -> list[InputSpec]:
+    """Return shapes of the inputs with which the network runs; those that are tried first where it does not."""
+    first = input_specs(model, name, BATCH, {})
+    if not free_dimensions(model, name, {}):
+        return first
+    seen: list[list[InputSpec]] = []
+    for attempt in range(attempts(model)):
+        specs = input_specs(model, name, BATCH, {}, attempt)
+        if specs not in seen and does_run(model, specs):
+            return specs
+        seen.append(specs)
+    return first
 
 
 def _fold_lists(model: ir.Model) -> None:

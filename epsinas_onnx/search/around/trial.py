@@ -33,7 +33,7 @@ class Trial:
 
     def __init__(self, original: ir.Model, specs: Sequence[InputSpec]) -> None:
         """Run the network as it is; raises Refused where that does not work either."""
-        self._feeds = _feeds(original, specs)
+        self.feeds = _feeds(original, specs)
         self._strict = True
         proto = ir.to_proto(original)
         try:
@@ -54,13 +54,22 @@ class Trial:
         return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
     def _run(self, proto: onnx.ModelProto) -> Outputs:
-        return _run(proto, self._feeds)
+        return _run(proto, self.feeds)
+
+
+def does_run(model: ir.Model, specs: Sequence[InputSpec]) -> bool:
+    """Whether a network runs with inputs of these shapes."""
+    try:
+        _run(ir.to_proto(model), _feeds(model, specs))
+    except Refused:
+        return False
+    return True
 
 
 def measured_shapes(
     model: ir.Model, specs: Sequence[InputSpec], values: Sequence[ir.Value]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that values have in a run, where inference finds none; nothing where the network does not run."""
+    """Return the shapes that values have in a run; nothing where the network does not run."""
     proto = ir.to_proto(model)
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in values if value.name not in given)

@@ -15,7 +15,9 @@ class BasicBlock(nn.Module):  # type: ignore[misc]
         self.conv1, self.bn1 = nn.Conv2d(entering, inner, 3, stride, 1, bias=False), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = nn.Conv2d(inner, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         same = stride == 1 and entering == width
-        self.down = None if same else nn.Sequential(nn.Conv2d(entering, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.down = (
+            None if same else nn.Sequential(nn.Conv2d(entering, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        )
 
     def forward(self, x: Any) -> Any:
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
@@ -64,17 +66,21 @@ class Inverted(nn.Module):  # type: ignore[misc]
 
 
 class MobileNetV2(nn.Module):  # type: ignore[misc]
-    """kernel: of all depthwise convolutions. hidden: of the second block, whose residual sum is the first."""
+    """kernel: of all depthwise convolutions. hidden: of the third block, whose residual sum is the first.
+
+    stages: how many of the seven there are.
+    """
 
     def __init__(
-        self, kernel: int = 3, activation: type = nn.ReLU6, hidden: int | None = None, classes: int = 1000
-    ) -> None:
+        self, kernel: int = 3, activation: type = nn.ReLU6, hidden: int | None = None, classes: int = 1000,
+        stages: int = 7,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), activation())
         entering, blocks = 32, []
         for expansion, width, repeats, stride in (
             (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
-        ):  # fmt: skip
+        )[:stages]:  # fmt: skip
             for repeat in range(repeats):
                 inside = hidden if hidden is not None and len(blocks) == 2 else entering * expansion
                 blocks.append(Inverted(entering, width, inside, 1 if repeat else stride, kernel, activation))
