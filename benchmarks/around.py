@@ -25,6 +25,8 @@ from epsinas_onnx import EpsinasError, fill
 from epsinas_onnx.graph.fingerprint import fingerprint
 from epsinas_onnx.search.around.space import Around
 
+SIZE = 96
+"""Pixels of the images' height and width: a variant then takes a fifth of the time that 224 take."""
 HEAD = "| network | can be changed | variants | different graphs | runs in ONNX Runtime | drawn and refused | seconds |"
 
 
@@ -36,9 +38,9 @@ def exported(folder: Path) -> Iterator[Path]:
     from epsinas_exporters.frameworks.pytorch import export_module
     from tests.search.around.networks import Encoder, MobileNetV2, ResNet
 
-    image, tokens = torch.zeros(2, 3, 224, 224), torch.zeros(2, 32, dtype=torch.long)
+    image, tokens = torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, 32, dtype=torch.long)
     for name, make, example in (
-        ("resnet18", ResNet, image), ("mobilenet_v2", MobileNetV2, image), ("transformer", Encoder, tokens),
+        ("transformer", Encoder, tokens), ("mobilenet_v2", MobileNetV2, image), ("resnet18", ResNet, image),
     ):  # fmt: skip
         ours, theirs = folder / f"{name}.onnx", folder / f"{name}-torch.onnx"
         if not ours.exists():
@@ -103,8 +105,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="the most that one network may take")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    print(HEAD)
-    print("| :- | :- | -: | -: | -: | -: | -: |")
+    print(f"{HEAD}\n| :- | :- | -: | -: | -: | -: | -: |", flush=True)
     for path in options.models or exported(options.folder):
         print(row(path, options.variants, options.seed, options.seconds), flush=True)
 

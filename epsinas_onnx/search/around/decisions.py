@@ -171,12 +171,13 @@ def _number(
 
 
 def removed_nodes(decisions: Decisions, template: Template) -> frozenset[str]:
-    """Return the nodes of the blocks that are left out, by name."""
-    gone: set[str] = set()
+    """Return the nodes that nothing reads any more where blocks are left out, by name."""
+    instead: dict[str, str] = {}
     for name, count in decisions.depth.items():
-        for nodes in template.depths[name].blocks.nodes[count:]:
-            gone.update(nodes)
-    return frozenset(gone | template.stored_for(gone)) if gone else frozenset()
+        cuts = template.depths[name].blocks.cuts
+        if count < len(cuts) - 1:
+            instead[cuts[-1]] = cuts[count]
+    return template.unread(instead) if instead else frozenset()
 
 
 def _relevant(decisions: Decisions, template: Template) -> Decisions:

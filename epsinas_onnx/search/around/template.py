@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -118,18 +118,23 @@ class Template:
                 note(form, readers)
         return {width: frozenset(nodes) for width, nodes in found.items()}
 
-    def stored_for(self, nodes: Set[str]) -> set[str]:
-        """Return the nodes that make what some nodes alone read of stored tensors, all by name."""
-        found: set[str] = set()
-        dynamic = dynamic_nodes(self.model.graph)
-        for node in reversed(list(self.model.graph)):
-            if node in dynamic:
-                continue
-            name = str(node.name)
-            uses = [str(use.node.name) for value in node.outputs for use in value.uses()]
-            if name not in nodes and uses and all(one in nodes or one in found for one in uses):
-                found.add(name)
-        return found
+    def unread(self, instead: Mapping[str, str]) -> frozenset[str]:
+        """Return the nodes that no output needs where some values are replaced by others, all by name."""
+        values = {str(value.name): value for node in self.model.graph for value in node.outputs}
+        values |= {str(value.name): value for value in self.model.graph.inputs}
+        pending: list[ir.Value | None] = list(self.model.graph.outputs)
+        needed: set[ir.Node] = set()
+        while pending:
+            value = pending.pop()
+            while value is not None and str(value.name) in instead:
+                value = values[instead[str(value.name)]]
+            node = None if value is None else value.producer()
+            if node is not None and node not in needed:
+                needed.add(node)
+                pending += node.inputs
+                pending += [one for body in node_bodies(node) for inner in body.all_nodes() for one in inner.inputs]
+                pending += [one for body in node_bodies(node) for one in body.outputs]
+        return frozenset(str(node.name) for node in self.model.graph if node not in needed)
 
 
 def read_template(source: ModelSource) -> Template:
