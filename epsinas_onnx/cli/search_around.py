@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _PANEL = "Around a network of your own"
 
+ARCHITECTURE = "epsinas.architecture"
+"""Under which a written network says in its metadata which it is."""
+
 AroundOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -93,5 +96,7 @@ def write_best(space: SearchSpace, result: SearchResult, folder: Path | None, be
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     for one in result.ranked()[:best]:
         path = folder / space.file_name(one.arch)
-        write_model(ir.to_proto(space.network(one.arch).build()), path)
+        model = space.network(one.arch).build()
+        model.metadata_props[ARCHITECTURE] = one.arch  # which may be too long for a line
+        write_model(ir.to_proto(model), path)
         say(f"{path}: {one.arch}")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -46,7 +47,8 @@ def test_the_best_are_written_and_run_after_fill(network: str, tmp_path: Path) -
     assert all(space.check(one["arch"]) == one["arch"] for one in record["ranked"])
     written = re.findall(r"^(\S+\.onnx): (\S+)$", done.err, re.MULTILINE)
     assert [arch for _, arch in written] == [one["arch"] for one in record["ranked"][:3]]
-    for path, _ in written:
+    for path, arch in written:
+        assert [(one.key, one.value) for one in onnx.load(path).metadata_props] == [("epsinas.architecture", arch)]
         assert Path(path).stat().st_size < 10_000
         proto = fill(path)
         session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
