@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +13,14 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     DimOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
     ShapeOption,
     TimeoutOption,
-    find_space,
     output_console,
     parse_inputs,
+    parse_jobs,
     parse_shapes,
     parse_weights,
     prepare_workers,
@@ -28,6 +29,19 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs
 from epsinas_onnx.cli.progress import counted
 from epsinas_onnx.cli.score import ProviderName
+from epsinas_onnx.cli.search_around import (
+    AroundOption,
+    BestOption,
+    ChangeOption,
+    MaxDepthOption,
+    MaxWidthOption,
+    MinWidthOption,
+    WriteOption,
+    check_folder,
+    chosen_space,
+    say_refused,
+    write_best,
+)
 from epsinas_onnx.cli.search_rounds import compare_searches, write_each
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
@@ -40,7 +54,9 @@ _ENDINGS = {".json": "json", ".csv": "csv"}
 
 
 def search_command(
-    space: Annotated[str, typer.Argument(help="The search space; the command spaces lists them.")],
+    space: Annotated[
+        str | None, typer.Argument(help="The search space; the command spaces lists them. None with --around.")
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,12 +145,17 @@ def search_command(
     latency_runs: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Timed runs, of which the median.")] = 50,
     shape: ShapeOption = None,
     dim: DimOption = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    around: AroundOption = None,
+    change: ChangeOption = "width,depth,kernel,activation",
+    min_width: MinWidthOption = 0.25,
+    max_width: MaxWidthOption = 2.0,
+    max_depth: MaxDepthOption = 2.0,
     top: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Show this many of the best.")] = 10,
+    write: WriteOption = None,
+    best: BestOption = 5,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write everything that was tried here: .json or .csv.")
     ] = None,
@@ -143,14 +164,17 @@ def search_command(
         list[Path] | None, typer.Option(metavar="FILE", help="Draw the search: a .png, .pdf or .svg file.")
     ] = None,
 ) -> None:
-    """Look for the best architectures of a search space without training any.
+    """Look for the best architectures of a search space, or around a network of your own, without training any.
 
     The search is an Optuna study. With --storage it is kept, the same command goes on with it, and several processes
     may search together. At the end: a ranked list, and with several objectives the Pareto front.
     """
     _check(output, html, plot or [])
+    check_folder(write)
     prepare_workers()
-    found = find_space(space)
+    found = chosen_space(space, around, change, min_width, max_width, max_depth)
+    if around is not None and study is None:
+        study = f"around {around.stem}"
     from epsinas_onnx.search import LatencySettings, Strategy
 
     strategy = Strategy(
@@ -165,7 +189,7 @@ def search_command(
         "batch": batch or found.defaults.batch,
         "weights": parse_weights(weights) if weights else found.defaults.weights,
         "proxy_batch": proxy_batch, "providers": provider.value, "shapes": parse_shapes(shape or [], dim or []),
-        "jobs": jobs, "timeout": timeout, "memory": memory, "isolate": True, "seed": seed,
+        "jobs": parse_jobs(jobs), "timeout": timeout, "memory": memory, "isolate": True, "seed": seed,
     }  # fmt: skip
     known = _records(scores or [], found, options)
     if rounds:
@@ -191,7 +215,8 @@ def search_command(
     if interrupted:
         kept = f"; {storage} keeps them, and the same command goes on" if storage else ""
         say(f"Interrupted after {len(result.tried)} of {trials} trials{kept}.")
-    _write(result, top, output, html, plot or [])
+    say_refused(found)
+    _write(result, top, output, html, plot or [], lambda: write_best(found, result, write, best))
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if result.tried and all(one.status != "ok" for one in result.tried):
@@ -280,10 +305,16 @@ def _run(search: Search, trials: int) -> tuple[SearchResult, bool]:
     return search.result(), False
 
 
-def _write(result: SearchResult, top: int, output: Path | None, html: Path | None, plots: Sequence[Path]) -> None:
+def _write(
+    result: SearchResult, top: int, output: Path | None, html: Path | None, plots: Sequence[Path],
+    networks: Callable[[], None],
+) -> None:  # fmt: skip
     from epsinas_onnx.report import searches
     from epsinas_onnx.report.search_page import to_html
     from epsinas_onnx.search.plots import plot_search
 
     searches.print_search(result, top, output_console())
-    write_each(output, html, plots, searches.to_json, searches.to_csv, to_html, plot_search, result)
+    try:
+        write_each(output, html, plots, searches.to_json, searches.to_csv, to_html, plot_search, result)
+    finally:
+        networks()
