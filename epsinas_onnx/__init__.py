@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.scoring.api import score, score_many
     from epsinas_onnx.scoring.metric import normalised_dispersion
     from epsinas_onnx.scoring.result import Score, Status
+    from epsinas_onnx.store.store import Store
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {
@@ -47,6 +48,7 @@ _HOME = {
     "Score": "scoring.result",
     "ShapeError": "errors",
     "Status": "scoring.result",
+    "Store": "store.store",
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "diff": "compare.diff",
@@ -76,6 +78,7 @@ __all__ = [
     "Score",
     "ShapeError",
     "Status",
+    "Store",
     "UnsupportedError",
     "UsageError",
     "diff",

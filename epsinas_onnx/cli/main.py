@@ -21,6 +21,7 @@ from epsinas_onnx.cli import (
     rewrite,
     score,
     spaces,
+    store,
     weights,
 )
 from epsinas_onnx.cli.common import say
@@ -53,6 +54,7 @@ app.command("export", short_help="Write networks of a search space or a framewor
 app.command("spaces", short_help="List the search spaces.")(spaces.spaces_command)
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
 
+app.add_typer(store.app, name="store")
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 
 

@@ -22,9 +22,11 @@ from epsinas_onnx.cli.common import (
     MemoryOption,
     ProxyBatchOption,
     RestoreOption,
+    StoreOption,
     TimeoutOption,
     WithOption,
     find_models,
+    opened_store,
     parse_inputs,
     parse_pairs,
     parse_scores,
@@ -143,6 +145,7 @@ def score_command(
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    store: StoreOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
 ) -> None:
@@ -159,39 +162,45 @@ def score_command(
 
     fed = parse_inputs(input or [])
     if output is not None:
-        check_outputs([("--output", output)], inputs=given_files(fed), models=models)
-    results = score_as_done(
-        models,
-        jobs=jobs,
-        isolate=True,  # a file that ends its process must not end the run
-        weights=parse_weights(weights),
-        inputs=fed,
-        batch=batch,
-        arithmetic=arithmetic.value,
-        lump=lump,
-        shapes=parse_shapes(shape or [], dim or []),
-        outputs=tuple(output_name or ()),
-        roles=parse_pairs("--role", role or []),
-        norm_stats=norm_stats.value,
-        providers=provider.value,
-        seed=seed,
-        dtype=cast("ElementType", dtype),
-        restore_batchnorm=restore_batchnorm,
-        scores=parse_scores(with_),
-        proxy_batch=proxy_batch,
-        timeout=timeout,
-        memory=memory,
-    )
-    with _Results(kind, output) as written:
-        try:
-            for index, result in with_bar(results, len(models), name=models[0]):
-                written.add(index, result)
-        except KeyboardInterrupt:
-            missing = len(models) - len(written.scores)
-            say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if output is not None:
-        say(f"{coverage(written.scores)}, written to {output}")
+        check_outputs(
+            [("--output", output), *([] if store is None else [("--store", store)])],
+            inputs=given_files(fed),
+            models=models,
+        )
+    with opened_store(store) as kept:
+        results = score_as_done(
+            models,
+            jobs=jobs,
+            isolate=True,  # a file that ends its process must not end the run
+            store=kept,
+            weights=parse_weights(weights),
+            inputs=fed,
+            batch=batch,
+            arithmetic=arithmetic.value,
+            lump=lump,
+            shapes=parse_shapes(shape or [], dim or []),
+            outputs=tuple(output_name or ()),
+            roles=parse_pairs("--role", role or []),
+            norm_stats=norm_stats.value,
+            providers=provider.value,
+            seed=seed,
+            dtype=cast("ElementType", dtype),
+            restore_batchnorm=restore_batchnorm,
+            scores=parse_scores(with_),
+            proxy_batch=proxy_batch,
+            timeout=timeout,
+            memory=memory,
+        )
+        with _Results(kind, output) as written:
+            try:
+                for index, result in with_bar(results, len(models), name=models[0]):
+                    written.add(index, result)
+            except KeyboardInterrupt:
+                missing = len(models) - len(written.scores)
+                say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+        if output is not None:
+            say(f"{coverage(written.scores)}, written to {output}")
     if any(result.status is Status.ERROR for result in written.scores):
         raise typer.Exit(EXIT_FAILED)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -29,6 +30,9 @@ from epsinas_onnx.scoring.options import (
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 from epsinas_onnx.scoring.supervisor import in_order
+
+if TYPE_CHECKING:
+    from epsinas_onnx.store.store import Store
 
 
 def score(
@@ -113,6 +117,7 @@ def score_many(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    store: Store | str | os.PathLike[str] | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order.
@@ -127,6 +132,8 @@ def score_many(
             that runs them. A limit does so too.
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
+        store: a `Store`, or the file of one: what it holds is not scored again, and each result is written into it as
+            it comes (docs/store.md).
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
             `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores` and `proxy_batch`, each
             the keyword argument that `score` has.
@@ -135,7 +142,8 @@ def score_many(
         An iterator over as many Scores as there are models.
 
     Raises:
-        UsageError: an argument is wrong; said before anything is scored.
+        UsageError: an argument is wrong, or the file is no store; said before anything is scored.
+        OutputError: at the end, where `store` names a file and a result could not be written into it.
 
     Examples:
         >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
@@ -143,7 +151,9 @@ def score_many(
         models/mlp.onnx ok
         models/missing.onnx error
     """
-    return in_order(score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options))
+    return in_order(
+        score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, store=store, **options)
+    )
 
 
 def score_as_done(
@@ -153,6 +163,7 @@ def score_as_done(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    store: Store | str | os.PathLike[str] | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come; see `score_many`."""
@@ -163,11 +174,21 @@ def score_as_done(
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if jobs == 1 and not isolate and limits == NO_LIMITS:
-        return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
-    from epsinas_onnx.scoring.workers import score_in_processes
+    isolated = jobs > 1 or isolate or limits != NO_LIMITS
 
-    return score_in_processes(models, checked, limits)
+    def run(models: Iterable[ModelSource], names: Sequence[str]) -> Iterator[tuple[int, Score]]:
+        asked = dataclasses.replace(checked, proxies=tuple(names))
+        if not isolated:
+            return ((index, score_or_error(model, asked)) for index, model in enumerate(models))
+        from epsinas_onnx.scoring.workers import score_in_processes
+
+        return score_in_processes(models, asked, limits)
+
+    if store is None:
+        return run(models, checked.proxies)
+    from epsinas_onnx.store.going_on import going_on
+
+    return going_on(models, checked, store, run, isolated=isolated, limits=limits)
 
 
 def _known(options: ScoreOptions) -> ScoreOptions:

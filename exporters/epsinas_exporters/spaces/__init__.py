@@ -43,6 +43,13 @@ class Network:
         """Return what it has in common with all networks of its space that compute the same (`SearchSpace.family`)."""
         return get(self.space).family(self.arch)
 
+    @property
+    def store_key(self) -> str:
+        """Return what it is known by in a store of results: its name, and the version of the package with its space."""
+        found = _entries().get(self.space)
+        package = None if found is None else found.dist
+        return f"{package.name if package else ''} {package.version if package else ''}\n{self.arch}"
+
     def counts(self) -> Counts | None:
         """Return its size, where that is known without building it."""
         return get(self.space).counts(self.arch)
