@@ -104,7 +104,7 @@ def export_command(
 @app.command("merge", short_help="Take in what other stores hold.")
 def merge_command(
     store: StoreArgument,
-    others: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="The stores that are taken in.")],
+    others: Annotated[list[Path], typer.Argument(metavar="OTHER", help="The stores that are taken in.")],
 ) -> None:
     """Take into a store what others hold: a result beats an error, and what differs is told and not taken.
 

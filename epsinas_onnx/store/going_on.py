@@ -182,6 +182,8 @@ class _GoingOn:
             wanted.key = digest("network", wanted.network.key)
 
     def _found(self, wanted: _Wanted, record: Mapping[str, Any]) -> None:
+        if record["model"] != wanted.name and wanted.source.key is not None:
+            self._store.note_name(wanted.source.key, wanted.name)
         record = renamed(record, wanted.name)
         if self._fed is not None:
             record["input"] = self._fed

@@ -183,6 +183,15 @@ class Store:
             return None if found is None else json.loads(found[0])
         return None
 
+    def note_name(self, source: str, name: str) -> None:
+        """Remember another name of a model, which is no result: where it cannot be written, nothing is missing."""
+        values = (source, json.dumps(name))
+        with self._reading() as connection:
+            known = connection.execute("SELECT 1 FROM names WHERE source = ? AND name = ?", values).fetchone()
+            if known is None and self._failed is None:
+                with self._database.transaction():
+                    connection.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", values)
+
     def add(self, entry: Entry) -> None:
         """Write a result; where that fails it is held, tried again, and said when the store is closed."""
         with self._database.lock:
@@ -213,5 +222,5 @@ class Store:
         with self._database.lock:
             try:
                 yield self._database.connection
-            except (sqlite3.Error, ValueError) as error:
+            except (sqlite3.Error, OSError, ValueError) as error:
                 self._failed = self._failed or error
