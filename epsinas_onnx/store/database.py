@@ -15,6 +15,7 @@ from epsinas_onnx.errors import EpsinasError, OutputError, UsageError
 from epsinas_onnx.store import schema
 from epsinas_onnx.store.file import check_file, make_file
 
+_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _LOCKED = "is locked by another program; wait until it is done with it, or end it"
 
 
@@ -48,18 +49,24 @@ class Database:
                 self._open.close()
                 raise
         except sqlite3.Error as error:
-            raise UsageError(f"{shown(os.fspath(self.path))}: {meaning(error)}") from None
+            kind = OutputError if _code(error) in _DISK and not self._readonly else UsageError
+            raise kind(f"{shown(os.fspath(self.path))}: {meaning(error)}") from None
 
     def _connected(self) -> sqlite3.Connection:
         if not self._readonly:
             return self._sqlite(str(Path(os.path.realpath(self.path))))
-        address = Path(os.path.realpath(self.path)).as_uri() + "?mode=ro"
+        path = Path(os.path.realpath(self.path))
+        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+            found = self._sqlite(str(path))  # takes away at its end what reading needs beside the file
+            found.execute("PRAGMA query_only = ON")
+            return found
+        address = path.as_uri() + "?mode=ro"
         found = self._sqlite(address, uri=True)
         try:
             found.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.OperationalError as error:  # reading needs files beside it, and nothing can be made there
             found.close()
-            log = Path(f"{os.path.realpath(self.path)}-wal")
+            log = path.with_name(f"{path.name}-wal")
             if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or log.exists():
                 raise
             return self._sqlite(address + "&immutable=1", uri=True)
@@ -143,6 +150,8 @@ def meaning(error: Exception) -> str:
             return "cannot be written: it is read-only; name another file"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return "is damaged; restore it from a copy, or name another file"
+        case sqlite3.SQLITE_IOERR:
+            return f"its disk is full, or fails ({error}); make room, or name a file on another disk"
         case sqlite3.SQLITE_CANTOPEN:
             return "cannot be opened, or no file can be made beside it, which SQLite needs; check its folder and disk"
     if isinstance(error, sqlite3.DatabaseError) and "tables are missing" in str(error):
