@@ -2,13 +2,14 @@
 
     python benchmarks/store.py [--networks 1000] [--scored 100]
 
-The store's own cost is measured with scores that are there already, so that nothing else is in the figures; what scoring
+The store is measured with scores that are there already, so that nothing else is in the figures; what scoring
 takes is measured on the first --scored of them. CPU time of one process and its threads, since machines are shared.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,7 +51,8 @@ def _measure(networks: Sequence[Any], scored: int, folder: Path) -> None:
     options = ScoreOptions(batch=BATCH)
 
     def ready(models: Iterable[Any], names: Sequence[str]) -> Iterator[tuple[int, Score]]:
-        return ((index, scores[index % len(scores)]) for index, _ in enumerate(models))
+        for index, model in enumerate(models):
+            yield index, dataclasses.replace(scores[index % len(scores)], model=model.name)
 
     path = folder / "results.db"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -30,9 +30,7 @@ from epsinas_onnx.scoring.options import (
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 from epsinas_onnx.scoring.supervisor import in_order
-
-if TYPE_CHECKING:
-    from epsinas_onnx.store.store import Store
+from epsinas_onnx.store.store import Store
 
 
 def score(

@@ -46,9 +46,7 @@ class Network:
     @property
     def store_key(self) -> str:
         """Return what it is known by in a store of results: its name, and the version of the package with its space."""
-        found = _entries().get(self.space)
-        package = None if found is None else found.dist
-        return f"{package.name if package else ''} {package.version if package else ''}\n{self.arch}"
+        return f"{_package(self.space)}\n{self.arch}"
 
     def counts(self) -> Counts | None:
         """Return its size, where that is known without building it."""
@@ -86,3 +84,10 @@ def get(name: str) -> SearchSpace:
 @cache
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+@cache
+def _package(space: str) -> str:
+    """Return the package that a space comes from, and its version."""
+    entry = _entries().get(space)
+    return "" if entry is None or entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
