@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.scoring.api import score, score_many
     from epsinas_onnx.scoring.metric import normalised_dispersion
     from epsinas_onnx.scoring.result import Score, Status
+    from epsinas_onnx.store.store import Store
 
 # Names are loaded when they are used: onnx-ir and its symbolic algebra alone take half a second to import.
 _HOME = {
@@ -52,6 +53,7 @@ _HOME = {
     "Score": "scoring.result",
     "ShapeError": "errors",
     "Status": "scoring.result",
+    "Store": "store.store",
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "diff": "compare.diff",
@@ -84,6 +86,7 @@ __all__ = [
     "Score",
     "ShapeError",
     "Status",
+    "Store",
     "UnsupportedError",
     "UsageError",
     "diff",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from epsinas_onnx._util.text import LONGEST_SENTENCE, output_line, shown
 from epsinas_onnx.cli.progress import said
-from epsinas_onnx.errors import ModelError, UsageError
+from epsinas_onnx.errors import ModelError, OutputError, UsageError
 from epsinas_onnx.scoring.limits import Limits
 from epsinas_onnx.scoring.process import prepare
 from epsinas_onnx.scoring.supervisor import Failure, Workers
@@ -22,6 +23,7 @@ from epsinas_onnx.scoring.supervisor import Failure, Workers
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
     from epsinas_onnx.scoring.jobs import Jobs
+    from epsinas_onnx.store.store import Store
 
 T = TypeVar("T")
 
@@ -112,6 +114,15 @@ ByOption: TypeAlias = Annotated[
 ProxyBatchOption: TypeAlias = Annotated[
     int, typer.Option("--proxy-batch", metavar="NUMBER", min=2, help="Samples that the other scores see.")
 ]
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="Keep results in this file, and take from it what it holds: a run that was cut off goes on, and others "
+        "may use the file meanwhile. See the command store.",
+    ),
+]
 MemoryOption: TypeAlias = Annotated[
     float,
     typer.Option("--memory", metavar="GB", help="Stop a model whose process holds more than this; 0 for no limit."),
@@ -144,6 +155,49 @@ def isolated(
     if isinstance(result, Failure):
         raise ModelError(f"{named}: {result.cause}")
     return result  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def opened_for(path: Path, *, readonly: bool = False, there: bool = False) -> Iterator[Store]:
+    """Open a store that is the subject of a command. readonly: for reading alone. there: whether it must be there.
+
+    Raises UsageError where the file is no store, or missing.
+    """
+    from epsinas_onnx.store.store import Store
+
+    if (readonly or there) and not path.exists():
+        raise UsageError(f"{path}: there is no such file")
+    with Store(path, readonly=readonly) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def opened_store(path: Path | None) -> Iterator[Store | None]:
+    """Open the store that `--store` names, and say at the end what came out of it and what went in.
+
+    Raises UsageError where the file is no store, and OutputError at the end where results could not be written.
+    """
+    if path is None:
+        yield None
+        return
+    from epsinas_onnx.store.store import Store
+
+    store = Store(path)
+    try:
+        yield store
+    except (typer.Exit, KeyboardInterrupt):
+        _close(store)
+        raise
+    except BaseException:  # which is what a reader wants to know
+        with contextlib.suppress(OutputError):
+            store.close()
+        raise
+    _close(store)
+
+
+def _close(store: Store) -> None:
+    store.close()
+    say(f"{store.path}: {store.found:,} results found, {store.added:,} added")
 
 
 def output_console() -> Console:

@@ -18,9 +18,11 @@ from epsinas_onnx.cli.common import (
     JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    StoreOption,
     TimeoutOption,
     WithOption,
     find_space,
+    opened_store,
     output_console,
     parse_inputs,
     parse_jobs,
@@ -115,6 +117,7 @@ def evaluate_command(
     ] = 1000,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    store: StoreOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
     rank: Annotated[
@@ -145,7 +148,11 @@ def evaluate_command(
         check_ending(target)
     earlier = [] if scores is None else [Path(scores)]
     check_outputs(
-        [*([] if output is None else [("--output", output)]), *(("--plot", path) for path in plot or [])],
+        [
+            *([] if output is None else [("--output", output)]),
+            *(("--plot", path) for path in plot or []),
+            *([] if store is None else [("--store", store)]),
+        ],
         inputs=_read_by([table, *(join or []), *earlier], fed),
     )
     asked = combined.asked(members, others)
@@ -180,34 +187,35 @@ def evaluate_command(
     }
     if asked and scores in read.columns:
         raise UsageError("a column holds one score alone; --rank and --with take scores from files of results")
-    values, records, stopped = _scores(read, networks, found, scores, output, options)
-    from epsinas_onnx.evaluation.outcome import OURS, evaluate
-    from epsinas_onnx.ranking.members import EPSINAS
+    with opened_store(store) as kept:
+        values, records, stopped = _scores(read, networks, found, scores, output, {**options, "store": kept})
+        from epsinas_onnx.evaluation.outcome import OURS, evaluate
+        from epsinas_onnx.ranking.members import EPSINAS
 
-    beside = combined.ranks(keys, records, asked, read.columns)
-    name, agreement, epsinas = OURS, None, values
-    if members:
-        of = combined.together(keys, records, members, values)
-        name, values, agreement = of.name, of.scores, of.agreement
-        beside = {label: ranks for label, ranks in beside.items() if label != name}
-        if EPSINAS in members and members != (EPSINAS,):
-            beside = {EPSINAS: combined.ranks(keys, records, (EPSINAS,))[EPSINAS], **beside}
-    alone = beside if not members or EPSINAS in members else {EPSINAS: epsinas.values, **beside}
-    outcome = evaluate(
-        found.name, column, keys, values, accuracies, {**beside, **proxies}, name=name, others=alone,
-        agreement=agreement, lower_is_better=lower_is_better, resamples=resamples, seed=seed,
-    )  # fmt: skip
-    _show(outcome, top, format)
-    for target in plot or []:
-        outcome.plot(target)
-        say(f"plot in {target}")
-    if stopped is not None:
-        kept = f"; {output} keeps them, and the same command goes on" if output else ""
-        say(f"Interrupted: the figures are over what was scored until then{kept}.")
-    if isinstance(stopped, OutputError):
-        raise stopped
-    if stopped is not None:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        beside = combined.ranks(keys, records, asked, read.columns)
+        name, agreement, epsinas = OURS, None, values
+        if members:
+            of = combined.together(keys, records, members, values)
+            name, values, agreement = of.name, of.scores, of.agreement
+            beside = {label: ranks for label, ranks in beside.items() if label != name}
+            if EPSINAS in members and members != (EPSINAS,):
+                beside = {EPSINAS: combined.ranks(keys, records, (EPSINAS,))[EPSINAS], **beside}
+        alone = beside if not members or EPSINAS in members else {EPSINAS: epsinas.values, **beside}
+        outcome = evaluate(
+            found.name, column, keys, values, accuracies, {**beside, **proxies}, name=name, others=alone,
+            agreement=agreement, lower_is_better=lower_is_better, resamples=resamples, seed=seed,
+        )  # fmt: skip
+        _show(outcome, top, format)
+        for target in plot or []:
+            outcome.plot(target)
+            say(f"plot in {target}")
+        if stopped is not None:
+            keeps = f"; {output or store} keeps them, and the same command goes on" if output or store else ""
+            say(f"Interrupted: the figures are over what was scored until then{keeps}.")
+        if isinstance(stopped, OutputError):
+            raise stopped
+        if stopped is not None:
+            raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _read_by(tables: Sequence[Path], fed: Any) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from epsinas_onnx.cli import (
     score,
     search,
     spaces,
+    store,
     weights,
 )
 from epsinas_onnx.cli.common import say
@@ -61,6 +62,7 @@ app.command("evaluate", short_help="Say how well scores rank a table of accuraci
 app.command("ablate", short_help="Repeat the paper's ablations on a table of accuracies.")(ablate.ablate_command)
 app.command("search", short_help="Search a space by training-free scores and latency.")(search.search_command)
 
+app.add_typer(store.app, name="store")
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)
 
 

@@ -24,8 +24,10 @@ from epsinas_onnx.cli.common import (
     MemoryOption,
     ProxyBatchOption,
     RestoreOption,
+    StoreOption,
     TimeoutOption,
     find_models,
+    opened_store,
     output_console,
     parse_inputs,
     parse_jobs,
@@ -100,6 +102,7 @@ def rank_command(
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    store: StoreOption = None,
 ) -> None:
     """Rank a set of networks by training-free scores together: the best first, by the sum of log(rank / n).
 
@@ -117,7 +120,8 @@ def rank_command(
 
         check_library()
     if output is not None:
-        check_outputs([("--output", output)], inputs=[*(results or []), *given_files(fed)], models=models)
+        named = [("--output", output), *([] if store is None else [("--store", store)])]
+        check_outputs(named, inputs=[*(results or []), *given_files(fed)], models=models)
     records = _read(results or [])
     if results and not records and not models:
         raise UsageError(f"{results[0]}: holds no network")
@@ -132,20 +136,21 @@ def rank_command(
         "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
         "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
     }  # fmt: skip
-    interrupted = _score(models, members, options, records)
-    from epsinas_onnx.ranking.result import rank_records
+    with opened_store(store) as kept:
+        interrupted = _score(models, members, {**options, "store": kept}, records)
+        from epsinas_onnx.ranking.result import rank_records
 
-    if interrupted and len(records) < 2:
-        say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    ranked = rank_records(list(records.values()), members)
-    _write(ranked, kind, output)
-    if interrupted:
-        missing = len({*models} - records.keys())
-        say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if not ranked.placed or any(one.failed for one in ranked.unplaced):
-        raise typer.Exit(EXIT_FAILED)
+        if interrupted and len(records) < 2:
+            say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
+            raise typer.Exit(EXIT_INTERRUPTED)
+        ranked = rank_records(list(records.values()), members)
+        _write(ranked, kind, output)
+        if interrupted:
+            missing = len({*models} - records.keys())
+            say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if not ranked.placed or any(one.failed for one in ranked.unplaced):
+            raise typer.Exit(EXIT_FAILED)
 
 
 def _read(results: Sequence[Path]) -> dict[str, Record]:

@@ -24,9 +24,11 @@ from epsinas_onnx.cli.common import (
     MemoryOption,
     ProxyBatchOption,
     RestoreOption,
+    StoreOption,
     TimeoutOption,
     WithOption,
     find_models,
+    opened_store,
     parse_inputs,
     parse_jobs,
     parse_pairs,
@@ -151,6 +153,7 @@ def score_command(
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    store: StoreOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
 ) -> None:
@@ -167,7 +170,11 @@ def score_command(
 
     fed = parse_inputs(input or [])
     if output is not None:
-        check_outputs([("--output", output)], inputs=given_files(fed), models=models)
+        check_outputs(
+            [("--output", output), *([] if store is None else [("--store", store)])],
+            inputs=given_files(fed),
+            models=models,
+        )
     options: ScoreKeywords = {
         "inputs": fed,
         "batch": batch,
@@ -190,18 +197,19 @@ def score_command(
         options["weights"] = weights_for(models, count, Limits(timeout, memory), **options)
     else:
         options["weights"] = parse_weights(weights)
-    # Isolated, since a file that ends its process must not end the run.
-    results = score_as_done(models, jobs=count, isolate=True, timeout=timeout, memory=memory, **options)
-    with _Results(kind, output) as written:
-        try:
-            for index, result in with_bar(results, len(models), name=models[0]):
-                written.add(index, result)
-        except KeyboardInterrupt:
-            missing = len(models) - len(written.scores)
-            say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    if output is not None:
-        say(f"{coverage(written.scores)}, written to {output}")
+    with opened_store(store) as kept:
+        # Isolated, since a file that ends its process must not end the run.
+        results = score_as_done(models, jobs=count, isolate=True, timeout=timeout, memory=memory, store=kept, **options)
+        with _Results(kind, output) as written:
+            try:
+                for index, result in with_bar(results, len(models), name=models[0]):
+                    written.add(index, result)
+            except KeyboardInterrupt:
+                missing = len(models) - len(written.scores)
+                say(f"Interrupted: {coverage(written.scores)}; {missing} files have no row.")
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+        if output is not None:
+            say(f"{coverage(written.scores)}, written to {output}")
     if any(result.status is Status.ERROR for result in written.scores):
         raise typer.Exit(EXIT_FAILED)
 

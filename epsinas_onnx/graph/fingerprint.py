@@ -142,12 +142,13 @@ def fingerprint(model: ModelSource) -> str:
     return _canonical(load_model(model)).fingerprint
 
 
-def canonical_graph(loaded: LoadedModel) -> CanonicalGraph:
-    """Return the graph that the fingerprint is taken of, with the names of nodes; `loaded` is not modified.
+def canonical_graph(loaded: LoadedModel, *, last: bool = False) -> CanonicalGraph:
+    """Return the graph that the fingerprint is taken of, with the names of nodes.
 
-    `loaded` must be as `load_model` returns it: shapes that were made concrete are no longer what the file declares.
+    last: whether nobody needs the shapes of `loaded` afterwards; otherwise it is not modified. `loaded` must be as
+    `load_model` returns it: shapes that were made concrete are no longer what the file declares.
     """
-    return _canonical(loaded.copy())
+    return _canonical(loaded if last else loaded.copy())
 
 
 def _canonical(loaded: LoadedModel) -> CanonicalGraph:

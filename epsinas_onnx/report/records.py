@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from epsinas_onnx._util import text
@@ -33,11 +33,13 @@ def to_csv(scores: Sequence[Score]) -> str:
     Other scores have columns of their own behind the rest, named as pandas names what is nested in the JSON:
     `proxies.swap.value`, `proxies.swap.status` and so on.
     """
-    others = dict.fromkeys(name for score in scores for name in score.proxies)
+    return "".join(csv_lines(scores, list(dict.fromkeys(name for score in scores for name in score.proxies))))
+
+
+def csv_lines(scores: Iterable[Score], others: Sequence[str]) -> Iterator[str]:
+    """Yield the header and the lines of such a CSV; others: the names of other scores that have columns."""
     nested = {(name, key): f"proxies.{name}.{key}" for name in others for key in PROXY_FIELDS}
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow([*CSV_FIELDS, *nested.values()])
+    yield _line([*CSV_FIELDS, *nested.values()])
     for score in scores:
         record = score.to_dict()
         record["weights"] = " ".join(repr(weight) for weight in record["weights"])
@@ -45,7 +47,12 @@ def to_csv(scores: Sequence[Score]) -> str:
         record["output"] = " ".join(record["output"])
         record["warnings"] = "; ".join(record["warnings"])
         more = [record["proxies"].get(name, {}).get(key) for name, key in nested]
-        writer.writerow([*(_cell(record[field]) for field in CSV_FIELDS), *map(_cell, more)])
+        yield _line([*(_cell(record[field]) for field in CSV_FIELDS), *map(_cell, more)])
+
+
+def _line(cells: Sequence[Any]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerow(cells)
     return written.getvalue()
 
 

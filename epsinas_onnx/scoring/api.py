@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
@@ -30,6 +31,7 @@ from epsinas_onnx.scoring.options import (
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 from epsinas_onnx.scoring.supervisor import in_order
+from epsinas_onnx.store.store import Store
 
 
 def score(
@@ -120,6 +122,7 @@ def score_many(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    store: Store | str | os.PathLike[str] | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order.
@@ -135,6 +138,8 @@ def score_many(
             that runs them. A limit does so too.
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
+        store: a `Store`, or the file of one: what it holds is not scored again, and each result is written into it as
+            it comes (docs/store.md).
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
             `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores`, `proxy_batch` and
             `device_memory`, which all workers share, each the keyword argument that `score` has.
@@ -143,7 +148,8 @@ def score_many(
         An iterator over as many Scores as there are models.
 
     Raises:
-        UsageError: an argument is wrong; said before anything is scored.
+        UsageError: an argument is wrong, or the file is no store; said before anything is scored.
+        OutputError: at the end, where `store` names a file and a result could not be written into it.
 
     Examples:
         >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
@@ -151,7 +157,9 @@ def score_many(
         models/mlp.onnx ok
         models/missing.onnx error
     """
-    return in_order(score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options))
+    return in_order(
+        score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, store=store, **options)
+    )
 
 
 def score_as_done(
@@ -161,6 +169,7 @@ def score_as_done(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    store: Store | str | os.PathLike[str] | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come; see `score_many`."""
@@ -174,11 +183,21 @@ def score_as_done(
     choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    if count == 1 and not isolate and limits == NO_LIMITS:
-        return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
-    from epsinas_onnx.scoring.workers import score_in_processes
+    isolated = count > 1 or isolate or limits != NO_LIMITS
 
-    return score_in_processes(models, checked, limits)
+    def run(models: Iterable[ModelSource], names: Sequence[str]) -> Iterator[tuple[int, Score]]:
+        asked = dataclasses.replace(checked, proxies=tuple(names))
+        if not isolated:
+            return ((index, score_or_error(model, asked)) for index, model in enumerate(models))
+        from epsinas_onnx.scoring.workers import score_in_processes
+
+        return score_in_processes(models, asked, limits)
+
+    if store is None:
+        return run(models, checked.proxies)
+    from epsinas_onnx.store.going_on import going_on
+
+    return going_on(models, checked, store, run, isolated=isolated, limits=limits)
 
 
 def _known(options: ScoreOptions) -> ScoreOptions:

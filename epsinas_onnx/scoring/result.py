@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from epsinas_onnx._util.text import sentence
-from epsinas_onnx.proxies.measurement import Measurement
+from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
 
 
 class Status(StrEnum):
@@ -93,6 +93,22 @@ class Score:
         if self.reason is not None:
             object.__setattr__(self, "reason", sentence(self.reason))
         object.__setattr__(self, "warnings", tuple(map(sentence, self.warnings)))
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Return the Score that `to_dict` gave this record of; a raw score that is not a number is None."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in record.items() if key in fields}
+        for key in ("weights", "output", "warnings"):
+            values[key] = tuple(values.get(key) or ())
+        float32 = values.get("float32_status")
+        values["status"] = Status(values["status"])
+        values["float32_status"] = None if float32 is None else Status(float32)
+        values["proxies"] = {
+            name: Measurement(name, one["value"], MeasurementStatus(one["status"]), one["reason"], one["seconds"])
+            for name, one in (values.get("proxies") or {}).items()
+        }
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only: numbers that JSON cannot hold (NaN, infinities) become None."""

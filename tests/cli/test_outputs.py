@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from epsinas_onnx.cli import outputs
+from epsinas_onnx.graph.data_files import data_files
 from tests.builders import Done, build, command, save
 
 from .writing import DATA, EVALUATE, MODEL, contents, everything, filled
@@ -98,7 +98,7 @@ def test_data_files_are_found_wherever_a_tensor_lies(folder: Path) -> None:
     proto.graph.sparse_initializer.add(values=tensor("values"), indices=tensor("indices"))
     proto.functions[0].node.append(onnx.helper.make_node("Constant", [], ["c"], value=tensor("in a function")))
     path = save(proto, folder / "odd.onnx")
-    found = {str(file.relative_to(folder)) for file in outputs.data_files(path)}
+    found = {str(file.relative_to(folder)) for file in data_files(path)}
     assert found == {"in a body", long, "values", "indices", "in a function"}
 
 

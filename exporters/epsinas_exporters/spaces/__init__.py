@@ -44,6 +44,11 @@ class Network:
         """Return what it has in common with all networks of its space that compute the same (`SearchSpace.family`)."""
         return get(self.space).family(self.arch)
 
+    @property
+    def store_key(self) -> str:
+        """Return what it is known by in a store of results: its name, and the version of the package with its space."""
+        return f"{_package(self.space)}\n{self.arch}"
+
     def counts(self) -> Counts | None:
         """Return its size, where that is known without building it."""
         return get(self.space).counts(self.arch)
@@ -80,3 +85,10 @@ def get(name: str) -> SearchSpace:
 @cache
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+@cache
+def _package(space: str) -> str:
+    """Return the package that a space comes from, and its version."""
+    entry = _entries().get(space)
+    return "" if entry is None or entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
