@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -29,6 +29,9 @@ from epsinas_onnx.scoring.options import (
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 from epsinas_onnx.scoring.supervisor import in_order
+
+Engine: TypeAlias = Literal["local", "ray"]
+"""Where models are scored: by processes of this machine, or by a Ray cluster."""
 
 
 def score(
@@ -113,6 +116,8 @@ def score_many(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order.
@@ -127,6 +132,10 @@ def score_many(
             that runs them. A limit does so too.
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
+        engine: `local`, or `ray` for a Ray cluster (docs/cluster.md), on which `jobs` above 1 is how many models are
+            scored at a time, and 1 as many as the cluster has cores. Needs the extra `ray`.
+        ray_address: `HOST:PORT` of a Ray cluster; None for what RAY_ADDRESS names, the cluster of this machine, or one
+            that is started for the call.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
             `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores` and `proxy_batch`, each
             the keyword argument that `score` has.
@@ -136,6 +145,7 @@ def score_many(
 
     Raises:
         UsageError: an argument is wrong; said before anything is scored.
+        ClusterError: the cluster was lost; what was scored until then was yielded.
 
     Examples:
         >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
@@ -143,7 +153,11 @@ def score_many(
         models/mlp.onnx ok
         models/missing.onnx error
     """
-    return in_order(score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, **options))
+    found = score_as_done(
+        models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, engine=engine, ray_address=ray_address,
+        **options,
+    )  # fmt: skip
+    return in_order(found)
 
 
 def score_as_done(
@@ -153,6 +167,8 @@ def score_as_done(
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come; see `score_many`."""
@@ -160,9 +176,19 @@ def score_as_done(
         raise UsageError(f"there must be at least 1 job, not {jobs}")
     limits = Limits(timeout, memory)
     checked = _known(score_options(**options, jobs=jobs))
-    choose_providers(checked.providers)
+    if engine not in get_args(Engine):
+        raise UsageError(f"the engine is one of {', '.join(get_args(Engine))}, not {engine!r}")
+    if ray_address is not None and engine != "ray":
+        raise UsageError("an address of a Ray cluster goes with the engine ray; add --engine ray")
+    if engine == "local":
+        choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
+    if engine == "ray":
+        from epsinas_onnx.scoring.cluster.engine import check_cluster, score_on_cluster
+
+        check_cluster(ray_address)
+        return score_on_cluster(models, checked, limits, ray_address, jobs if jobs > 1 else None)
     if jobs == 1 and not isolate and limits == NO_LIMITS:
         return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
     from epsinas_onnx.scoring.workers import score_in_processes

@@ -72,7 +72,7 @@ class _Lost:
 
 
 def _task(model: ModelSource, options: ScoreOptions) -> tuple[str, tuple[Any, ...]]:
-    return source_name(model), (_portable(model), source_name(model), options)
+    return source_name(model), (portable(model), source_name(model), options)
 
 
 def work_in_processes(
@@ -116,7 +116,8 @@ def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score 
     return dataclasses.replace(score_or_error(model, options), model=name)
 
 
-def _portable(model: ModelSource) -> ModelSource:
+def portable(model: ModelSource) -> ModelSource:
+    """Return a model as what another process can be handed: one in memory in its serialised form."""
     if isinstance(model, ir.Model):
         model = ir.to_proto(model)
     return model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
