@@ -19,8 +19,11 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     DimOption,
+    EngineName,
+    EngineOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     RestoreOption,
     TimeoutOption,
     WithOption,
@@ -143,6 +146,8 @@ def score_command(
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
 ) -> None:
@@ -154,7 +159,7 @@ def score_command(
     models = find_models(paths)
     if not models:
         raise UsageError("no files were named")
-    prepare_workers()
+    prepare_workers(engine)
     from epsinas_onnx.scoring.api import score_as_done
 
     fed = parse_inputs(input or [])
@@ -181,6 +186,8 @@ def score_command(
         proxy_batch=proxy_batch,
         timeout=timeout,
         memory=memory,
+        engine=engine.value,
+        ray_address=ray_address,
     )
     with _Results(kind, output) as written:
         try:

@@ -263,7 +263,9 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str | None
     other = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
     if not other:
         return None
-    listed = ", ".join(f"{name} {theirs.get(name, 'not')} there and {ours.get(name, 'not')} here" for name in sorted(other))
+    listed = ", ".join(
+        f"{name} {theirs.get(name, 'not')} there and {ours.get(name, 'not')} here" for name in sorted(other)
+    )
     return f"other versions than on the machine of the command ({listed}); install the same on every node"
 
 

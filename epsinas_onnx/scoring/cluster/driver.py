@@ -6,6 +6,7 @@ does not end the run before its rows are written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 from typing import Any
 
-from epsinas_onnx.scoring.cluster.messages import Connected, End, Order, Refused, Stream
+from epsinas_onnx.scoring.cluster.messages import Connected, Order, Refused, Stream
 
 _GRACE = 10.0  # seconds that Ray may take to end once nobody listens any more
 
@@ -30,10 +31,8 @@ def main() -> None:
     order = stream.receive()
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stream, inbox), name="epsinas-reader", daemon=True).start()
-    try:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
         _run(order, stream, inbox)
-    except OSError:  # nobody listens any more
-        pass
 
 
 def _read(stream: Stream, inbox: queue.SimpleQueue[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Scores models on a Ray cluster: hands them to the process that talks to Ray, as it wants them, and yields the rows."""
+"""Scores models on a Ray cluster: hands them to the process that talks to Ray, as it wants them; yields their rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from epsinas_onnx._util.install import pip_install
@@ -34,9 +35,9 @@ from epsinas_onnx.scoring.cluster.messages import (
 )
 from epsinas_onnx.scoring.limits import Limits
 from epsinas_onnx.scoring.options import ScoreOptions
+from epsinas_onnx.scoring.process import text_of
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import error_score, score_or_error
-from epsinas_onnx.scoring.supervisor import text_of
 from epsinas_onnx.scoring.workers import portable
 from epsinas_onnx.versions import versions
 
@@ -54,8 +55,8 @@ def check_cluster(address: str | None) -> None:
     host, _, port = address.rpartition(":")
     if "://" in address:
         raise UsageError(
-            f"{address} is the address of a Ray client; give HOST:PORT of the cluster's head, or run the command on the "
-            f"cluster with 'ray job submit'"
+            f"{address} is the address of a Ray client; give HOST:PORT of the cluster's head, or run the command on "
+            f"the cluster with 'ray job submit'"
         )
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"the address of a Ray cluster is HOST:PORT, as 'ray start --head' prints it, not {address!r}")
@@ -63,7 +64,7 @@ def check_cluster(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS).close()
     except OSError as error:
         raise UsageError(
-            f"nothing answers at {address} ({error.strerror or error}); give the address that 'ray start --head' printed, "
+            f"nothing answers at {address} ({error.strerror or error}); give the one that 'ray start --head' printed, "
             f"and look whether the cluster runs with 'ray status'"
         ) from None
 
@@ -80,9 +81,8 @@ def score_on_cluster(
 
     Raises UsageError where the cluster cannot be used, and ClusterError where it is lost.
     """
-    order = Order(
-        options, limits, address or os.environ.get("RAY_ADDRESS") or None, most, os.getcwd(), versions(), _has_cuda(options)
-    )  # fmt: skip
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    order = Order(options, limits, address, most, str(Path.cwd()), versions(), _has_cuda(options))
     with _Driver(order) as driver:
         tasks = enumerate(models)
         while True:
@@ -138,8 +138,8 @@ def _score(row: Row, options: ScoreOptions) -> Score:
             if not os.path.lexists(path):  # so nobody sees it, and it has the row that it would have without a cluster
                 return score_or_error(row.name, options)
             reason = (
-                f"{row.name}: {node} does not see {path}; keep models in a folder that every node sees under the same path, "
-                f"such as a shared file system"
+                f"{row.name}: {node} does not see {path}; keep models where every node sees them under the same path, "
+                f"such as on a shared file system"
             )
             return error_score(row.name, options, reason, 0.0)
         case Lost(cause):

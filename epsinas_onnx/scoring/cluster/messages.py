@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Order:
 
 @dataclass
 class Model:
-    """A model on its way. source: a path, or what `pickle.loads` makes a model of. lost: nodes that were lost with it."""
+    """A model on its way. source: a path, or what `pickle.loads` makes one of. lost: nodes that were lost with it."""
 
     index: int
     name: str
@@ -75,7 +76,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Report:
-    """What a seat has done since it was asked last. unstarted: which models it hands back. pace: seconds for a model."""
+    """What a seat has done since it was asked last. unstarted: models that it hands back. pace: seconds for a model."""
 
     rows: tuple[Row, ...]
     unstarted: tuple[int, ...]
@@ -141,7 +142,5 @@ class Stream:
 
     def close(self) -> None:
         """Let the other end know that nothing more comes."""
-        try:
+        with contextlib.suppress(OSError):  # it was gone before, with something on its way to it
             self._writes.close()
-        except OSError:  # it was gone before, with something on its way to it
-            pass

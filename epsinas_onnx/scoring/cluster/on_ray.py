@@ -70,7 +70,7 @@ class Ray:
 
 
 def with_provider(order: Order, gpus: float) -> Order:
-    """Return the order with one provider for all nodes, for `auto` that which this machine would take, if there are GPUs."""
+    """Return the order with one provider for all nodes: for `auto` what this machine has, if the cluster has GPUs."""
     if order.options.providers != "auto":
         return order
     provider: ProviderName = "cuda" if order.has_cuda and gpus else "cpu"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from epsinas_onnx._util.logging import quiet_libraries
@@ -19,9 +20,10 @@ from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.cluster.messages import Hello, Model, Order, Report, Row, Unseen
 from epsinas_onnx.scoring.measured import unmeasured
+from epsinas_onnx.scoring.process import text_of
 from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import error_score, score_or_error
-from epsinas_onnx.scoring.supervisor import Failure, Workers, text_of
+from epsinas_onnx.scoring.supervisor import Failure, Workers
 from epsinas_onnx.versions import versions
 
 _SLOW = 1.0  # seconds after which what waits behind a model is handed back
@@ -30,18 +32,21 @@ _SLOW = 1.0  # seconds after which what waits behind a model is handed back
 class Seat:
     """Scores what it is handed, one after the other, while its owner does something else.
 
-    The scoring is done by a process of its own, as on one machine: a model that ends it, or breaks a limit, costs its own
-    row, and this process goes on.
+    The scoring is done by a process of its own, as on one machine: a model that ends it, or breaks a limit, costs its
+    own row, and this process goes on.
     """
 
     def __init__(self, order: Order, gpus: int = 0) -> None:
         _forget_main()
         node = _own_node()
-        self._node, self._host = str(node["NodeID"]), f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        self._node, self._host = (
+            str(node["NodeID"]),
+            f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+        )
         beside = int(node["Resources"].get("GPU" if gpus else "CPU", 1))
         self._options = dataclasses.replace(order.options, jobs=max(beside, 1), threads=1)
         self._folder = order.folder
-        if os.path.isdir(order.folder):
+        if Path(order.folder).is_dir():
             os.chdir(order.folder)
         self._workers = Workers(1, order.limits)
         self._changed = threading.Condition()
@@ -101,9 +106,9 @@ class Seat:
                 self._changed.notify_all()
 
     def _scored(self, model: Model) -> Score | UsageError | Unseen:
-        """Return what comes of a model; without the other scores where its process is lost with them, most often by them."""
-        if isinstance(model.source, str) and not os.path.lexists(os.path.join(self._folder, model.source)):
-            return Unseen(self._host, os.path.join(self._folder, model.source))
+        """Return what comes of a model; without the other scores where its process is lost with them."""
+        if isinstance(model.source, str) and not os.path.lexists(path := Path(self._folder, model.source)):
+            return Unseen(self._host, str(path))
         options = self._options
         try:
             found = self._workers.run(score_sent, (model.source, model.name, options))
