@@ -161,7 +161,9 @@ class Dispatch:
         useless = sum(seat.is_useless for seat in self._seats)
         if useless and useless >= self._target:
             raise _Over(Refused("no node is left on which models can be scored", is_usage=False))
-        while len(self._seats) - useless < min(self._target - useless, self._in_flight):
+        free = sum(seat.is_starting or (seat.is_idle and not seat.models) for seat in self._seats)
+        wanted = min(len(self._waiting) + len(self._doubtful) - free, self._target - len(self._seats))
+        for _ in range(wanted):
             actor = self._cluster.seat()
             self._seats.append(_Seat(actor, self._cluster.hello(actor)))
 
@@ -171,7 +173,7 @@ class Dispatch:
             seat.models.update((model.index, model) for model in models)
             if seat.models:
                 seat.call = self._cluster.exchange(seat.actor, models, self._pause)
-            elif self._is_exhausted:  # others may need what it holds
+            elif self._is_exhausted and all(len(one.models) < 2 for one in self._seats):  # nothing will be handed back
                 self._seats.remove(seat)
                 self._cluster.end(seat.actor)
 
@@ -248,7 +250,7 @@ class Dispatch:
         deaths = sum(node in self._nodes for node in suspect.lost)
         if deaths >= _DEATHS:
             self._give_up(suspect, f"its worker on the cluster was lost twice ({_last_line(why)})")
-        elif len(suspect.lost) >= _NODES:
+        elif len(set(suspect.lost)) >= _NODES:
             self._give_up(suspect, f"{_NODES} nodes of the cluster were lost while they scored it")
         else:
             self._doubtful.append(suspect)

@@ -162,7 +162,8 @@ class _Driver:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**quiet, **os.environ},
         )  # fmt: skip
         self._stream = Stream(cast(BinaryIO, self._process.stdout), cast(BinaryIO, self._process.stdin))
-        threading.Thread(target=self._read, name="epsinas-cluster", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="epsinas-cluster", daemon=True)
+        self._reader.start()
         self.send(self._order)
         return self
 
@@ -173,6 +174,8 @@ class _Driver:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
+        cast(BinaryIO, self._process.stdout).close()
 
     def _read(self) -> None:
         while (message := self._stream.receive()) is not None:
