@@ -416,7 +416,7 @@ class TestCluster:
     def test_a_node_that_comes_later_gets_work(self, nodes: Nodes) -> None:
         nodes.do("kill")
         hangs = [Trouble(f"hangs {number}", "hang") for number in range(2)]
-        found = score_as_done([Trouble("good", ""), *hangs], timeout=1000, jobs=2, **on(nodes), **OPTIONS)
+        found = score_as_done([Trouble("good", ""), *hangs], timeout=1000, jobs=3, **on(nodes), **OPTIONS)
         assert next(found)[0] == 0
         assert len(nodes.seats()) == 1
         nodes.do("add")
