@@ -185,10 +185,10 @@ def score_as_done(
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
     if engine == "ray":
-        from epsinas_onnx.scoring.cluster.engine import check_cluster, score_on_cluster
+        from epsinas_onnx.scoring.cluster.engine import cluster_address, score_on_cluster
 
-        check_cluster(ray_address)
-        return score_on_cluster(models, checked, limits, ray_address, jobs if jobs > 1 else None)
+        address = cluster_address(ray_address)
+        return score_on_cluster(models, checked, limits, address, jobs if jobs > 1 else None)
     if jobs == 1 and not isolate and limits == NO_LIMITS:
         return ((index, score_or_error(model, checked)) for index, model in enumerate(models))
     from epsinas_onnx.scoring.workers import score_in_processes

@@ -46,12 +46,16 @@ _CONNECTS = 60.0  # seconds that connecting may take, or starting Ray on this ma
 _ENDS = 15.0  # seconds that Ray may take to end
 
 
-def check_cluster(address: str | None) -> None:
-    """Raise UsageError where Ray is not installed, or nothing listens at the address."""
+def cluster_address(given: str | None) -> str | None:
+    """Return the address of the cluster that is meant: the one given, or that of RAY_ADDRESS, None where there is none.
+
+    Raises UsageError where Ray is not installed, or nothing listens there.
+    """
     if importlib.util.find_spec("ray") is None:
         raise UsageError(f"--engine ray needs Ray; run '{pip_install('ray')}'")
-    if address is None:
-        return
+    address = given or os.environ.get("RAY_ADDRESS") or "auto"
+    if address == "auto":
+        return None
     host, _, port = address.rpartition(":")
     if "://" in address:
         raise UsageError(
@@ -67,6 +71,7 @@ def check_cluster(address: str | None) -> None:
             f"nothing answers at {address} ({error.strerror or error}); give the one that 'ray start --head' printed, "
             f"and look whether the cluster runs with 'ray status'"
         ) from None
+    return address
 
 
 def score_on_cluster(
@@ -81,7 +86,6 @@ def score_on_cluster(
 
     Raises UsageError where the cluster cannot be used, and ClusterError where it is lost.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
     order = Order(options, limits, address, most, str(Path.cwd()), versions(), _has_cuda(options))
     with _Driver(order) as driver:
         tasks = enumerate(models)
@@ -91,7 +95,7 @@ def score_on_cluster(
                     yield from _sent(driver, tasks, count, options)
                 case tuple() as rows:
                     for row in rows:
-                        yield row.index, _score(row, options)
+                        yield row.index, as_score(row, options)
                 case Said(sentence):
                     logging.getLogger("epsinas_onnx").warning(sentence)
                 case Refused(sentence, is_usage):
@@ -126,7 +130,7 @@ def _sent(
         sent += 1
 
 
-def _score(row: Row, options: ScoreOptions) -> Score:
+def as_score(row: Row, options: ScoreOptions) -> Score:
     """Return what a row holds; raises UsageError where the call is wrong, which only a model shows."""
     found = pickle.loads(row.data)
     match found:
