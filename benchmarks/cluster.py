@@ -30,12 +30,14 @@ class Clock:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, float], float] = {}
-        self._stop = threading.Event()
+        self._watching = 0.0
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.1):
+        while True:
+            time.sleep(0.5)
             self.now()
+            self._watching = time.thread_time()
 
     def now(self) -> float:
         """Return the seconds until now."""
@@ -46,7 +48,7 @@ class Clock:
                 self._seen[one.pid, one.create_time()] = times.user + times.system
             except psutil.Error:
                 continue
-        return sum(self._seen.values())
+        return sum(self._seen.values()) - self._watching
 
 
 def main() -> None:

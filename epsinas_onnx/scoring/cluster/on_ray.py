@@ -90,7 +90,7 @@ def connect(address: str | None) -> str | None:
             ray.init(address="auto", **options)
         except ConnectionError:
             ray.init(address="local", include_dashboard=False, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         return _refusal(address, error)
     return None
 
@@ -105,4 +105,7 @@ def _refusal(address: str | None, error: Exception) -> str:
             f"{of} runs another version ({found}) than this command ({here}); install the same Ray and Python on this "
             f"machine and on every node"
         )
-    return f"{of} cannot be reached ({text}); look whether it runs with 'ray status'"
+    return (
+        f"{of} cannot be reached ({text[:200]}); look whether it runs with 'ray status', and where it asks for a token "
+        f"set RAY_AUTH_MODE=token"
+    )
