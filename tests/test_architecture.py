@@ -12,8 +12,8 @@ PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
     "__main__", "pytest_plugin", "cli", "__init__", "doctor", "report.search_page", "report.search_rounds",
     "report.searches", "search", "evaluation", "report", "ranking", "check", "compare",
-    "scoring.api", "constants", "scoring.workers", "scoring.single", "scoring.measured", "store", "edit",
-    "proxies", "scoring",
+    "scoring.api", "constants", "scoring.cluster", "scoring.workers", "scoring.single", "scoring.measured", "store",
+    "edit", "proxies", "scoring",
     "proxies.measurement", "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",
     "graph", "output", "errors", "_util", "versions",

@@ -129,9 +129,35 @@ MemoryOption: TypeAlias = Annotated[
 ]
 
 
-def prepare_workers() -> None:
+class EngineName(StrEnum):
+    """Where models are scored."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+EngineOption: TypeAlias = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="local: worker processes of this machine. ray: a Ray cluster (needs the extra ray), --jobs models at a "
+        "time where that is above 1, otherwise one for each of its cores.",
+    ),
+]
+RayAddressOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="The head of the cluster; otherwise RAY_ADDRESS, the cluster of this machine, or one for this run.",
+    ),
+]
+
+
+def prepare_workers(engine: EngineName = EngineName.LOCAL) -> None:
     """Let what worker processes start from load what they need, while the command loads what it needs itself."""
-    prepare(["epsinas_onnx.scoring.workers"])
+    if engine is EngineName.LOCAL:
+        prepare(["epsinas_onnx.scoring.workers"])
 
 
 def isolated(

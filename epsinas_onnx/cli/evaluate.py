@@ -15,9 +15,12 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     DeviceMemoryOption,
+    EngineName,
+    EngineOption,
     JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     StoreOption,
     TimeoutOption,
     WithOption,
@@ -35,7 +38,7 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.errors import ClusterError, OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -118,6 +121,8 @@ def evaluate_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
     rank: Annotated[
@@ -136,7 +141,7 @@ def evaluate_command(
     members = parse_members("default" if by is None else by) if rank or by is not None else ()
     others = parse_scores(with_)
     if scores is None:
-        prepare_workers()
+        prepare_workers(engine)
     from epsinas_onnx.evaluation import combined, scoring
     from epsinas_onnx.evaluation.plots import check_ending
     from epsinas_onnx.evaluation.table import join as joined
@@ -182,6 +187,8 @@ def evaluate_command(
         "timeout": timeout,
         "memory": memory,
         "isolate": True,
+        "engine": engine.value,
+        "ray_address": ray_address,
         "scores": asked,
         "proxy_batch": proxy_batch,
     }
@@ -212,7 +219,7 @@ def evaluate_command(
         if stopped is not None:
             keeps = f"; {output or store} keeps them, and the same command goes on" if output or store else ""
             say(f"Interrupted: the figures are over what was scored until then{keeps}.")
-        if isinstance(stopped, OutputError):
+        if isinstance(stopped, OutputError | ClusterError):
             raise stopped
         if stopped is not None:
             raise typer.Exit(EXIT_INTERRUPTED)
@@ -241,7 +248,7 @@ def _scores(
     table: Table, networks: Sequence[Buildable], space: SearchSpace, given: str | None, output: Path | None,
     options: dict[str, Any],
 ) -> tuple[Scores, Mapping[str, Mapping[str, Any]], BaseException | None]:  # fmt: skip
-    """Return the scores, all results by architecture, and what ended computing them early: Ctrl-C, or a full disk."""
+    """Return the scores, all results by architecture, and what ended computing them early, such as Ctrl-C."""
     from epsinas_onnx.evaluation import scoring
 
     keys = [network.name for network in networks]
@@ -260,8 +267,8 @@ def _scores(
     try:
         for record in with_bar(scoring.scored(different, options, output), len(different), name=different[0].name):
             computed[record["model"]] = record
-    except (KeyboardInterrupt, OutputError) as error:
-        if not computed and isinstance(error, OutputError):
+    except (KeyboardInterrupt, OutputError, ClusterError) as error:
+        if not computed and not isinstance(error, KeyboardInterrupt):
             raise
         stopped = error
     constants = ",".join(f"{weight:g}" for weight in options["weights"])

@@ -20,9 +20,12 @@ from epsinas_onnx.cli.common import (
     ByOption,
     DeviceMemoryOption,
     DimOption,
+    EngineName,
+    EngineOption,
     JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     RestoreOption,
     StoreOption,
     TimeoutOption,
@@ -41,7 +44,7 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.errors import ClusterError, OutputError, UsageError
 from epsinas_onnx.output.files import write_output
 from epsinas_onnx.report import ENDINGS
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
@@ -103,6 +106,8 @@ def rank_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Rank a set of networks by training-free scores together: the best first, by the sum of log(rank / n).
 
@@ -135,19 +140,24 @@ def rank_command(
         "jobs": parse_jobs(jobs), "device_memory": device_memory,
         "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
         "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
+        "engine": engine.value, "ray_address": ray_address,
     }  # fmt: skip
     with opened_store(store) as kept:
-        interrupted = _score(models, members, {**options, "store": kept}, records)
+        stopped = _score(models, members, {**options, "store": kept}, records)
         from epsinas_onnx.ranking.result import rank_records
 
-        if interrupted and len(records) < 2:
+        if isinstance(stopped, ClusterError) and len(records) < 2:
+            raise stopped
+        if stopped and len(records) < 2:
             say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
             raise typer.Exit(EXIT_INTERRUPTED)
         ranked = rank_records(list(records.values()), members)
         _write(ranked, kind, output)
-        if interrupted:
+        if stopped:
             missing = len({*models} - records.keys())
             say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
+            if isinstance(stopped, ClusterError):
+                raise stopped
             raise typer.Exit(EXIT_INTERRUPTED)
         if not ranked.placed or any(one.failed for one in ranked.unplaced):
             raise typer.Exit(EXIT_FAILED)
@@ -165,11 +175,11 @@ def _read(results: Sequence[Path]) -> dict[str, Record]:
 
 def _score(
     models: Sequence[str], members: Sequence[str], options: dict[str, Any], records: dict[str, Record]
-) -> bool:  # fmt: skip
-    """Add the record of each model to `records`, in the order of the files; return whether Ctrl-C ended it early."""
+) -> KeyboardInterrupt | ClusterError | None:  # fmt: skip
+    """Add the record of each model to `records`, in the order of the files; return what ended it early."""
     if not models:
-        return False
-    prepare_workers()
+        return None
+    prepare_workers(EngineName(options["engine"]))
     from epsinas_onnx.ranking.members import measured
     from epsinas_onnx.scoring.api import score_as_done
 
@@ -178,11 +188,11 @@ def _score(
     try:
         for index, found in with_bar(scored, len(models), name=models[0]):
             done[index] = found.to_dict()
-    except KeyboardInterrupt:
-        return True
+    except (KeyboardInterrupt, ClusterError) as error:
+        return error
     finally:
         records.update((str(done[index]["model"]), done[index]) for index in sorted(done))
-    return False
+    return None
 
 
 def _format(chosen: RankFormat | None, output: Path | None) -> RankFormat:

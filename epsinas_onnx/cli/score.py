@@ -20,9 +20,12 @@ from epsinas_onnx.cli.common import (
     ArithmeticOption,
     DeviceMemoryOption,
     DimOption,
+    EngineName,
+    EngineOption,
     JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     RestoreOption,
     StoreOption,
     TimeoutOption,
@@ -154,6 +157,8 @@ def score_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
 ) -> None:
@@ -165,7 +170,7 @@ def score_command(
     models = find_models(paths)
     if not models:
         raise UsageError("no files were named")
-    prepare_workers()
+    prepare_workers(engine)
     from epsinas_onnx.scoring.api import score_as_done
 
     fed = parse_inputs(input or [])
@@ -199,7 +204,17 @@ def score_command(
         options["weights"] = parse_weights(weights)
     with opened_store(store) as kept:
         # Isolated, since a file that ends its process must not end the run.
-        results = score_as_done(models, jobs=count, isolate=True, timeout=timeout, memory=memory, store=kept, **options)
+        results = score_as_done(
+            models,
+            jobs=count,
+            isolate=True,
+            timeout=timeout,
+            memory=memory,
+            store=kept,
+            engine=engine.value,
+            ray_address=ray_address,
+            **options,
+        )
         with _Results(kind, output) as written:
             try:
                 for index, result in with_bar(results, len(models), name=models[0]):

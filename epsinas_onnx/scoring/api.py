@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
@@ -32,6 +32,9 @@ from epsinas_onnx.scoring.result import Score
 from epsinas_onnx.scoring.single import score_or_error, score_with
 from epsinas_onnx.scoring.supervisor import in_order
 from epsinas_onnx.store.store import Store
+
+Engine: TypeAlias = Literal["local", "ray"]
+"""Where models are scored: by processes of this machine, or by a Ray cluster."""
 
 
 def score(
@@ -123,6 +126,8 @@ def score_many(
     timeout: float = 0.0,
     memory: float = 0.0,
     store: Store | str | os.PathLike[str] | None = None,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[Score]:
     """Score many models, yielding one Score each, in order.
@@ -140,6 +145,10 @@ def score_many(
         memory: GB that one worker process may hold, 0 for no limit.
         store: a `Store`, or the file of one: what it holds is not scored again, and each result is written into it as
             it comes (docs/store.md).
+        engine: `local`, or `ray` for a Ray cluster (docs/cluster.md), on which `jobs` above 1 is how many models are
+            scored at a time, and 1 or `auto` as many as the cluster has cores. Needs the extra `ray`.
+        ray_address: `HOST:PORT` of a Ray cluster; None for what RAY_ADDRESS names, the cluster of this machine, or one
+            that is started for the call.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
             `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores`, `proxy_batch` and
             `device_memory`, which all workers share, each the keyword argument that `score` has.
@@ -150,6 +159,7 @@ def score_many(
     Raises:
         UsageError: an argument is wrong, or the file is no store; said before anything is scored.
         OutputError: at the end, where `store` names a file and a result could not be written into it.
+        ClusterError: the cluster was lost; what was scored until then was yielded.
 
     Examples:
         >>> for result in score_many(["models/mlp.onnx", "models/missing.onnx"], batch=16):
@@ -157,9 +167,11 @@ def score_many(
         models/mlp.onnx ok
         models/missing.onnx error
     """
-    return in_order(
-        score_as_done(models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, store=store, **options)
-    )
+    found = score_as_done(
+        models, jobs=jobs, isolate=isolate, timeout=timeout, memory=memory, store=store, engine=engine,
+        ray_address=ray_address, **options,
+    )  # fmt: skip
+    return in_order(found)
 
 
 def score_as_done(
@@ -170,34 +182,53 @@ def score_as_done(
     timeout: float = 0.0,
     memory: float = 0.0,
     store: Store | str | os.PathLike[str] | None = None,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come; see `score_many`."""
     count = choose_jobs(jobs, models, options.get("providers", "auto"))
     limits = Limits(timeout, memory)
+    if engine not in get_args(Engine):
+        raise UsageError(f"the engine is one of {', '.join(get_args(Engine))}, not {engine!r}")
+    if ray_address is not None and engine != "ray":
+        raise UsageError("an address of a Ray cluster goes with the engine ray; add --engine ray")
     weights = options.get("weights")
     if isinstance(weights, str):
         models = list(models)
         options["weights"] = _found(weights, models, options, count, isolate, limits)
     checked = _known(score_options(**options, jobs=count))
-    choose_providers(checked.providers)
+    if engine == "local":
+        choose_providers(checked.providers)
     if not is_kind(checked.inputs):
         read_given(checked.inputs)
-    isolated = count > 1 or isolate or limits != NO_LIMITS
+    isolated = count > 1 or isolate or limits != NO_LIMITS or engine == "ray"
+    score_all = _engine(engine, ray_address, jobs, isolated, limits)
 
     def run(models: Iterable[ModelSource], names: Sequence[str]) -> Iterator[tuple[int, Score]]:
-        asked = dataclasses.replace(checked, proxies=tuple(names))
-        if not isolated:
-            return ((index, score_or_error(model, asked)) for index, model in enumerate(models))
-        from epsinas_onnx.scoring.workers import score_in_processes
-
-        return score_in_processes(models, asked, limits)
+        return score_all(models, dataclasses.replace(checked, proxies=tuple(names)))
 
     if store is None:
         return run(models, checked.proxies)
     from epsinas_onnx.store.going_on import going_on
 
     return going_on(models, checked, store, run, isolated=isolated, limits=limits)
+
+
+def _engine(
+    engine: Engine, ray_address: str | None, jobs: Jobs, isolated: bool, limits: Limits
+) -> Callable[[Iterable[ModelSource], ScoreOptions], Iterator[tuple[int, Score]]]:
+    """Return what scores models: a cluster, worker processes, or this process."""
+    if engine == "ray":
+        from epsinas_onnx.scoring.cluster.engine import cluster_address, score_on_cluster
+
+        address, seats = cluster_address(ray_address), jobs if jobs != "auto" and jobs > 1 else None
+        return lambda models, options: score_on_cluster(models, options, limits, address, seats)
+    if isolated:
+        from epsinas_onnx.scoring.workers import score_in_processes
+
+        return lambda models, options: score_in_processes(models, options, limits)
+    return lambda models, options: ((index, score_or_error(model, options)) for index, model in enumerate(models))
 
 
 def _known(options: ScoreOptions) -> ScoreOptions:

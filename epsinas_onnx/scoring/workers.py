@@ -139,7 +139,7 @@ def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score 
 
 
 def portable(model: ModelSource) -> ModelSource:
-    """Return a model in a form that another process can be sent."""
+    """Return a model as what another process can be handed: one in memory in its serialised form."""
     if isinstance(model, ir.Model):
         model = ir.to_proto(model)
     return model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
