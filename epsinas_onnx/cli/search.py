@@ -40,8 +40,8 @@ from epsinas_onnx.cli.search_around import (
     say_refused,
     write_best,
 )
+from epsinas_onnx.cli.search_rounds import compare_searches, write_each
 from epsinas_onnx.errors import OutputError, UsageError
-from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -191,10 +191,8 @@ def search_command(
         "proxy_batch": proxy_batch, "providers": provider.value, "shapes": parse_shapes(shape or [], dim or []),
         "jobs": jobs, "timeout": timeout, "memory": memory, "isolate": True, "seed": seed,
     }  # fmt: skip
-    known = _records(scores or [], found)
+    known = _records(scores or [], found, options)
     if rounds:
-        from epsinas_onnx.cli.search_rounds import compare_searches
-
         if not table:
             raise UsageError("--rounds compares searches for accuracy, so it needs a table, --accuracies")
         compare_searches(
@@ -261,13 +259,25 @@ def _accuracies(path: Path | None, column: str | None, space: SearchSpace) -> di
     return read_accuracies(path, column, space)
 
 
-def _records(paths: Sequence[Path], space: SearchSpace) -> dict[str, Mapping[str, Any]]:
-    """Return earlier results by architecture; what is none of the space is left out."""
+def _records(paths: Sequence[Path], space: SearchSpace, options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return earlier results by architecture; what is none of the space is left out.
+
+    Raises UsageError for results of other settings.
+    """
     from epsinas_onnx.evaluation.scoring import read_records
+
+    wanted = {"weights": list(options["weights"]), "input": options["inputs"], "batch": options["batch"]}
 
     found: dict[str, Mapping[str, Any]] = {}
     for path in paths:
         for name, record in read_records(path).items():
+            for key, value in wanted.items():
+                had = record.get(key, value)
+                if type(had) is type(value) and had != value:
+                    raise UsageError(
+                        f"{path}: holds results of other settings ({key} {had}, not {value}); name another file, or "
+                        "search with those"
+                    )
             try:
                 found[space.parse(name)] = record
             except ValueError:
@@ -300,28 +310,11 @@ def _write(
     networks: Callable[[], None],
 ) -> None:  # fmt: skip
     from epsinas_onnx.report import searches
+    from epsinas_onnx.report.search_page import to_html
+    from epsinas_onnx.search.plots import plot_search
 
     searches.print_search(result, top, output_console())
-    failed: OutputError | None = None
-    for path in (output, html, *plots):
-        if path is None:
-            continue
-        try:
-            if path == output:
-                write_output(
-                    path, searches.to_csv(result) if path.suffix.lower() == ".csv" else searches.to_json(result)
-                )
-            elif path == html:
-                from epsinas_onnx.report.search_page import to_html
-
-                write_output(path, to_html(result))
-            else:
-                from epsinas_onnx.search.plots import plot_search
-
-                plot_search(path, result)
-            say(f"written to {path}")
-        except OutputError as error:
-            failed = failed or error
-    networks()
-    if failed is not None:
-        raise failed
+    try:
+        write_each(output, html, plots, searches.to_json, searches.to_csv, to_html, plot_search, result)
+    finally:
+        networks()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.search.rounds import Rounds
 
 Record = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def compare_searches(
@@ -56,29 +57,34 @@ def compare_searches(
         say("Interrupted: nothing can be said of fewer rounds; give less of --rounds.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     assert result is not None
-    _write(result, output, html, plots)
-
-
-def _write(found: Rounds, output: Path | None, html: Path | None, plots: Sequence[Path]) -> None:
     from epsinas_onnx.report import search_rounds
+    from epsinas_onnx.report.search_page import rounds_to_html
+    from epsinas_onnx.search.plots import plot_rounds
 
-    search_rounds.print_rounds(found, output_console())
+    search_rounds.print_rounds(result, output_console())
+    write_each(
+        output, html, plots, search_rounds.to_json, search_rounds.to_csv, rounds_to_html, plot_rounds, result
+    )  # fmt: skip
+
+
+def write_each(
+    output: Path | None, html: Path | None, plots: Sequence[Path], to_json: Callable[[T], str],
+    to_csv: Callable[[T], str], to_html: Callable[[T], str], draw: Callable[[Path, T], None], found: T,
+) -> None:  # fmt: skip
+    """Write what was found into every file that was asked for; what cannot be written costs no other file.
+
+    Raises OutputError for the first that failed.
+    """
     failed: OutputError | None = None
     for path in (output, html, *plots):
         if path is None:
             continue
         try:
-            if path == output:
-                csv = path.suffix.lower() == ".csv"
-                write_output(path, search_rounds.to_csv(found) if csv else search_rounds.to_json(found))
-            elif path == html:
-                from epsinas_onnx.report.search_page import rounds_to_html
-
-                write_output(path, rounds_to_html(found))
+            if path in plots:
+                draw(path, found)
             else:
-                from epsinas_onnx.search.plots import plot_rounds
-
-                plot_rounds(path, found)
+                text = to_html if path == html else to_csv if path.suffix.lower() == ".csv" else to_json
+                write_output(path, text(found))
             say(f"written to {path}")
         except OutputError as error:
             failed = failed or error

@@ -12,6 +12,7 @@ from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.report import number
 from epsinas_onnx.report import search_rounds as rounds_text
 from epsinas_onnx.report.ranking_page import STYLE, check_library
+from epsinas_onnx.search.plots import COLOURS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 
 _ROWS = 2000  # of the table
 _LONGEST = 100  # characters of a name in the picture
-_COLOURS = (
-    "#777777",
-    "#222222",
-    "#1f77b4",
-    "#d62728",
-    "#2ca02c",
-    "#9467bd",
-    "#17becf",
-    "#ff7f0e",
-    "#8c564b",
-    "#e377c2",
-)
 
 
 def to_html(result: SearchResult) -> str:
@@ -60,7 +49,7 @@ def rounds_to_html(found: Rounds) -> str:
     for index, curve in enumerate(found.curves):
         low, middle, high = (curve.quantile(share) for share in (0.25, 0.5, 0.75))
         steps = np.arange(1, len(middle) + 1)
-        colour, group = _COLOURS[index % len(_COLOURS)], str(index)
+        colour, group = COLOURS[index % len(COLOURS)], str(index)
         band: dict[str, Any] = {"legendgroup": group, "showlegend": False, "hoverinfo": "skip", "mode": "lines"}
         figure.add_scatter(x=steps, y=high, line={"width": 0}, **band)
         figure.add_scatter(x=steps, y=low, line={"width": 0}, fill="tonexty", fillcolor=_faint(colour), **band)

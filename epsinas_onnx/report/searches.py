@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,9 +12,7 @@ from epsinas_onnx._util import text
 from epsinas_onnx._util.names import escaped
 from epsinas_onnx.report import number
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
-
-if TYPE_CHECKING:
-    from epsinas_onnx.search.results import SearchResult, Tried
+from epsinas_onnx.search.results import SearchResult, Tried, plain
 
 MOST_OF_FRONT = 50
 """Networks of a Pareto front that are listed."""
@@ -34,7 +31,7 @@ def to_csv(result: SearchResult) -> str:
     ranked, front = result.ranked(), {one.number for one in result.front()}
     places: dict[int, int] = {one.number: place for place, one in enumerate(ranked, start=1)}
     for one in [*ranked, *(one for one in result.tried if one.number not in places)]:
-        values = [one.values.get(name, "") for name in result.names]
+        values = [plain(one.values[name]) if name in one.values else "" for name in result.names]
         at_front = int(one.number in front)
         writer.writerow(
             [

@@ -6,11 +6,10 @@ import random
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from epsinas_onnx.ranking.members import found
-from epsinas_onnx.search.measuring import PARAMS, Meter
+from epsinas_onnx.search.measuring import Meter
 from epsinas_onnx.search.quantities import Kind, parse_guide
 from epsinas_onnx.search.reference import Reference
-from epsinas_onnx.search.samples import scored
+from epsinas_onnx.search.samples import lacks, scored
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
@@ -46,11 +45,7 @@ def guide_scores(
     guide = parse_guide(name)
     members = guide.quantity.members
     meter = Meter([guide.quantity], arithmetic=arithmetic)
-    known = [
-        arch
-        for arch in archs
-        if arch in records and all(one == PARAMS or found(records[arch], one).status != "missing" for one in members)
-    ]
+    known = [arch for arch in archs if not lacks(records.get(arch), members)]
     if guide.quantity.kind is Kind.RANK and known:
         count = min(len(known), max(strategy.reference, strategy.warmup))
         chosen = random.Random(f"{strategy.seed}:reference").sample(known, count)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.search.rounds import Rounds
 
 STATIC = (".png", ".pdf", ".svg")
-_COLOURS = (
+COLOURS = (
     "#777777",
     "#222222",
     "#1f77b4",
@@ -64,7 +64,7 @@ def plot_rounds(path: Path, found: Rounds) -> None:
     for index, curve in enumerate(found.curves):
         low, middle, high = (curve.quantile(share) for share in (0.25, 0.5, 0.75))
         steps = np.arange(1, len(middle) + 1)
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         dashes = "--" if curve.variant.sampler == "random" else "-"
         axes.plot(steps, middle, color=colour, linestyle=dashes, linewidth=1.4, label=str(curve.variant))
         axes.fill_between(steps, low, high, color=colour, alpha=0.08, linewidth=0)

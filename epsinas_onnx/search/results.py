@@ -120,8 +120,9 @@ class SearchResult:
         }
 
     def _record(self, one: Tried, front: bool) -> dict[str, Any]:
+        values = {name: plain(value) for name, value in one.values.items()}
         return {
-            "trial": one.number, "arch": one.arch, "values": dict(one.values), "front": front, "status": one.status,
+            "trial": one.number, "arch": one.arch, "values": values, "front": front, "status": one.status,
             "reason": one.reason, "violation": one.violation, **({"notes": dict(one.notes)} if one.notes else {}),
         }  # fmt: skip
 
@@ -135,6 +136,11 @@ class SearchResult:
     def _worths(self, fitting: Sequence[Tried]) -> npt.NDArray[np.float64]:
         rows = [[of.worth(one.values[of.quantity.name]) for of in self.objectives] for one in fitting]
         return np.array(rows, np.float64)
+
+
+def plain(value: float) -> float | int:
+    """Return a count as a whole number, and any other number as it is."""
+    return int(value) if float(value).is_integer() else value
 
 
 def _is_front(worths: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

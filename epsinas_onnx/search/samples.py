@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.families import records_of
+from epsinas_onnx.ranking.members import EPSINAS, found
 from epsinas_onnx.search.evolution import best_first
 from epsinas_onnx.search.measuring import PARAMS, Meter
 from epsinas_onnx.search.quantities import Objective, Quantity
@@ -28,24 +29,18 @@ def scored(
     archs: Sequence[str], members: Sequence[str], space: SearchSpace, meter: Meter, known: MutableMapping[str, Record]
 ) -> Iterator[None]:
     """Add to `known` the record of each architecture that it lacks one of, with all members; yield with each."""
-    from epsinas_onnx.ranking.members import EPSINAS, found
-
-    def lacks(arch: str) -> bool:
-        record = known.get(arch)
-        if record is None:
-            return True
-        return any(found(record, name).status == "missing" for name in members if name != PARAMS)
-
-    networks = [space.network(arch) for arch in dict.fromkeys(archs) if lacks(arch)]
+    missing = [arch for arch in dict.fromkeys(archs) if lacks(known.get(arch), members)]
+    networks = [space.network(arch) for arch in missing]
+    by_name = {network.name: arch for network, arch in zip(networks, missing, strict=True)}
     options = {**meter.options, "scores": tuple(name for name in members if name not in (EPSINAS, PARAMS))}
-    of = {network.name: network for network in networks}
-    by_name = {
-        network.name: arch
-        for network, arch in zip(networks, (a for a in dict.fromkeys(archs) if lacks(a)), strict=True)
-    }
-    for record in records_of(networks, (), of, options):
+    for record in records_of(networks, (), {network.name: network for network in networks}, options):
         known[by_name[record["model"]]] = record
         yield
+
+
+def lacks(record: Record | None, members: Sequence[str]) -> bool:
+    """Whether a record is missing, or was written without one of the scores; parameters every record has."""
+    return record is None or any(found(record, name).status == "missing" for name in members if name != PARAMS)
 
 
 class References:

@@ -26,7 +26,7 @@ from epsinas_onnx.search.quantities import (
     parse_objectives,
 )
 from epsinas_onnx.search.results import SearchResult, Tried
-from epsinas_onnx.search.samples import References, Warmup
+from epsinas_onnx.search.samples import References, Warmup, lacks
 from epsinas_onnx.search.strategy import Strategy, found_space
 from epsinas_onnx.search.trials import INVALID, Trials, tried
 
@@ -308,9 +308,11 @@ class Search:
         """Give the study a sampler that draws as no other does: a search that goes on draws nothing again."""
         if self._samplers == 0:
             begun = len(self.study.get_trials(deepcopy=False))
-            others = sum(key.startswith("process:") for key in self.study.user_attrs)
             self.study.set_user_attr(f"process:{self._process}", begun)
-            seed = random.Random(f"{self.strategy.seed}:{begun}:{others}").randrange(2**31)
+            known = [key.removeprefix("process:") for key in self.study.user_attrs if key.startswith("process:")]
+            beside = any(name != self._process and not stores.is_gone(name) for name in known)
+            own = self._process if beside else ""
+            seed = random.Random(f"{self.strategy.seed}:{begun}:{own}").randrange(2**31)
             self.study.sampler = make_sampler(self.strategy.sampler, seed, self.space, len(self.objectives))
         self._samplers += 1
 
@@ -351,8 +353,9 @@ class Search:
 
     def _known(self, arch: str) -> Record | None:
         """Return a record of an architecture that has not to be scored."""
-        if arch in self.scores:
-            return self.scores[arch]
+        record = self.scores.get(arch)
+        if not lacks(record, self.meter.members):
+            return record
         counts = self.space.counts(arch)
         if {*self.meter.members} <= {EPSINAS, PARAMS} and not self._ranks and counts is not None:
             score = self._families.get(self.space.family(arch))

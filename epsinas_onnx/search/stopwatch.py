@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_BATCH = ("batch", "batch_size", "N")
+"""What exporters call the axis of samples, where it is not the first."""
 _FEWEST = 5
 """Runs that there are however long one takes."""
 
@@ -80,7 +82,7 @@ def _size(given: Any, axis: int, size: int | str | None, batch: int, shapes: Map
         return size
     if isinstance(size, str) and isinstance(shapes.get(size), int):
         return int(shapes[size])
-    if axis == 0:
+    if axis == 0 or size in _BATCH:
         return batch
     raise ValueError(f"axis {axis} of the input {given.name} has no size; name it with --dim {size or 'NAME'}=SIZE")
 

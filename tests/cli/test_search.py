@@ -167,3 +167,11 @@ def test_wrong_words_are_one_sentence(args: list[str], said: str) -> None:
 def test_a_space_where_nothing_has_a_number_ends_with_3() -> None:
     done = search("--trials", "2", "--weights", "1e-30,1e-20", code=3)
     assert "2 without a value" in done.out
+
+
+def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    arch = spaces.get(SPACE).form
+    results.write_text(json.dumps({"model": arch, "status": "ok", "score": 1.0, "batch": 256}) + "\n")
+    done = search("--scores", str(results), code=2)
+    assert "holds results of other settings (batch 256, not 8)" in done.err

@@ -399,3 +399,11 @@ def test_other_settings_of_the_latency_are_another_search(tmp_path: Path) -> Non
 def test_a_guide_without_a_place_to_decide_is_said() -> None:
     with pytest.raises(UsageError, match="a guide decides in a warm-up or a move"):
         toy(strategy=Strategy(guide="epsinas"))
+
+
+def test_results_that_lack_a_score_are_completed() -> None:
+    half = {arch: {"model": arch, "status": "ok", "score": 1.0, "float32_status": "ok"} for arch in Toy().enumerate()}
+    tried = Search(Toy(), ["epsinas", "macs"], strategy="random", scores=half, arithmetic="auto").run(3).tried
+    for one in tried:
+        alone = score(Toy().build(one.arch), weights=(1e-2, 1.0), inputs="normal", batch=8, scores="macs")
+        assert one.values == {"epsinas": pytest.approx(alone.score), "macs": alone.proxies["macs"].value}
