@@ -73,7 +73,7 @@ def say_refused(space: SearchSpace) -> None:
     if not refused:
         return
     reason, count = refused.most_common(1)[0]
-    say(f"{refused.total():,} variants were drawn that are no networks; {count:,} of them: {reason}")
+    say(f"{refused.total():,} variants were drawn that are no networks; {count:,} of them because {reason}")
 
 
 def check_folder(folder: Path | None) -> None:

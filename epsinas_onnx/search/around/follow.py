@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -69,7 +68,7 @@ class Walk:
             given = None
             if node_bodies(node):
                 self._fix_captured(node)
-            elif rule is not None and all(self.shape(v) is not None for v in (*node.inputs, *node.outputs) if v):
+            elif rule is not None and all(self.shape(v) is not None for v in node.inputs if v is not None):
                 given = rule(node, self)
             self._note(node, given)
         for value in graph.outputs:
@@ -251,21 +250,3 @@ def follow(graph: ir.Graph, shapes: Shapes, learned: Iterable[str], rule_for: Ru
 def _free(found: Followed) -> int:
     forms = (form for forms in found.forms.values() for form in forms)
     return sum(not found.equations.is_fixed(form) for form in forms)
-
-
-_MADE_UP = re.compile(
-    r"(val|node|n|v|t|tensor|Constant|onnx|p2o|_)?_?\d+|node_.*_?\d+|.*::.*|.*_(output|out)_?\d+|.*\.own\d+_*",
-    re.IGNORECASE,
-)
-_ENDINGS = re.compile(r"[._/](weight|bias|kernel|gamma|beta|scale|W|B|running_mean|running_var|in_proj_weight)(:0)?$")
-
-
-def label(text: str) -> str:
-    """Return the name of a layer, as a tensor or a node of it is called, in letters that an architecture may hold."""
-    text = _ENDINGS.sub("", text.strip("/"))
-    return re.sub(r"[^A-Za-z0-9_./-]+", "_", text) or "layer"
-
-
-def is_made_up(text: str) -> bool:
-    """Whether an exporter made up a name, which then tells nothing."""
-    return _MADE_UP.fullmatch(text) is not None

@@ -337,7 +337,7 @@ def _filled(node: ir.Node, walk: Walk) -> Outputs:
     return [result]
 
 
-def _shape_of(node: ir.Node, walk: Walk) -> Outputs:
+def _plain_only(node: ir.Node, walk: Walk) -> Outputs:
     return [_plain(node, walk)]
 
 
@@ -365,7 +365,8 @@ def _recurrent(node: ir.Node, walk: Walk) -> Outputs:
         if value is not None:
             walk.equal(walk.axes(value)[-1], times(hidden, factor))
     walk.attribute(node, "hidden_size", hidden)
-    return [[*_plain(node, walk, index)[:-1], hidden] for index in range(len(node.outputs))]
+    known = [walk.shape(value) is not None for value in node.outputs]
+    return [[*_plain(node, walk, index)[:-1], hidden] if one else None for index, one in enumerate(known)]
 
 
 def _whole_depth(node: ir.Node, walk: Walk) -> Outputs:
@@ -397,6 +398,6 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _whole_depth),
     "Concat": _concat, "ConstantOfShape": _filled, "Einsum": _einsum, "Expand": expand, "Flatten": flatten,
     "Gather": _gather, "Gemm": _gemm, "GroupNormalization": _group_normalisation, "MatMul": _matmul, "Pad": _pad,
-    "Reshape": reshape, "Resize": _resize, "Shape": _shape_of, "Slice": _slice, "Split": _split, "Squeeze": _squeeze,
+    "Reshape": reshape, "Resize": _resize, "Shape": _plain_only, "Slice": _slice, "Split": _split, "Squeeze": _squeeze,
     "Transpose": _transpose, "Unsqueeze": _unsqueeze,
 }  # fmt: skip

@@ -92,6 +92,7 @@ class Around(SearchSpace):
         self._data = packed(model)
         self.stem = PurePath(self._source).stem if isinstance(model, (str, os.PathLike)) else self.name
         self.refused: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
         self._works: dict[str, str] = {}
         if not any(options(self.template, kind, name, self._limits) for kind, name in self.choices()):
             raise UsageError(
@@ -238,7 +239,8 @@ class Around(SearchSpace):
                     continue
                 return self.check(text)
             except ArchitectureError as error:
-                reason = _without_numbers(str(error))
+                said = str(error).split(": ", 1)[-1]
+                reason = self._reasons.setdefault(re.sub(r"\d+", "", said), said)
                 reasons[reason] += 1
                 self.refused[reason] += 1
         why = reasons.most_common(1)[0][0] if reasons else "they were the same network"
@@ -246,11 +248,6 @@ class Around(SearchSpace):
 
 
 _Propose: TypeAlias = Callable[[], Decisions]
-
-
-def _without_numbers(reason: str) -> str:
-    """Return a reason without the architecture, so that equal ones are counted together."""
-    return re.sub(r"\d+", "N", reason.split(": ", 1)[-1])
 
 
 def _checked(kinds: Collection[str], narrowest: float, widest: float, deepest: float) -> Limits:

@@ -30,11 +30,12 @@ from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes, set_input_shapes
 from epsinas_onnx.graph.traversal import StaticValues, node_bodies
 from epsinas_onnx.search.around.activations import Site, find_activations
-from epsinas_onnx.search.around.blocks import LAYERS, Blocks, find_blocks
+from epsinas_onnx.search.around.blocks import Blocks, find_blocks
 from epsinas_onnx.search.around.cells import INTEGERS, MOST_CELLS
-from epsinas_onnx.search.around.follow import Followed, follow, is_made_up, label
+from epsinas_onnx.search.around.follow import Followed, follow
 from epsinas_onnx.search.around.forms import Form, Term
 from epsinas_onnx.search.around.kernels import Kernel, find_kernels
+from epsinas_onnx.search.around.names import Names
 from epsinas_onnx.search.around.rules import rule_for
 from epsinas_onnx.search.around.trial import does_run, measured_shapes
 
@@ -190,7 +191,7 @@ def _template(data: bytes, name: str) -> Template:
     followed = follow(model.graph, shapes, learned, rule_for)
     template = Template(model, name, specs, shapes, followed, notes=loaded.notes())
     dynamic = dynamic_nodes(model.graph)
-    names = _Names(model.graph)
+    names = Names(model.graph)
     _add_widths(template, names)
     imports = dict(model.opset_imports)
     for kernel in find_kernels(model.graph, shapes, learned, names.of_node):
@@ -306,84 +307,6 @@ def dynamic_nodes(graph: ir.Graph) -> set[ir.Node]:
     return found
 
 
-class _Names:
-    """Finds a name for what can be changed, in the words of the file."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self.nodes = {str(node.name): node for node in graph}
-        self.order = {name: index for index, name in enumerate(self.nodes)}
-        self.by_tensor: dict[str, str] = {}
-        for node in graph:
-            for value in node.inputs:
-                if value is not None and (value.is_initializer() or _is_filled(value)):
-                    self.by_tensor.setdefault(str(value.name), str(node.name))
-
-    def rank(self, tensor: str, axes: int, width: int) -> tuple[bool, bool, int, int]:
-        """Return how little a tensor suits as the one that names a width: the first layer's weight suits best."""
-        order = self.order.get(self.by_tensor.get(tensor, ""), len(self.order))
-        return is_made_up(tensor), axes < 2, order, width
-
-    def of_node(self, node: ir.Node) -> str:
-        """Return what a layer is called: as its weight, or as the node where the weight's name tells nothing."""
-        for value in node.inputs[1:]:
-            if value is not None and self._stored(value) and not is_made_up(str(value.name)):
-                return label(str(value.name))
-        uses = list(node.outputs[0].uses())
-        if len(uses) == 1 and uses[0].node.op_type == "Add":
-            for value in uses[0].node.inputs:
-                if value is not None and self._stored(value) and not is_made_up(str(value.name)):
-                    return label(str(value.name))
-        return _node_label(node)
-
-    def of_tensor(self, tensor: str) -> str:
-        """Return the name of the layer that a stored tensor belongs to."""
-        node = self.nodes.get(self.by_tensor.get(tensor, ""))
-        if not is_made_up(tensor) or node is None:
-            return label(tensor)
-        return _node_label(node)
-
-    def of_blocks(self, blocks: Blocks) -> str:
-        """Return what the layers of a row of blocks have in common in their names."""
-        layers = []
-        for each in blocks.nodes:
-            nodes = [self.nodes[name] for name in each if self.nodes[name].op_type in LAYERS]
-            stored = [node for node in nodes if any(v is not None and self._stored(v) for v in node.inputs[1:])]
-            called = [self.of_node(node) for node in stored or nodes]
-            layers.append([name for name in called if not is_made_up(name)] or called)
-        shared = _common_start([text for each in layers for text in each])
-        if shared:
-            return shared
-        first, last = (_common_start(each) or next(iter(each), blocks.cuts[0]) for each in (layers[0], layers[-1]))
-        return label(first if first == last else f"{first}-{last}")
-
-    @staticmethod
-    def _stored(value: ir.Value) -> bool:
-        tensor = value.const_value
-        return _is_filled(value) or (value.is_initializer() and tensor is not None and tensor.size > 1)
-
-
-def _is_filled(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "ConstantOfShape"
-
-
-def _node_label(node: ir.Node) -> str:
-    text = str(node.name).strip("/")
-    head, _, last = text.rpartition("/")
-    return label(head if head and last.rstrip("0123456789_") == node.op_type else text)
-
-
-def _common_start(names: list[str]) -> str:
-    """Return the parts with which all dotted names begin."""
-    separated = [name.replace("/", ".").split(".") for name in names]
-    common = []
-    for parts in zip(*separated, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return ".".join(common)
-
-
 def _unique(name: str, taken: set[str]) -> str:
     found, count = name, 1
     while found in taken:
@@ -393,7 +316,7 @@ def _unique(name: str, taken: set[str]) -> str:
     return found
 
 
-def _add_widths(template: Template, names: _Names) -> None:
+def _add_widths(template: Template, names: Names) -> None:
     equations = template.followed.equations
     steps = equations.steps(template.followed.all_forms())
     members: dict[int, list[int]] = {}
