@@ -15,7 +15,7 @@ from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import few_samples
-from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.lump.lower import CutOff, LumpedModel
 from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.runtime.memory import refuse_if_too_large
 from epsinas_onnx.scoring.batching import Batching
@@ -117,16 +117,15 @@ def judge_model(task: Task) -> Judged:
     """Run and judge a model; raises what running it does, where it runs in no arithmetic."""
     wanted = task.options.arithmetic
     if wanted == "float32":
-        return _in_float32(task)
+        return in_float32(task)
     lowered = _lowered(task)
     if isinstance(lowered, str):
         if wanted == "exact":
             name = task.loaded.name
             raise RunError(f"{name}: cannot be evaluated exactly: {lowered}; --arithmetic auto takes what can be run")
-        return _in_float32(task)
+        return in_float32(task)
     if lowered.cut_off is not None:
-        reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
-        return dataclasses.replace(_judged(task, _ran(task, None, reason)), arithmetic="exact")
+        return dataclasses.replace(_judged(task, _ran(task, None, lowered.cut_off)), arithmetic="exact")
     if wanted == "exact":
         return _exactly(task, lowered)
     return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
@@ -137,7 +136,7 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
     try:
         found = _exactly(task, lowered)
     except ModelError:
-        return _in_float32(task)
+        return in_float32(task)
     return dataclasses.replace(found, float32=_status_in_float32(task, lowered, found))
 
 
@@ -179,7 +178,7 @@ def _exactly(task: Task, lowered: LumpedModel) -> Judged:
     return Judged(verdict, "exact", executor, order)
 
 
-def _in_float32(task: Task) -> Judged:
+def in_float32(task: Task) -> Judged:
     """Follow the published procedure."""
     return _judged(task, _ran_in_float32(task))
 
@@ -207,23 +206,23 @@ def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Statu
 
 
 class Ran(NamedTuple):
-    """What both constants gave in float32. executor: what ran them, None where nothing had to run; reason: why."""
+    """What both constants gave in float32. executor: what ran them, None where nothing had to run; cut_off: why."""
 
     executor: Executor | None
     results: Sequence[ForwardResult]
-    reason: str | None
+    cut_off: CutOff | None
 
 
 def _ran_in_float32(task: Task) -> Ran:
     return _ran(task, *choose_executor(task.planned, task.config, len(task.options.weights), task.feeds))
 
 
-def _ran(task: Task, executor: Executor | None, reason: str | None = None) -> Ran:
+def _ran(task: Task, executor: Executor | None, cut_off: CutOff | None = None) -> Ran:
     results = [ForwardResult.nothing()] * len(task.options.weights)
     if executor is not None:
         executor, results = _run(task, executor)
     task.check_sizes(_sizes(task, results))
-    return Ran(executor, results, reason)
+    return Ran(executor, results, cut_off)
 
 
 def _judged(task: Task, ran: Ran, asked: Callable[[Reruns], Runner] | None = None) -> Judged:
@@ -234,7 +233,7 @@ def _judged(task: Task, ran: Ran, asked: Callable[[Reruns], Runner] | None = Non
     weights, sizes = task.options.weights, _sizes(task, ran.results)
     made = Reruns(task.loaded, task.planned, task.batching, task.config, ran.executor, task.feeds, weights, sizes)
     runner: Runner = made if asked is None else asked(made)
-    verdict = judge(_evidence(task, ran.results, ran.reason, FLOAT32), runner)
+    verdict = judge(_evidence(task, ran.results, ran.cut_off, FLOAT32), runner)
     return Judged(verdict, "float32", ran.executor, float32=verdict.status)
 
 
@@ -254,14 +253,14 @@ def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
     return {constant: done.output.size for constant, done in zip(task.options.weights, results, strict=True)}
 
 
-def _evidence(
-    task: Task, results: Sequence[ForwardResult], constant_reason: str | None, precision: Precision
-) -> Evidence:
+def _evidence(task: Task, results: Sequence[ForwardResult], cut_off: CutOff | None, precision: Precision) -> Evidence:
     facts = task.facts
     outputs, statistics = zip(*((done.output, done.channel_stats) for done in results), strict=True)
+    node = None if cut_off is None else cut_off.node
+    constant_reason = None if cut_off is None else f"{cut_off.why}{advice(node)}"
     return Evidence(
         task.options.weights, outputs, statistics, facts.depth, facts.longest_sum, facts.sample_norms, constant_reason,
-        facts.without_weights, precision,
+        facts.without_weights, precision, None if node is None else str(node.name),
     )  # fmt: skip
 
 

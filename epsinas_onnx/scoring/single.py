@@ -16,7 +16,7 @@ from epsinas_onnx.inputs.minibatch import input_text
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.measured import measurements, unmeasured
 from epsinas_onnx.scoring.options import ScoreOptions
-from epsinas_onnx.scoring.pipeline import score_loaded
+from epsinas_onnx.scoring.pipeline import Scored, score_loaded
 from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.versions import versions
 
@@ -86,23 +86,30 @@ def _alone(source: ModelSource, options: ScoreOptions, load: Callable[[], Loaded
 
 
 def _scored(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool) -> Score:
-    providers = choose_providers(options.providers)
     started = time.perf_counter()
-    loaded = load()
-    seconds = time.perf_counter() - started
+    found = try_sizes(load(), options, time.perf_counter() - started, shared).score
+    rest = time.perf_counter() - started - sum(found.seconds.values())
+    return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
+
+
+def try_sizes(loaded: LoadedModel, options: ScoreOptions, load_seconds: float = 0.0, shared: bool = True) -> Scored:
+    """Score a model with one default size for dimensions that nobody named after the other, until one fits.
+
+    shared: whether `loaded` is needed afterwards.
+
+    Raises ModelError where none does: of the first.
+    """
+    providers = choose_providers(options.providers)
     tries = attempts(loaded.model) if free_dimensions(loaded.model, loaded.name, options.shapes) else 1
     first_error: ModelError | None = None
     for attempt in range(tries):
         try:
             last = not shared and attempt + 1 == tries
-            found = score_loaded(loaded, options, providers, attempt, seconds, last)
+            return score_loaded(loaded, options, providers, attempt, load_seconds, last)
         except (ShapeError, RunError) as error:
             first_error = first_error or error
         except OutOfMemory:
             if first_error is None:
                 raise
-        else:
-            rest = time.perf_counter() - started - sum(found.seconds.values())
-            return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
     assert first_error is not None
     raise first_error
