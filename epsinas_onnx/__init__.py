@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from epsinas_onnx.explanation.api import explain
+    from epsinas_onnx.explanation.result import Explanation
     from epsinas_onnx.proxies.measure import measure
     from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
     from epsinas_onnx.ranking.api import rank
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Difference": "compare.diff",
     "EpsinasError": "errors",
+    "Explanation": "explanation.result",
     "Inspection": "compare.inspect",
     "Measurement": "proxies.measurement",
     "MeasurementStatus": "proxies.measurement",
@@ -50,6 +53,7 @@ _HOME = {
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "diff": "compare.diff",
+    "explain": "explanation.api",
     "fill": "edit.fill",
     "inspect": "compare.inspect",
     "measure": "proxies.measure",
@@ -64,6 +68,7 @@ _HOME = {
 __all__ = [
     "Difference",
     "EpsinasError",
+    "Explanation",
     "Inspection",
     "Measurement",
     "MeasurementStatus",
@@ -79,6 +84,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "diff",
+    "explain",
     "fill",
     "inspect",
     "measure",

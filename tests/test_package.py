@@ -29,6 +29,7 @@ def test_the_public_names_are_these() -> None:
     assert epsinas_onnx.__all__ == [
         "Difference",
         "EpsinasError",
+        "Explanation",
         "Inspection",
         "Measurement",
         "MeasurementStatus",
@@ -44,6 +45,7 @@ def test_the_public_names_are_these() -> None:
         "UnsupportedError",
         "UsageError",
         "diff",
+        "explain",
         "fill",
         "inspect",
         "measure",

@@ -118,7 +118,7 @@ def judge_model(task: Task) -> Judged:
     wanted = task.options.arithmetic
     if wanted == "float32":
         return in_float32(task)
-    lowered = _lowered(task)
+    lowered = lowered_for(task)
     if isinstance(lowered, str):
         if wanted == "exact":
             name = task.loaded.name
@@ -152,7 +152,7 @@ def _large(task: Task, lowered: LumpedModel) -> Judged:
         return _judged(task, ran)
 
 
-def _lowered(task: Task) -> LumpedModel | str:
+def lowered_for(task: Task) -> LumpedModel | str:
     """Return the graph that our evaluator runs, or why there is none."""
     options = task.options
     if options.providers not in ("auto", "cpu") or not options.lump or options.dtype != "float32":
