@@ -43,7 +43,7 @@ def annotate(model: ModelSource, found: Explanation, output: str | os.PathLike[s
         stays = Path(output).resolve().parent == Path(model).resolve().parent
         if not stays and any(uses_external_data(tensor) for tensor in proto.graph.initializer):
             raise UsageError(
-                f"the weights of {shown(name)} lie in a file beside it, so the annotated copy must lie in that folder too"
+                f"the weights of {shown(name)} lie in a file beside it, so the copy must lie in that folder too"
             )
     values = {value.name: value for value in found.values}
     for node in proto.graph.node:
