@@ -10,6 +10,8 @@ from epsinas_onnx.explanation.result import ExplainedValue, Explanation
 
 _ROWS = 36
 """A tree that nobody asked to be deeper opens no further level that makes it longer than this."""
+_SIDE_BY_SIDE = 24
+"""A module that holds more has them put together in so many runs of neighbours."""
 
 
 @dataclass
@@ -55,7 +57,10 @@ class Branch:
 
 
 def module_tree(found: Explanation) -> Module:
-    """Return the root of the tree of nodes; a module that holds one other alone is one with it."""
+    """Return the root of the tree of nodes; a module that holds one other alone is one with it.
+
+    Of very many side by side, as where names spell no modules, runs of neighbours are put together.
+    """
     root = Module("", "")
     lost = None if found.lost is None else found.lost.node
     lost32 = None if found.lost_in_float32 is None else found.lost_in_float32.node
@@ -69,7 +74,7 @@ def module_tree(found: Explanation) -> Module:
             path += part
             at = at.inner.setdefault(part, Module(part.strip("./") or part, path))
             _add(at, value, marks)
-    return _joined(root)
+    return _grouped(_joined(root))
 
 
 def rows(root: Module, levels: int | None = None) -> list[Branch]:
@@ -124,6 +129,30 @@ def _joined(module: Module) -> Module:
             at.inner[key] = one
             pending.append(one)
     return module
+
+
+def _grouped(module: Module) -> Module:
+    """Return the module with runs of neighbours put together where it holds too many to look at, in place."""
+    pending = [module]
+    while pending:
+        at = pending.pop()
+        if len(at.inner) > _SIDE_BY_SIDE:
+            ones = list(at.inner.values())
+            size = -(-len(ones) // _SIDE_BY_SIDE)
+            runs = [ones[start : start + size] for start in range(0, len(ones), size)]
+            at.inner = {str(index): _run(run) for index, run in enumerate(runs)}
+        pending += at.inner.values()
+    return module
+
+
+def _run(ones: Sequence[Module]) -> Module:
+    if len(ones) == 1:
+        return ones[0]
+    made = Module(f"{ones[0].name} ... {ones[-1].name}", ones[0].path)
+    made.inner = {str(index): one for index, one in enumerate(ones)}
+    made.values = [value for one in ones for value in one.values]
+    made.lost, made.lost_in_float32 = any(one.lost for one in ones), any(one.lost_in_float32 for one in ones)
+    return made
 
 
 def _rows(module: Module, level: int, levels: int, to_lost: bool) -> Iterator[Branch]:

@@ -49,6 +49,11 @@ def exactly(task: Task, executor: ExactExecutor) -> Sight:
 
     Raises RunError where the graph cannot be evaluated.
     """
+    with np.errstate(all="ignore"):
+        return _exactly(task, executor)
+
+
+def _exactly(task: Task, executor: ExactExecutor) -> Sight:
     traced = executor.tracer()
     cut, weights = task.cut_axes, task.options.weights
     few = cut is None and 2 * traced.held_bytes() > _HELD
@@ -133,8 +138,8 @@ def _exact(values: Sequence[Value]) -> Observed:
     deviations = [value.deviation for value in values if value.deviation is not None]
     finite = all(bool(np.isfinite(part.array).all()) for part in _parts(values))
     wholes = [part for part in wholes if part.array.size]
-    lows = [(part, float(part.array.min())) for part in wholes]
-    highs = [(part, float(part.array.max())) for part in wholes]
+    lows = [(part, _range(part.array)[0]) for part in wholes]
+    highs = [(part, _range(part.array)[1]) for part in wholes]
     low = min((_number(part, least) for part, least in lows), key=_sortable, default=Number(0.0, 0))
     high = max((_number(part, most) for part, most in highs), key=_sortable, default=Number(0.0, 0))
     return Observed(low, high, _log10(wholes), _log10(deviations), finite)
@@ -175,7 +180,14 @@ def observed(array: Array, base: Array) -> Observed:
         apart = np.abs(array - base) if np.broadcast_shapes(array.shape, base.shape) == array.shape else np.zeros(1)
         moved = float(np.nanmax(apart, initial=0.0))
         size = float(np.nanmax(np.abs(array), initial=0.0))
-    return Observed(Number.of(float(array.min())), Number.of(float(array.max())), _log(size), _log(moved), finite)
+    low, high = _range(array)
+    return Observed(Number.of(low), Number.of(high), _log(size), _log(moved), finite)
+
+
+def _range(array: Array) -> tuple[float, float]:
+    """Return the smallest and the largest entry, NaN left aside unless all are."""
+    known = array[~np.isnan(array)]
+    return (float(known.min()), float(known.max())) if known.size else (math.nan, math.nan)
 
 
 def _log(number: float) -> float | None:
