@@ -1,10 +1,11 @@
-"""Explanations of files whose names are hostile: on the page, in JSON and in a terminal they are text and nothing else."""
+"""Explanations of files whose names are hostile: on a page, in JSON and in a terminal they are text alone."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from epsinas_onnx.report.explanation import print_explanation
 from epsinas_onnx.report.explanation_page import to_html
 from epsinas_onnx.scoring.result import Status
 from tests.browser import Browser, browser  # noqa: F401
-from tests.builders import command, perceptron, save
+from tests.builders import perceptron
 from tests.explanation.test_prefixes import MODELS
 from tests.report.samples import texts
 
@@ -65,16 +66,17 @@ def renamed(plain: Explanation, names: list[str], model: str) -> Explanation:
     last = values[-1]
     lost = Ending(Status.UNDERFLOW, last.name, last.node, last.operator, 1.0, last.operands, "exact")
     return dataclasses.replace(
-        plain, model=model, values=tuple(values), lost=lost, lost_in_float32=dataclasses.replace(lost, arithmetic="float32"),
+        plain, model=model, values=tuple(values), lost=lost,
+        lost_in_float32=dataclasses.replace(lost, arithmetic="float32"),
         warnings=(last.name,), status=Status.UNDERFLOW, score=None,
     )  # fmt: skip
 
 
 names = st.lists(texts, min_size=4, max_size=4)
-many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FRAME = (
-    "html", "head", "meta", "title", "style", "body", "main", "h1", "ul", "li", "section", "h2", "p", "span", "div", "label",
-    "input", "button", "canvas", "noscript", "script", "table", "thead", "tbody", "tr", "th", "td", "strong",
+    "html", "head", "meta", "title", "style", "body", "main", "h1", "ul", "li", "section", "h2", "p", "span", "div",
+    "label", "input", "button", "canvas", "noscript", "script", "table", "thead", "tbody", "tr", "th", "td", "strong",
 )  # fmt: skip
 
 
@@ -89,8 +91,8 @@ def test_names_are_text_on_the_page(plain: Explanation, names: list[str], model:
     kept = [one for one in page.elements if one[0] not in ("tr", "th", "td", "div", "strong")]
     assert kept == [one for one in harmless.elements if one[0] not in ("tr", "th", "td", "div", "strong")]
     assert {name for _, attributes in page.elements for name, _ in attributes} <= {
-        "lang", "charset", "name", "content", "http-equiv", "aria-labelledby", "class", "id", "aria-live", "scope", "style",
-        "type", "placeholder", "tabindex", "role", "aria-label", "aria-hidden",
+        "lang", "charset", "name", "content", "http-equiv", "aria-labelledby", "class", "id", "aria-live", "scope",
+        "style", "type", "placeholder", "tabindex", "role", "aria-label", "aria-hidden",
     }  # fmt: skip
     assert page.texts["title"] == [f"Where the signal goes: {shown(shown(model))}"] or shown(model) in "".join(
         page.texts["title"]
@@ -112,8 +114,6 @@ def test_names_are_harmless_in_a_terminal(plain: Explanation, names: list[str], 
     text = out.getvalue()
     assert all(c == "\n" or c.isprintable() for c in text)
     assert not any(line.lstrip().startswith("::") for line in text.splitlines())
-    if width is not None:
-        assert "[red]" not in "".join(names) or "\x1b[31m" not in text
 
 
 @given(names=names, model=texts)
@@ -153,8 +153,8 @@ def test_a_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, schem
     assert browser.run("return document.documentElement.scrollWidth") <= width
     details = "return document.getElementById('details').textContent"
     assert "float32 ends here" in browser.run(details)
-    drawn = "const c = document.getElementById('canvas'); return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
-    assert browser.run(drawn) > 20
+    pixels = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+    assert browser.run(f"const c = document.getElementById('canvas'); return new Set({pixels}).size") > 20
     from selenium.webdriver.common.keys import Keys
 
     graph = browser.driver.find_element("id", "graph")
@@ -187,13 +187,14 @@ def test_hostile_names_run_nothing_in_a_browser(browser: Browser, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_graph_of_thousands_scrolls(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
-    from tests.builders import build
-
-    steps = "  ".join(f"[n{index}] h{index + 1} = Relu(h{index})" for index in range(5000))
-    graph = f"(float[N,3] x) => (float[N,3] y) {{ h0 = MatMul(x, W)  {steps}  [last] y = Tanh(h5000) }}"
-    path, page = save(build(graph, W=(3, 3)), tmp_path / "m.onnx"), tmp_path / "page.html"
-    assert command("explain", path, "--batch", "4", "--input", "normal", "--html", str(page)).code == 0
+def test_a_graph_of_thousands_scrolls(browser: Browser, tmp_path: Path, plain: Explanation) -> None:  # noqa: F811
+    first, second, *_ = plain.values
+    values = [first]
+    for index in range(5000):
+        name = f"v{index}"
+        values.append(dataclasses.replace(second, name=name, node=name, depth=index + 1, operands=(values[-1].name,)))
+    page = tmp_path / "page.html"
+    page.write_text(to_html(dataclasses.replace(plain, values=tuple(values))), encoding="utf-8")
     browser.show(page)
     assert browser.run("return document.documentElement.dataset.ready") == "yes"
     picture = "return document.getElementById('canvas').toDataURL()"
@@ -201,6 +202,9 @@ def test_a_graph_of_thousands_scrolls(browser: Browser, tmp_path: Path) -> None:
     for place in (0.5, 1):
         scroll = "const g = document.getElementById('graph'); g.scrollTop = arguments[0] * g.scrollHeight"
         browser.run(scroll, place)
-        browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-        seen.add(browser.run(picture))
+        for _ in range(100):
+            if (now := browser.run(picture)) not in seen:
+                break
+            time.sleep(0.1)
+        seen.add(now)
     assert len(seen) == 3
