@@ -39,7 +39,7 @@ def draw(path: Path, width: int, height: int, scheme: str) -> None:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.get(file.as_uri())
         # Most rows of the table are left out of the picture, and the graph with what was chosen in it comes up.
-        driver.execute_script("document.querySelectorAll('tbody tr:nth-child(n+9)').forEach(row => row.remove())")
+        driver.execute_script("document.querySelectorAll('tbody tr:nth-child(n+5)').forEach(row => row.remove())")
         time.sleep(1)
         taken = driver.execute_cdp_cmd("Page.captureScreenshot", {})
         path.write_bytes(base64.b64decode(taken["data"]))
@@ -47,4 +47,4 @@ def draw(path: Path, width: int, height: int, scheme: str) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).with_suffix(".png"), 1280, 1180, "light")
+    draw(Path(__file__).with_suffix(".png"), 1280, 1300, "light")

@@ -27,18 +27,15 @@ def draw(path: Path) -> None:
         size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.get(f"http://{host}:{port}")
-        nodes: list[object] = []
         for _ in range(60):
             time.sleep(0.5)
-            driver.execute_script("document.getElementById('consent-accept-button')?.click?.()")
-            nodes = driver.execute_script(
-                "return [...document.querySelectorAll('#target .node')].map(one => one.id || one.textContent)"
-            )
-            if nodes:
+            driver.execute_script("document.getElementById('message-button')?.click()")
+            if driver.execute_script("return document.body.classList.contains('default')"):
                 break
+        time.sleep(2)
         script = """
             const wanted = arguments[0];
-            const found = [...document.querySelectorAll('#target .node')].find(one => one.id.includes(wanted));
+            const found = [...document.querySelectorAll('.graph-node')].find(one => one.id.endsWith(wanted));
             const target = found.querySelector('.node-item') || found;
             target.scrollIntoView({block: 'center', inline: 'center'});
             target.dispatchEvent(new MouseEvent('click', {bubbles: true}));
