@@ -10,7 +10,8 @@ import epsinas_onnx
 
 PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
-    "__main__", "pytest_plugin", "cli", "__init__", "doctor", "evaluation", "report", "ranking", "check", "explanation", "compare",
+    "__main__", "pytest_plugin", "cli", "__init__", "doctor", "evaluation", "report", "ranking", "check",
+    "explanation", "compare",
     "scoring.api", "scoring.workers", "scoring.single", "scoring.measured", "edit", "proxies", "scoring",
     "proxies.measurement", "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",

@@ -47,4 +47,4 @@ def draw(path: Path, width: int, height: int, scheme: str) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).with_suffix(".png"), 1280, 1300, "light")
+    draw(Path(__file__).with_suffix(".png"), 1280, 1240, "light")

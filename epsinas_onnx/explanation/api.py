@@ -115,7 +115,7 @@ def _explained(scored: Scored) -> Explanation:
 def _look(scored: Scored) -> tuple[sight.Sight, list[str]]:
     """Look at every value in the arithmetic of the score; in float32 where that cannot be done."""
     task, executor = scored.task, scored.judged.executor
-    warnings = []
+    warnings: list[str] = []
     if scored.judged.arithmetic == "exact":
         try:
             if not isinstance(executor, ExactExecutor):

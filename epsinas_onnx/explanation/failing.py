@@ -72,7 +72,7 @@ class _Prefixes:
 
     def users_node(self, index: int) -> onnx.NodeProto:
         """Return the node, or the first behind it that the user's graph has."""
-        nodes = list(self._proto.graph.node)[index:]
+        nodes: list[onnx.NodeProto] = list(self._proto.graph.node)[index:]
         return next((node for node in nodes if not node.name.startswith(PREFIX)), nodes[0])
 
     def runs(self, count: int) -> bool:

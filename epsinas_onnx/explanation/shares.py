@@ -38,7 +38,7 @@ def shares(steps: Mapping[str, Step], outputs: Sequence[str]) -> dict[str, float
     for name in outputs:
         reached[name] = reached.get(name, 0.0) + 1 / len(outputs)
     found: dict[str, float] = {}
-    for name in reversed(steps):
+    for name in reversed(list(steps)):
         often = reached.get(name, 0.0)
         weights = weights_of[name]
         found[name] = often * (held[name] - sum(weight * held[one] for one, weight in weights.items()))

@@ -126,9 +126,9 @@ def _seen(observed: tuple[Observed, Observed], entries: Sequence[Array], lumped:
 def _dispersion(first: Array, second: Array) -> float | None:
     if first.size != second.size or not first.size or first.dtype.kind not in "fiu":
         return None
-    floats = [array if array.dtype.kind == "f" else array.astype(np.float64) for array in (first, second)]
+    one, other = (array if array.dtype.kind == "f" else array.astype(np.float64) for array in (first, second))
     with np.errstate(all="ignore"):
-        found = normalised_dispersion(*floats)
+        found = normalised_dispersion(one, other)
     return found if math.isfinite(found) else None
 
 

@@ -66,7 +66,7 @@ def _ending_lines(found: Explanation, ending: Ending) -> list[str]:
     lines = [f"{where}{at}: {ending.status}, {ending.reason}"]
     values = {value.name: value for value in found.values}
     known = ending.constant is not None and ending.constant in found.weights
-    index = found.weights.index(ending.constant) if known else 0  # type: ignore[arg-type]
+    index = found.weights.index(ending.constant) if known else 0
     for name in ending.operands[:_FED_BY]:
         lines.append(f"  it is fed by {described(values[name], index, found.weights[index])}")
     if len(ending.operands) > _FED_BY:
