@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from epsinas_onnx.explanation.api import explain
+    from epsinas_onnx.explanation.result import Explanation
     from epsinas_onnx.proxies.measure import measure
     from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
     from epsinas_onnx.ranking.api import rank
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Difference": "compare.diff",
     "EpsinasError": "errors",
+    "Explanation": "explanation.result",
     "FoundWeights": "constants.result",
     "Inspection": "compare.inspect",
     "Measurement": "proxies.measurement",
@@ -57,6 +60,7 @@ _HOME = {
     "UnsupportedError": "errors",
     "UsageError": "errors",
     "diff": "compare.diff",
+    "explain": "explanation.api",
     "fill": "edit.fill",
     "find_weights": "constants.find",
     "inspect": "compare.inspect",
@@ -72,6 +76,7 @@ _HOME = {
 __all__ = [
     "Difference",
     "EpsinasError",
+    "Explanation",
     "FoundWeights",
     "Inspection",
     "Measurement",
@@ -90,6 +95,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "diff",
+    "explain",
     "fill",
     "find_weights",
     "inspect",

@@ -15,6 +15,7 @@ CLASSICS = {
     "mobilenet_v2": lambda: classics.mobilenet_v2(classes=1, size=64),
     "mlp": lambda: classics.mlp(),
     "lstm": lambda: classics.lstm(),
+    "stereo": lambda: classics.stereo(),
     "transformer": lambda: classics.transformer(),
 }
 

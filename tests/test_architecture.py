@@ -11,7 +11,8 @@ import epsinas_onnx
 PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
     "__main__", "pytest_plugin", "cli", "__init__", "doctor", "report.search_page", "report.search_rounds",
-    "report.searches", "search", "evaluation", "report", "ranking", "check", "compare",
+    "report.searches", "search", "evaluation", "report", "ranking", "check",
+    "explanation", "compare",
     "scoring.api", "constants", "scoring.cluster", "scoring.workers", "scoring.single", "scoring.measured", "store",
     "edit", "proxies", "scoring",
     "proxies.measurement", "evaluate_lumped",

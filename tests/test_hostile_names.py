@@ -101,6 +101,8 @@ def calls(files: list[str], folder: Path) -> Iterator[tuple[str, ...]]:
     for file in files:
         for kind in ("table", "json"):
             yield ("inspect", file, "-f", kind)
+        for kind in ("tree", "json"):
+            yield ("explain", file, *SHORT, "-f", kind)
         yield ("strip", file, "-o", out)
         yield ("fill", file, "-o", out)
         yield ("rewrite", file, "-o", out, "--weight", "1")

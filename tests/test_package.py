@@ -29,6 +29,7 @@ def test_the_public_names_are_these() -> None:
     assert epsinas_onnx.__all__ == [
         "Difference",
         "EpsinasError",
+        "Explanation",
         "FoundWeights",
         "Inspection",
         "Measurement",
@@ -47,6 +48,7 @@ def test_the_public_names_are_these() -> None:
         "UnsupportedError",
         "UsageError",
         "diff",
+        "explain",
         "fill",
         "find_weights",
         "inspect",

@@ -16,6 +16,7 @@ from epsinas_onnx.cli import (
     diff,
     doctor,
     evaluate,
+    explain,
     export,
     find_weights,
     inspect,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command("score", short_help="Score models: one row each, ranked.")(score.score_command)
 app.command("rank", short_help="Rank a set by several scores together.")(rank.rank_command)
 app.command("inspect", short_help="Show what scoring will do with a model, and why.")(inspect.inspect_command)
+app.command("explain", short_help="Show where a signal goes, and in which node it ends.")(explain.explain_command)
 app.command("check", short_help="Check exported models by rules.")(check.check_command)
 app.add_typer(baseline.app, name="baseline")
 app.command("diff", short_help="Show what changed between two models.")(diff.diff_command)

@@ -102,14 +102,15 @@ class Trace:
     """Every value of the user's graph that depends on an input, for one constant and a few samples.
 
     lowered: bound, for one constant at a time. outputs: the names that are compared. The values are all held at once,
-    so that few samples are enough and better.
+    so that few samples are enough and better. `lumped` has them as the graph holds them, by name.
     """
 
     def __init__(self, lowered: LumpedModel, outputs: Sequence[str]) -> None:
         self._graph = lowered.model.graph
         self._outputs = [value for value in self._graph.outputs if value.name in outputs]
         self._lowered = lowered
-        self._evaluator = Evaluator(lowered, _exposed(lowered), "exact")
+        self.lumped = _exposed(lowered)
+        self._evaluator = Evaluator(lowered, self.lumped, "exact")
 
     def seen(
         self,
@@ -119,8 +120,21 @@ class Trace:
         references: Mapping[str, Array] | None = None,
     ) -> dict[str, Seen]:
         """Return what became of every value, by name; arguments as of `Evaluator.values`."""
-        values = self._evaluator.values(constant, feeds, axes, references)
-        return {name: _summary(value) for name, value in values.items()}
+        return {name: summary(value) for name, value in self.values(constant, feeds, axes, references).items()}
+
+    def values(
+        self,
+        constant: Constant,
+        feeds: Mapping[str, Array],
+        axes: Mapping[str, int],
+        references: Mapping[str, Array] | None = None,
+    ) -> dict[str, Value]:
+        """Return every value by name, as `Evaluator.values` does."""
+        return self._evaluator.values(constant, feeds, axes, references)
+
+    def held_bytes(self) -> int:
+        """Return an estimate of what all values of one run take together."""
+        return self._evaluator.peak_bytes()[0]
 
     def lost(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int]) -> Loss | None:
         """Return the node behind which nothing that reaches the outputs differs; None where an output differs.
@@ -194,7 +208,8 @@ def _exposed(lowered: LumpedModel) -> dict[str, Lumped]:
     return found
 
 
-def _summary(value: Value) -> Seen:
+def summary(value: Value) -> Seen:
+    """Return what became of a value."""
     parts = [part for part in (value.base, value.deviation) if part is not None]
     finite = all(bool(np.isfinite(part.array).all()) for part in parts)
     return Seen(-math.inf if value.deviation is None or not finite else value.deviation.log2, finite)

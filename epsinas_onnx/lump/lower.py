@@ -204,7 +204,8 @@ def _cut_off(outputs: Iterable[Lumped]) -> CutOff | None:
     cause = min(causes, key=lambda one: (one.zero, one.order))
     if cause.zero:
         return CutOff(
-            f"every path from the input ends in a multiplication by 0, one of them in node {cause.node.name!r}", None
+            f"every path from the input ends in a multiplication by 0, one of them in node {cause.node.name!r}",
+            cause.node,
         )
     return CutOff(f"node {cause.node.name!r} ({cause.node.op_type}) {cause.why}", cause.node)
 

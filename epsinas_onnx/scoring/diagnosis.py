@@ -17,6 +17,7 @@ from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.passes.constant_weights import REPLACES, WEIGHT_INPUT
 from epsinas_onnx.graph.traversal import StaticValues, operands
+from epsinas_onnx.lump.lower import CutOff
 
 Array = npt.NDArray[Any]
 Run = Callable[[Sequence[str]], Mapping[str, Array]]
@@ -29,6 +30,10 @@ _SMALL = 4096  # constants up to this size are read to see whether they are 0
 
 class LostSignal(Protocol):
     """Where a signal ends, as a sentence says it."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the node in the user's graph."""
 
     @property
     def place(self) -> str:
@@ -50,6 +55,11 @@ class SignalLoss:
     node: ir.Node
     largest_in: float
     largest_out: float
+
+    @property
+    def name(self) -> str:
+        """Return the name of the node in the user's graph."""
+        return str(self.node.name)
 
     @property
     def cuts(self) -> bool:
@@ -102,7 +112,7 @@ class Tracer:
         with fewer samples than were scored.
         """
         seen = {name: _Seen(True, True, largest) for name, largest in inputs.items()}
-        for names in self._chunks():
+        for names in self.chunks():
             first, bits, other = plain(names), nudged(names), rolled(names)
             for name in names:
                 seen[name] = _compare(first[name], bits[name], other[name])
@@ -111,7 +121,7 @@ class Tracer:
     def exploded(self, run: Run) -> SignalLoss | None:
         """Return the first node whose operands are all finite and whose output is not; None where there is none."""
         seen = {}
-        for names in self._chunks():
+        for names in self.chunks():
             for name, array in run(names).items():
                 seen[name] = _Seen(True, bool(np.isfinite(array).all()), _largest(array))
         for node in self._graph:
@@ -120,7 +130,8 @@ class Tracer:
                 return SignalLoss(_named(node), _largest_before(node, seen), seen[str(bad[0].name)].largest)
         return None
 
-    def _chunks(self) -> Iterable[list[str]]:
+    def chunks(self) -> Iterable[list[str]]:
+        """Yield names that are fetched at a time, in graph order."""
         chunk: list[str] = []
         size = 0
         for name, bytes_ in self._exposed.items():
@@ -196,8 +207,8 @@ def expose(model: ir.Model, outputs: Sequence[str]) -> dict[str, int]:
     return {name: _bytes(named[name]) for name in dict.fromkeys([*outputs, *(str(value.name) for value in values)])}
 
 
-def unreachable(model: ir.Model, outputs: Sequence[str]) -> str | None:
-    """Return what cuts the outputs off from the inputs, as part of a sentence; None where a path leads there.
+def unreachable(model: ir.Model, outputs: Sequence[str]) -> CutOff | None:
+    """Return what cuts the outputs off from the inputs; None where a path leads there.
 
     A path ends at an operator that gives no signal on (a shape) and at a multiplication by a stored 0.
     """
@@ -213,8 +224,9 @@ def unreachable(model: ir.Model, outputs: Sequence[str]) -> str | None:
     if any(value.name in outputs for value in reached):
         return None
     if last_zero is not None:
-        return f"every path from the input ends in a multiplication by 0, the last one in node {last_zero.name!r}"
-    return "no path leads from an input to the output"
+        why = f"every path from the input ends in a multiplication by 0, the last one in node {last_zero.name!r}"
+        return CutOff(why, last_zero)
+    return CutOff("no path leads from an input to the output", None)
 
 
 def multiplies_by_zero(node: ir.Node) -> bool:

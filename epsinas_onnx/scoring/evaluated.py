@@ -14,7 +14,7 @@ from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
 from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, log2_range, order, variation
 from epsinas_onnx.evaluate_lumped.scaled import Scaled
-from epsinas_onnx.evaluate_lumped.trace import Seen, Trace
+from epsinas_onnx.evaluate_lumped.trace import Seen, Trace, summary
 from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.inputs.generate import unstretched
 from epsinas_onnx.inputs.minibatch import each_sample
@@ -97,13 +97,39 @@ class ExactExecutor:
         self, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None
     ) -> tuple[Trace, dict[str, Seen]]:
         """Return what became of every value for a constant; axes: as of `run`, of which then two samples are seen."""
-        feeds = self._lowered.fed(feeds)
+        traced = self.tracer()
+        *_, values = self.every_value(traced, constant, feeds, axes)
+        return traced, {name: summary(value) for name, value in values.items()}
+
+    def tracer(self) -> Trace:
+        """Return what looks at every value of the user's graph."""
         with _evaluating():
-            traced = Trace(self._lowered, list(self._fetched))
+            return Trace(self._lowered, list(self._fetched))
+
+    def every_value(
+        self, traced: Trace, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None
+    ) -> list[dict[str, Value]]:
+        """Return every value for a constant: once, or for the first and the last sample where `axes` cuts them apart.
+
+        traced: what `tracer` gives. A deviation is one from the first sample in either case.
+        """
+        feeds, one = self._lowered.fed(feeds), Constant(constant)
+        with _evaluating():
             if axes is None:
-                return traced, traced.seen(Constant(constant), feeds, self._axes)
+                return [traced.values(one, feeds, self._axes)]
             first, *_, last = each_sample(feeds, axes)
-            return traced, traced.seen(Constant(constant), last, axes, {name: first[name] for name in axes})
+            references = {name: first[name] for name in axes}
+            return [traced.values(one, sample, axes, references) for sample in (first, last)]
+
+    def entries_of(self, lumped: Lumped, values: Sequence[Value]) -> Array:
+        """Return what the metric takes of a value, each class as often as it counts, up to a factor and a sum."""
+
+        def split(_: int, array: Array) -> Array:
+            (row,) = self._lowered.split(lumped, array)
+            return row.reshape(-1)
+
+        with _evaluating():
+            return _snapped(variation(values, split).settled().array)
 
     def order(self, feeds: Mapping[str, Array], few_only: bool = False) -> float | None:
         """Return d log|v| / d log c towards c = 0, v being how far entries lie apart; None where they do not.

@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 class _Found:
     """Where a signal ends in exact arithmetic."""
 
+    name: str
     place: str
     why: str
     advice: str
@@ -94,7 +95,7 @@ class ExactReruns:
         if loss is None:
             return None
         node = next((node for node in self._graph if node.name == loss.node), None)
-        return _Found(loss.place, loss.why, advice(node))
+        return _Found(loss.node, loss.place, loss.why, advice(node))
 
     def _trace(self, constant: float) -> tuple[Trace, dict[str, Seen]]:
         if self._cut_axes is None:

@@ -12,14 +12,14 @@ import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.constant_sizes import refuse_large_constants
 from epsinas_onnx.graph.analysis.roles import Role
-from epsinas_onnx.lump.lower import LumpedModel, lump
+from epsinas_onnx.lump.lower import CutOff, LumpedModel, lump
 from epsinas_onnx.lump.step import ShapesMissing, Target
 from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Lumped
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
 from epsinas_onnx.runtime.session import CHEAPEST, Engine, bind_constant, to_proto
-from epsinas_onnx.scoring.diagnosis import Tracer, advice, expose, unreachable
+from epsinas_onnx.scoring.diagnosis import Tracer, expose, unreachable
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
 
@@ -79,18 +79,18 @@ class Executor(Protocol):
 
 def choose_executor(
     planned: ModelPlan, config: ExecutionConfig, constants: int, feeds: Feeds
-) -> tuple[Executor | None, str | None]:
-    """Return what runs a plan, or None with the reason why its output cannot depend on the input.
+) -> tuple[Executor | None, CutOff | None]:
+    """Return what runs a plan, or None with what cuts its output off from the input.
 
     What the partitions prove holds for the plain graph too, so they are asked even where it is the one to run.
     """
     lowered = _prove(planned, config, constants, feeds)
     if lowered is not None and lowered.cut_off is not None:
-        return None, f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
+        return None, lowered.cut_off
     if lowered is not None and config.lump:
         return LumpedExecutor(lowered, planned, config), None
     plain = PlainExecutor(planned, config)
-    return (plain, None) if plain.constant_reason is None else (None, plain.constant_reason)
+    return (plain, None) if plain.cut_off is None else (None, plain.cut_off)
 
 
 def single_executor(planned: ModelPlan, config: ExecutionConfig, feeds: Feeds) -> Executor:
@@ -231,7 +231,7 @@ class PlainExecutor:
         refuse_if_too_large(peak_bytes(self._graph.model), planned.name, config.jobs)
         replaced = {(use.node, use.slot) for use in planned.decisions.uses if use.role is not Role.CONSTANT}
         refuse_large_constants(planned.model, replaced, planned.name)
-        self.constant_reason = unreachable(self._graph.model, planned.outputs)
+        self.cut_off = unreachable(self._graph.model, planned.outputs)
         self._engine = plain_engine(self._graph.model, planned.name, config)
         self.seconds = self._engine.seconds
 
@@ -261,11 +261,13 @@ def plain_engine(model: ir.Model, name: str, config: ExecutionConfig) -> Engine:
 class TracedExecutor:
     """A few samples with any constant, and every value of the user's graph to look at.
 
-    The lumped graph where there is one: its classes hold all values that the whole tensors do.
+    The lumped graph where there is one: its classes hold all values that the whole tensors do. `lumped` has them as
+    it holds them, by name; it is empty where there is none.
     """
 
     def __init__(self, planned: ModelPlan, config: ExecutionConfig, lumped: bool, given: Feeds) -> None:
         self._lowered = lower(planned, config, 1, bound=False, feeds=given) if lumped else None
+        self.lumped: Mapping[str, Lumped] = {}
         if self._lowered is None:
             model = plain_graph(planned).model
             exposed = expose(model, planned.outputs)
@@ -273,10 +275,10 @@ class TracedExecutor:
             self.tracer = Tracer(model, planned.outputs, exposed)
         else:
             lowered = self._lowered
-            self._fetched = lowered.exposed(planned.outputs)
-            sizes = {name: lowered.context.canonical(value).elements * 4 for name, value in self._fetched.items()}
+            self.lumped = lowered.exposed(planned.outputs)
+            sizes = {name: lowered.context.canonical(value).elements * 4 for name, value in self.lumped.items()}
             self._engine = Engine(
-                lambda _: lowered.to_proto(self._fetched, None),
+                lambda _: lowered.to_proto(self.lumped, None),
                 planned.name,
                 config.providers,
                 config.threads,
@@ -293,6 +295,13 @@ class TracedExecutor:
         shape = () if self._lowered is None else (1,)
         feeds = feeds if self._lowered is None else self._lowered.fed(feeds)
         return self._engine.run(np.full(shape, constant, np.float32), feeds, names, axes)
+
+    def entries_of(self, name: str, array: Array) -> Array:
+        """Return what the metric takes of a value that `values` gave, each class as often as it counts."""
+        if self._lowered is None:
+            return array.reshape(-1)
+        (row,) = self._lowered.split(self.lumped[name], array)
+        return row.reshape(-1)
 
     def output(self, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Array:
         """Return the compared values, flattened together."""

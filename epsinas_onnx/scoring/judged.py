@@ -15,7 +15,7 @@ from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import few_samples
-from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.lump.lower import CutOff, LumpedModel
 from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.runtime.memory import refuse_if_too_large
 from epsinas_onnx.scoring.batching import Batching
@@ -118,10 +118,10 @@ def judge_model(task: Task) -> Judged:
     """Run and judge a model; raises what running it does, where it runs in no arithmetic."""
     wanted = task.options.arithmetic
     if wanted == "float32":
-        return _in_float32(task)
+        return in_float32(task)
     lowered = lowered_or_reason(task)
     if isinstance(lowered, str):
-        return _in_float32(task)
+        return in_float32(task)
     if lowered.cut_off is not None:
         return dataclasses.replace(_judged(task, cut_off(task, lowered)), arithmetic="exact")
     if wanted == "exact":
@@ -134,7 +134,7 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
     try:
         found = _exactly(task, lowered)
     except ModelError:
-        return _in_float32(task)
+        return in_float32(task)
     return dataclasses.replace(found, float32=_status_in_float32(task, lowered, found))
 
 
@@ -169,12 +169,12 @@ def lowered_or_reason(task: Task) -> LumpedModel | str:
 class Ran(NamedTuple):
     """What each constant gave in one arithmetic.
 
-    executor: what ran them, None where nothing had to run; reason: why. reruns: what the judge may ask for.
+    executor: what ran them, None where nothing had to run; cut_off: why. reruns: what the judge may ask for.
     """
 
     executor: Executor | None
     results: Mapping[float, ForwardResult]
-    reason: str | None
+    cut_off: CutOff | None
     reruns: Reruns | ExactReruns
     precision: Precision
 
@@ -183,9 +183,12 @@ def judge_pair(task: Task, ran: Ran, pair: tuple[float, float], runner: Runner) 
     """Return the verdict on two of the constants that were run. runner: what the judge asks."""
     facts = task.facts
     first, second = (ran.results[constant] for constant in pair)
+    node = None if ran.cut_off is None else ran.cut_off.node
+    constant_reason = None if ran.cut_off is None else f"{ran.cut_off.why}{advice(node)}"
     evidence = Evidence(
         pair, (first.output, second.output), (first.channel_stats, second.channel_stats), facts.depth,
-        facts.longest_sum, facts.sample_norms, ran.reason, facts.without_weights, ran.precision,
+        facts.longest_sum, facts.sample_norms, constant_reason, facts.without_weights, ran.precision,
+        None if node is None else str(node.name),
     )  # fmt: skip
     return judge(evidence, runner)
 
@@ -214,10 +217,10 @@ def ran_exactly(task: Task, lowered: LumpedModel) -> Ran:
 def cut_off(task: Task, lowered: LumpedModel) -> Ran:
     """Return what stands for the outputs of a graph of which the partitions prove that no path leads through it."""
     assert lowered.cut_off is not None
-    return _ran(task, None, f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}")
+    return _ran(task, None, lowered.cut_off)
 
 
-def _in_float32(task: Task) -> Judged:
+def in_float32(task: Task) -> Judged:
     """Follow the published procedure."""
     return _judged(task, ran_in_float32(task))
 
@@ -250,7 +253,7 @@ def ran_in_float32(task: Task) -> Ran:
     return _ran(task, *choose_executor(task.planned, task.config, together, task.feeds))
 
 
-def _ran(task: Task, executor: Executor | None, reason: str | None = None) -> Ran:
+def _ran(task: Task, executor: Executor | None, cut: CutOff | None = None) -> Ran:
     results = [ForwardResult.nothing()] * len(task.constants)
     if executor is not None:
         executor, results = _run(task, executor)
@@ -259,7 +262,7 @@ def _ran(task: Task, executor: Executor | None, reason: str | None = None) -> Ra
     reruns = Reruns(
         task.loaded, task.planned, task.batching, task.config, executor, task.feeds, task.constants, sizes
     )  # fmt: skip
-    return Ran(executor, by_constant, reason, reruns, FLOAT32)
+    return Ran(executor, by_constant, cut, reruns, FLOAT32)
 
 
 def _judged(task: Task, ran: Ran, asked: Callable[[Runner], Runner] | None = None) -> Judged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
@@ -24,6 +25,14 @@ from epsinas_onnx.scoring.warnings import warnings_for
 from epsinas_onnx.versions import versions
 
 
+class Scored(NamedTuple):
+    """A Score, what was run for it, and what the judge said."""
+
+    score: Score
+    task: Task
+    judged: Judged
+
+
 def score_loaded(
     loaded: LoadedModel,
     options: ScoreOptions,
@@ -31,7 +40,7 @@ def score_loaded(
     attempt: int,
     load_seconds: float,
     last: bool = False,
-) -> Score:
+) -> Scored:
     """Score a model; attempt: which default size to take for dimensions that nobody named.
 
     last: whether nobody needs `loaded` afterwards; otherwise it is not modified.
@@ -44,7 +53,7 @@ def score_loaded(
     judged = judge_model(task)
     executor = judged.executor
     seconds |= {"session": 0.0, "run": 0.0} if executor is None else executor.seconds
-    return _record(task, minibatch, judged, seconds)
+    return Scored(_record(task, minibatch, judged, seconds), task, judged)
 
 
 def make_task(

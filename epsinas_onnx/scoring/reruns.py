@@ -109,18 +109,20 @@ class Reruns:
     def _trace(self) -> tuple[TracedExecutor, dict[str, Array]]:
         """Lower or rewrite the graph anew for a few samples, with every value to look at; return them too."""
         if self._traced is None:
-            batching = self._batching
-            samples = 1 if batching.per_sample else batching.traced
-            if batching.options.loosen:  # the graph was rewritten for its minibatch
-                few = plan(self._loaded, samples, batching.options)
-            else:
-                few = self._plan.with_batch(samples)
             lumped = self._executor is not None and self._executor.lumped
-            traced = TracedExecutor(few, self._config, lumped, self._feeds)
-            feeds = self._feeds
-            chosen = few_samples(feeds.arrays, feeds.axes, batching.traced, few.demands)
-            self._traced = traced, chosen
+            self._traced = trace_few(self._loaded, self._plan, self._batching, self._config, self._feeds, lumped)
         return self._traced
+
+
+def trace_few(
+    loaded: LoadedModel, planned: ModelPlan, batching: Batching, config: ExecutionConfig, feeds: Feeds, lumped: bool
+) -> tuple[TracedExecutor, dict[str, Array]]:
+    """Lower or rewrite a graph anew for a few samples, with every value to look at; return them too."""
+    samples = 1 if batching.per_sample else batching.traced
+    # A loosened graph was rewritten for its minibatch.
+    few = plan(loaded, samples, batching.options) if batching.options.loosen else planned.with_batch(samples)
+    traced = TracedExecutor(few, config, lumped, feeds)
+    return traced, few_samples(feeds.arrays, feeds.axes, batching.traced, few.demands)
 
 
 class WithoutReasons:

@@ -17,7 +17,7 @@ from epsinas_onnx.inputs.minibatch import input_text
 from epsinas_onnx.runtime.providers import Provider, choose_providers
 from epsinas_onnx.scoring.measured import measurements, unmeasured
 from epsinas_onnx.scoring.options import ScoreOptions
-from epsinas_onnx.scoring.pipeline import score_loaded
+from epsinas_onnx.scoring.pipeline import Scored, score_loaded
 from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.versions import versions
 
@@ -114,15 +114,23 @@ def _alone(source: ModelSource, options: ScoreOptions, load: Callable[[], Loaded
 
 def _scored(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool) -> Score:
     started = time.perf_counter()
+    found = scored_with_parts(load, options, shared).score
+    rest = time.perf_counter() - started - sum(found.seconds.values())
+    return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
+
+
+def scored_with_parts(load: Callable[[], LoadedModel], options: ScoreOptions, shared: bool = True) -> Scored:
+    """Return the Score of a model with what it came from; shared: whether others need what `load` gives.
+
+    Raises ModelError for whatever keeps the model from being scored.
+    """
 
     def score(
         loaded: LoadedModel, providers: Sequence[Provider], attempt: int, load_seconds: float, last: bool
-    ) -> Score:  # fmt: skip
+    ) -> Scored:  # fmt: skip
         return score_loaded(loaded, options, providers, attempt, load_seconds, last)
 
-    found = attempted(load, options, shared, score)
-    rest = time.perf_counter() - started - sum(found.seconds.values())
-    return dataclasses.replace(found, seconds={**found.seconds, "judge": round(max(rest, 0.0), 6)})
+    return attempted(load, options, shared, score)
 
 
 def attempted(

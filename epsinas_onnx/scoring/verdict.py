@@ -77,8 +77,9 @@ class Evidence:
     outputs: one array a constant. channel_stats: for each constant, mean and variance by channel of batch
     normalisations. depth: nodes on the longest path. longest_sum: the largest fan-in of a layer. sample_norms: names of
     normalisations within samples (LayerNorm and its kin). constant_reason: why no path leads from input to output, None
-    where one does. without_weights: why the model has no weights, None where it has some. precision: what the
-    arithmetic resolves.
+    where one does.
+    without_weights: why the model has no weights, None where it has some. precision: what the
+    arithmetic resolves. constant_node: the node that constant_reason names, None where it names none.
     """
 
     weights: tuple[float, float]
@@ -90,19 +91,28 @@ class Evidence:
     constant_reason: str | None
     without_weights: str | None = None
     precision: Precision = FLOAT32
+    constant_node: str | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A status with its reason (None for ok) and the number that the formula gives (None where it gives none).
 
-    note: what a careful reader should know beside the status, None for nothing.
+    note: what a careful reader should know beside the status, None for nothing. node: the node that the reason names
+    as where the signal ends. constant: with which it does, None where it does with any.
     """
 
     status: Status
     reason: str | None
     raw_score: float | None
     note: str | None = None
+    node: str | None = None
+    constant: float | None = None
+
+
+def _ending(status: Status, reason: str, raw: float | None, loss: LostSignal | None, constant: float) -> Verdict:
+    """Return a verdict whose reason says where the signal ends."""
+    return Verdict(status, reason, raw, None, *((None, None) if loss is None else (loss.name, constant)))
 
 
 def judge(evidence: Evidence, runner: Runner) -> Verdict:
@@ -124,11 +134,13 @@ def _judged(evidence: Evidence, runner: Runner) -> Verdict:
     raw_score = raw if math.isfinite(raw) else None
     if evidence.constant_reason is not None:
         return Verdict(
-            Status.CONSTANT, f"the output does not depend on the input: {evidence.constant_reason}", raw_score
-        )
+            Status.CONSTANT, f"the output does not depend on the input: {evidence.constant_reason}", raw_score,
+            node=evidence.constant_node,
+        )  # fmt: skip
     for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
         if not np.isfinite(output).all():
-            return Verdict(Status.OVERFLOW, overflow(constant, runner.find_explosion(constant)), raw_score)
+            begins = runner.find_explosion(constant)
+            return _ending(Status.OVERFLOW, overflow(constant, begins), raw_score, begins, constant)
     still = [c for c, output in zip(evidence.weights, evidence.outputs, strict=True) if not varies(output)]
     if still:
         return _without_signal(evidence, still, runner, raw_score)
@@ -176,7 +188,8 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
             return Verdict(Status.UNDERFLOW, reason, raw)
     if worst > 0:
         constant = evidence.weights[shares.index(worst)]
-        return Verdict(Status.NOISE, noise(constant, worst, runner.find_loss(constant), precision), raw)
+        loss = runner.find_loss(constant)
+        return _ending(Status.NOISE, noise(constant, worst, loss, precision), raw, loss, constant)
     if raw is None:
         reason = "the formula skips zeros, and no entry is left to compare; a larger --batch leaves more"
         return Verdict(Status.NOISE, reason, raw)
@@ -242,15 +255,16 @@ def _without_signal(evidence: Evidence, still: Sequence[float], runner: Runner, 
     varying = any(share == 0 for share in shares.values())
     if shares and not varying:
         constant, share = max(shares.items(), key=lambda item: item[1])
-        return Verdict(Status.NOISE, noise(constant, share, runner.find_loss(constant), evidence.precision), raw)
+        loss = runner.find_loss(constant)
+        return _ending(Status.NOISE, noise(constant, share, loss, evidence.precision), raw, loss, constant)
     constant = still[0]
     if not varying:
         constant = max(still, key=abs)  # the larger constant carries a signal further, to where it really ends
     loss = runner.find_loss(constant)
     if not varying:
         where = f": {loss.place} {loss.why}{loss.advice}" if loss else ""
-        return Verdict(Status.CONSTANT, f"the output does not depend on the input{where}", raw)
-    return Verdict(Status.UNDERFLOW, underflow(constant, loss), raw)
+        return _ending(Status.CONSTANT, f"the output does not depend on the input{where}", raw, loss, constant)
+    return _ending(Status.UNDERFLOW, underflow(constant, loss), raw, loss, constant)
 
 
 def _noise_share(output: Array, constant: float, runner: Runner, precision: Precision) -> float:

@@ -59,6 +59,21 @@ def mlp(widths: tuple[int, ...] = (784, 512, 256, 10)) -> ir.Model:
     return b.model([features], [typed_output(x, ["batch", widths[-1]])])
 
 
+def stereo(channels: int = 16) -> ir.Model:
+    """Return convolutions over two images that are added up, whose sizes must agree although nothing says so.
+
+    Inputs `left`: float32 `[batch, 3, height, width]`, `right`: float32 `[batch, 3, right_height, right_width]`. Output
+    `output`: float32 `[batch, 1]`.
+    """
+    b = GraphBuilder("stereo")
+    left = tensor_input("left", ["batch", 3, "height", "width"])
+    right = tensor_input("right", ["batch", 3, "right_height", "right_width"])
+    eyes = [_conv_bn_relu(b, image, f"{image.name}_eye", 3, channels, 3) for image in (left, right)]
+    x = _conv_bn_relu(b, b.op("Add", eyes, "merge"), "both", channels, channels, 3)
+    pooled = b.op("Flatten", [b.op("GlobalAveragePool", [x], "pool")], "flatten")
+    return b.model([left, right], [typed_output(b.linear(pooled, "output", channels, 1), ["batch", 1])])
+
+
 def lstm(tokens: int = 1000, embedding: int = 64, hidden: int = 128, layers: int = 2, steps: int = 32) -> ir.Model:
     """Return an LSTM language model: input `tokens`, int64 `[batch, steps]`; output float32 `[batch, tokens]`."""
     b = GraphBuilder("lstm")
