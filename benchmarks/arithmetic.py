@@ -2,22 +2,20 @@
 
 Both sides go from a file to a score with both constants, on one thread of one core, in a process of their own that
 scores nothing else meanwhile; what is compared is CPU time, not the clock. They take turns network by network, and a
-ratio is the median of one side over that of the other. The last section prints by which power of batch, width, depth
-and resolution the CPU time of this tree grows.
+ratio is the median of one side over that of the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,43 +153,11 @@ def shown(reply: Reply) -> str:
     return reply.status if reply.score is None else f"{reply.score:.6f}"
 
 
-def growth(options: argparse.Namespace, folder: Path, ours: Side, own: dict[str, Any]) -> None:
-    """Print by which power of a size CPU time grows: the slope of the logarithms."""
-    from epsinas_exporters import classics
-    from epsinas_exporters.spaces import nasbench201
-
-    operations = ("nor_conv_3x3", "nor_conv_3x3", "nor_conv_1x1", "skip_connect", "nor_conv_3x3", "avg_pool_3x3")
-
-    def cell(**sizes: int) -> Any:
-        return nasbench201.build(str(nasbench201.Cell(operations)), **sizes)
-
-    series: list[tuple[str, Sequence[int], Callable[[int], Any], Callable[[int], int]]] = [
-        ("batch", (64, 128, 256, 512), lambda size: cell(), lambda size: size),
-        ("width", (8, 16, 32, 64), lambda size: cell(channels=size), lambda size: options.batch),
-        ("depth", (3, 5, 9, 17), lambda size: cell(cells=size), lambda size: options.batch),
-        ("resolution", (112, 224, 448, 896), lambda size: classics.resnet50(size=size), lambda size: options.batch),
-    ]
-    print(f"\ngrowth of CPU time, a NAS-Bench-201 network and (resolution) ResNet-50; medians of {options.repeats}")
-    for name, sizes, build, batch in series:
-        found = []
-        for size in sizes:
-            file = written(folder, f"growth-{name}-{size}", build(size))
-            rows = [ours.score(file, {"batch": batch(size), **own}).cpu for _ in range(options.repeats + 1)][1:]
-            found.append(statistics.median(rows))
-        times = ", ".join(f"{size}: {cpu:.1f} ms" for size, cpu in zip(sizes, found, strict=True))
-        print(f"{name:12} exponent {slope(sizes, found):5.2f}   {times}", flush=True)
-
-
-def slope(sizes: Sequence[int], times: Sequence[float]) -> float:
-    """Return the least-squares slope of log time over log size."""
-    return statistics.linear_regression([math.log(size) for size in sizes], [math.log(cpu) for cpu in times]).slope
-
-
 def main() -> None:
     """Print the sections; `--only` picks them by name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="checkout of an older tree; without it nothing is compared")
-    parser.add_argument("--only", nargs="*", choices=[*GROUPS, "growth"], default=[*GROUPS, "growth"])
+    parser.add_argument("--only", nargs="*", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--networks", type=int, default=20, help="cells drawn from each search space")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
@@ -208,8 +174,6 @@ def main() -> None:
     ours, theirs = Side(HERE), None if options.against is None else Side(options.against)
     with tempfile.TemporaryDirectory() as folder:
         compared(options, Path(folder), ours, theirs, own)
-        if "growth" in options.only:
-            growth(options, Path(folder), ours, own)
     for side in (ours, theirs):
         if side is not None:
             side.close()

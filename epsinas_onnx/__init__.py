@@ -9,6 +9,9 @@ from epsinas_onnx.versions import __version__ as __version__
 if TYPE_CHECKING:
     from epsinas_onnx.compare.diff import Difference, diff
     from epsinas_onnx.compare.inspect import Inspection, inspect
+    from epsinas_onnx.constants.choose import PairCoverage
+    from epsinas_onnx.constants.find import find_weights
+    from epsinas_onnx.constants.result import FoundWeights
     from epsinas_onnx.edit.fill import fill
     from epsinas_onnx.edit.rewrite import rewrite
     from epsinas_onnx.edit.strip import strip
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Difference": "compare.diff",
     "EpsinasError": "errors",
+    "FoundWeights": "constants.result",
     "Inspection": "compare.inspect",
     "Measurement": "proxies.measurement",
     "MeasurementStatus": "proxies.measurement",
@@ -43,6 +47,7 @@ _HOME = {
     "ModelError": "errors",
     "OutOfMemory": "errors",
     "OutputError": "errors",
+    "PairCoverage": "constants.choose",
     "RankedSet": "ranking.result",
     "RunError": "errors",
     "Score": "scoring.result",
@@ -53,6 +58,7 @@ _HOME = {
     "UsageError": "errors",
     "diff": "compare.diff",
     "fill": "edit.fill",
+    "find_weights": "constants.find",
     "inspect": "compare.inspect",
     "measure": "proxies.measure",
     "normalised_dispersion": "scoring.metric",
@@ -66,6 +72,7 @@ _HOME = {
 __all__ = [
     "Difference",
     "EpsinasError",
+    "FoundWeights",
     "Inspection",
     "Measurement",
     "MeasurementStatus",
@@ -73,6 +80,7 @@ __all__ = [
     "ModelError",
     "OutOfMemory",
     "OutputError",
+    "PairCoverage",
     "RankedSet",
     "RunError",
     "Score",
@@ -83,6 +91,7 @@ __all__ = [
     "UsageError",
     "diff",
     "fill",
+    "find_weights",
     "inspect",
     "measure",
     "normalised_dispersion",

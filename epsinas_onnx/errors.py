@@ -8,6 +8,7 @@ EpsinasError
 │   ├── UnsupportedError  an operator, domain or type that cannot be scored
 │   ├── OutOfMemory       refused before it is allocated
 │   └── RunError          ONNX Runtime refused the graph or failed in it
+├── ClusterError         a cluster was lost, or gives no worker; what it scored is kept                exit code 3
 └── OutputError           a result cannot be written, such as on a full disk                         exit code 4
 """
 
@@ -58,6 +59,12 @@ class OutOfMemory(ModelError):
 
 class RunError(ModelError):
     """ONNX Runtime refused the graph, or failed while it ran."""
+
+
+class ClusterError(EpsinasError):
+    """A cluster was lost, or nothing starts on it; what it had scored until then was yielded."""
+
+    exit_code = 3
 
 
 class OutputError(EpsinasError):

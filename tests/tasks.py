@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def same(number: int, seconds: float = 0.0) -> int:
@@ -51,3 +55,32 @@ def fail(kind: type[Exception], text: str) -> None:
 
 def unpicklable() -> Any:
     return threading.Lock()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A network whose building does something bad first; with `once`, a path, only the first time."""
+
+    name: str
+    does: str
+    once: str = ""
+
+    def build(self) -> Any:
+        if not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            match self.does:
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "kill its parent":
+                    os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
+                case "hang":
+                    time.sleep(1000)
+                case "grow":
+                    held = b"." * 1_500_000_000
+                    time.sleep(1000)
+                    del held
+        from epsinas_onnx.graph.load import load_model
+        from tests.builders import perceptron
+
+        return load_model(perceptron()).model

@@ -10,8 +10,10 @@ import epsinas_onnx
 
 PACKAGE = Path(epsinas_onnx.__file__).parent
 ORDER = (
-    "__main__", "pytest_plugin", "cli", "__init__", "doctor", "evaluation", "report", "ranking", "check", "compare",
-    "scoring.api", "scoring.workers", "scoring.single", "scoring.measured", "store", "edit", "proxies", "scoring",
+    "__main__", "pytest_plugin", "cli", "__init__", "doctor", "report.search_page", "report.search_rounds",
+    "report.searches", "search", "evaluation", "report", "ranking", "check", "compare",
+    "scoring.api", "constants", "scoring.cluster", "scoring.workers", "scoring.single", "scoring.measured", "store",
+    "edit", "proxies", "scoring",
     "proxies.measurement", "evaluate_lumped",
     "lump", "multiply_adds", "runtime", "inputs", "graph.fingerprint", "graph.load", "graph.passes", "graph.analysis",
     "graph", "output", "errors", "_util", "versions",

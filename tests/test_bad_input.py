@@ -295,7 +295,7 @@ def test_score_many_goes_on_after_every_bad_file(tmp_path: Path, good: str) -> N
 def test_nothing_but_the_rows_is_written_whatever_the_files_are(tmp_path: Path, good: str) -> None:
     names = [name for name in BAD if name not in FREE_WHEN_LUMPED]
     listed = "\n".join([*(write(name, tmp_path) for name in names), good])
-    done = new_process("score", "-", "--batch", "4", "--format", "jsonl", stdin=listed)
+    done = new_process("score", "-", "--batch", "4", "--format", "jsonl", "--jobs", "1", stdin=listed)
     assert done.code == 3
     assert done.err == ""  # not even what libraries log
     rows = [json.loads(line) for line in done.out.splitlines()]

@@ -14,11 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from epsinas_onnx.cli.main import app
-from epsinas_onnx.doctor import examination, machine, providers
+from epsinas_onnx.doctor import examination, providers
 from epsinas_onnx.doctor.examination import Examination, Level, _findings, examine
 from epsinas_onnx.doctor.providers import ProviderState
 from epsinas_onnx.errors import MissingRuntime
-from epsinas_onnx.runtime.providers import CPU, CUDA
+from epsinas_onnx.runtime import cores
+from epsinas_onnx.runtime.libraries import CUDA
+from epsinas_onnx.runtime.providers import CPU
 from epsinas_onnx.versions import versions
 
 
@@ -73,11 +75,14 @@ def test_a_provider_that_is_listed_and_cannot_load_is_told_from_one_that_runs() 
         get_available_providers=lambda: ["TensorrtExecutionProvider", CUDA, CPU], InferenceSession=FallsBack,
         SessionOptions=onnxruntime.SessionOptions,
     )  # fmt: skip
-    with mock.patch.object(providers, "runtime", return_value=fake):
+    with (
+        mock.patch.object(providers, "runtime", return_value=fake),
+        mock.patch.object(providers, "missing", return_value=None),
+    ):
         states = {state.name: state for state in providers.try_providers()}
     assert states[CPU].works
     assert not states[CUDA].works
-    assert "cuDNN" in str(states[CUDA].reason)
+    assert "fell back" in str(states[CUDA].reason)
     reason = states["TensorrtExecutionProvider"].reason
     assert reason is not None
     assert "libnvinfer.so.10" in reason
@@ -110,10 +115,10 @@ def test_each_trouble_has_a_sentence_with_what_to_do(change: dict[str, Any], lev
 
 
 @pytest.mark.parametrize(
-    ("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("nonsense", None), ("0 0", None)]
+    ("text", "expected"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("nonsense", None), ("0 0", None)]
 )
-def test_a_containers_limit_is_read(tmp_path: Path, text: str, cores: float | None) -> None:
+def test_a_containers_limit_is_read(tmp_path: Path, text: str, expected: float | None) -> None:
     path = tmp_path / "cpu.max"
     path.write_text(text)
-    with mock.patch.object(machine, "_QUOTA", path), mock.patch.object(machine, "_OLD_QUOTA", (tmp_path / "a",) * 2):
-        assert machine.quota() == cores
+    with mock.patch.object(cores, "_QUOTA", path), mock.patch.object(cores, "_OLD_QUOTA", (tmp_path / "a",) * 2):
+        assert cores.quota() == expected

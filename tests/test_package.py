@@ -29,6 +29,7 @@ def test_the_public_names_are_these() -> None:
     assert epsinas_onnx.__all__ == [
         "Difference",
         "EpsinasError",
+        "FoundWeights",
         "Inspection",
         "Measurement",
         "MeasurementStatus",
@@ -36,6 +37,7 @@ def test_the_public_names_are_these() -> None:
         "ModelError",
         "OutOfMemory",
         "OutputError",
+        "PairCoverage",
         "RankedSet",
         "RunError",
         "Score",
@@ -46,6 +48,7 @@ def test_the_public_names_are_these() -> None:
         "UsageError",
         "diff",
         "fill",
+        "find_weights",
         "inspect",
         "measure",
         "normalised_dispersion",

@@ -20,18 +20,19 @@ from epsinas_onnx.check.rules.valid import UNREADABLE
 from epsinas_onnx.errors import EpsinasError
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.facts import Facts
+from epsinas_onnx.scoring.jobs import Jobs, choose_jobs
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.supervisor import Failure, in_order
 from epsinas_onnx.scoring.workers import work_in_processes
 
 
 def check_many(
-    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False, limits: Limits = NO_LIMITS
+    models: Sequence[str], config: Config, *, jobs: Jobs = 1, with_score: bool = False, limits: Limits = NO_LIMITS
 ) -> Iterator[CheckedModel]:
     """Check models, yielding each in order; one that cannot be read, or that ends its worker, has a finding.
 
-    models: paths. jobs: worker processes, each with one intra-op thread. with_score: whether every model is scored,
-    rather than only where a rule asks for the score. limits: of one model.
+    models: paths. jobs: worker processes, as for `score_many`. with_score: whether every model is scored, rather than
+    only where a rule asks for the score. limits: of one model.
 
     Raises UsageError where the configuration or its baseline is wrong, before anything is checked.
     """
@@ -39,13 +40,13 @@ def check_many(
 
 
 def check_as_done(
-    models: Sequence[str], config: Config, *, jobs: int = 1, with_score: bool = False, limits: Limits = NO_LIMITS
+    models: Sequence[str], config: Config, *, jobs: Jobs = 1, with_score: bool = False, limits: Limits = NO_LIMITS
 ) -> Iterator[tuple[int, CheckedModel]]:
     """Check models, yielding each with its position as it comes; see `check_many`."""
     choose_providers(config.provider)
     baseline = None if config.baseline is None else read_baseline(config.baseline)
     tasks = [(model, task_of(model, config, baseline, with_score)) for model in models]
-    return work_in_processes(check_one, tasks, jobs, failed, limits)
+    return work_in_processes(check_one, tasks, choose_jobs(jobs, models), failed, limits)
 
 
 Task: TypeAlias = tuple[str, Settings, str, Expected | None, bool]

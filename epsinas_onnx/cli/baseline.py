@@ -13,7 +13,6 @@ from epsinas_onnx.cli.check import (
     EXIT_FOUND,
     BaselineOption,
     ConfigOption,
-    JobsOption,
     check_all,
     read_by,
     read_config,
@@ -21,9 +20,11 @@ from epsinas_onnx.cli.check import (
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    JobsOption,
     MemoryOption,
     TimeoutOption,
     find_models,
+    parse_jobs,
     prepare_workers,
     say,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.check.baseline import Baseline, Entry
     from epsinas_onnx.check.config import Config
     from epsinas_onnx.check.settings import ScoreSettings
+    from epsinas_onnx.scoring.jobs import Jobs
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Keep scores and fingerprints of models in one small file."
@@ -51,7 +53,7 @@ def write_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
     config: ConfigOption = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = "auto",
     prune: Annotated[bool, typer.Option("--prune", help="Drop models whose files are gone.")] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
@@ -66,7 +68,7 @@ def write_command(
     read = read_by(dataclasses.replace(chosen, baseline=None))
     check_outputs([("--baseline", path)], inputs=read, models=named)
     before = read_baseline(path) if path.exists() else Baseline()
-    entries, failed, interrupted = _entries(named, chosen, path, jobs, Limits(timeout, memory))
+    entries, failed, interrupted = _entries(named, chosen, path, parse_jobs(jobs), Limits(timeout, memory))
     entries = _kept_where_equal(before, entries, chosen.score)
     # An entry that stays keeps the settings that it was written for, where the whole baseline gets others.
     kept = {
@@ -94,7 +96,7 @@ def diff_command(
     paths: PathsArgument,
     baseline: BaselineOption = None,
     config: ConfigOption = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
 ) -> None:
@@ -106,7 +108,7 @@ def diff_command(
     path = _path(chosen)
     before = read_baseline(path)
     named = find_models(paths)
-    entries, failed, interrupted = _entries(named, chosen, path, jobs, Limits(timeout, memory))
+    entries, failed, interrupted = _entries(named, chosen, path, parse_jobs(jobs), Limits(timeout, memory))
     lines = []
     for name, entry in entries.items():
         if name not in before.models:
@@ -133,7 +135,7 @@ def _path(config: Config) -> Path:
 
 
 def _entries(
-    models: list[str], config: Config, path: Path, jobs: int, limits: Limits
+    models: list[str], config: Config, path: Path, jobs: Jobs, limits: Limits
 ) -> tuple[dict[str, Entry], list[str], bool]:
     """Return the entries of the models that have one, what is wrong with the others, and whether the user broke off."""
     from epsinas_onnx.check.baseline import entry_of, key_of

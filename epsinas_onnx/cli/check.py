@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from epsinas_onnx.cli.common import EXIT_INTERRUPTED, MemoryOption, TimeoutOption, find_models, prepare_workers, say
+from epsinas_onnx.cli.common import (
+    EXIT_INTERRUPTED,
+    JobsOption,
+    MemoryOption,
+    TimeoutOption,
+    find_models,
+    parse_jobs,
+    prepare_workers,
+    say,
+)
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import OutputError, UsageError
@@ -22,6 +31,7 @@ from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 if TYPE_CHECKING:
     from epsinas_onnx.check.config import Config
     from epsinas_onnx.check.finding import CheckedModel, CheckReport
+    from epsinas_onnx.scoring.jobs import Jobs
 
 EXIT_FOUND = 1
 """A rule at or above the chosen severity failed."""
@@ -37,9 +47,6 @@ ConfigOption = Annotated[
 ]
 BaselineOption = Annotated[
     Path | None, typer.Option("--baseline", "-b", help="The baseline's file; otherwise the one of the configuration.")
-]
-JobsOption = Annotated[
-    int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
 ]
 
 
@@ -63,7 +70,7 @@ def check_command(
     baseline: BaselineOption = None,
     fail_on: Annotated[str | None, typer.Option(help="The least severity that fails: error, warning or note.")] = None,
     select: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Only this rule; may be repeated.")] = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     verbose: Annotated[
@@ -90,7 +97,7 @@ def check_command(
         raise UsageError("no files were named; give files, folders or globs to check")
     check_outputs([("--report", path) for _, path in reports], inputs=read_by(chosen), models=models)
     started = time.perf_counter()
-    checked, interrupted = check_all(models, chosen, jobs, Limits(timeout, memory))
+    checked, interrupted = check_all(models, chosen, parse_jobs(jobs), Limits(timeout, memory))
     done = CheckReport(tuple(checked), chosen.fail_on, time.perf_counter() - started)
     written = _write(done, format, reports, verbose)
     if interrupted:
@@ -120,7 +127,7 @@ def read_by(config: Config) -> Iterator[Path]:
 
 
 def check_all(
-    models: Sequence[str], config: Config, jobs: int, limits: Limits, *, with_score: bool = False
+    models: Sequence[str], config: Config, jobs: Jobs, limits: Limits, *, with_score: bool = False
 ) -> tuple[list[CheckedModel], bool]:
     """Check models with a bar; return what was checked, and whether the user interrupted it."""
     from epsinas_onnx.check.runner import check_as_done

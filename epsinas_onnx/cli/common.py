@@ -22,6 +22,7 @@ from epsinas_onnx.scoring.supervisor import Failure, Workers
 
 if TYPE_CHECKING:
     from epsinas_exporters.spaces import SearchSpace
+    from epsinas_onnx.scoring.jobs import Jobs
     from epsinas_onnx.store.store import Store
 
 T = TypeVar("T")
@@ -68,6 +69,23 @@ ArithmeticOption: TypeAlias = Annotated[
     ),
 ]
 
+DeviceMemoryOption: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--device-memory",
+        metavar="GB",
+        help="What all workers together may take of a GPU's memory; 0 for no limit.",
+    ),
+]
+JobsOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="NUMBER|auto",
+        help="Worker processes, a thread each; auto is one for each core, and one alone for fewer than four models.",
+    ),
+]
 TimeoutOption: TypeAlias = Annotated[
     float,
     typer.Option(
@@ -111,9 +129,35 @@ MemoryOption: TypeAlias = Annotated[
 ]
 
 
-def prepare_workers() -> None:
+class EngineName(StrEnum):
+    """Where models are scored."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+EngineOption: TypeAlias = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="local: worker processes of this machine. ray: a Ray cluster (needs the extra ray), --jobs models at a "
+        "time where that is above 1, otherwise one for each of its cores.",
+    ),
+]
+RayAddressOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="The head of the cluster; otherwise RAY_ADDRESS, the cluster of this machine, or one for this run.",
+    ),
+]
+
+
+def prepare_workers(engine: EngineName = EngineName.LOCAL) -> None:
     """Let what worker processes start from load what they need, while the command loads what it needs itself."""
-    prepare(["epsinas_onnx.scoring.workers"])
+    if engine is EngineName.LOCAL:
+        prepare(["epsinas_onnx.scoring.workers"])
 
 
 def isolated(
@@ -226,6 +270,15 @@ def parse_weights(text: str) -> tuple[float, float]:
     except ValueError:
         raise UsageError(f"--weights takes two numbers with a comma between, such as 1e-7,1, not {text!r}") from None
     return first, second
+
+
+def parse_jobs(text: str) -> Jobs:
+    """Return the number in `--jobs 4`, or `auto`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--jobs takes a whole number from 1, or auto, not {text!r}")
+    return int(text)
 
 
 def parse_shapes(shapes: Iterable[str], dims: Iterable[str]) -> dict[str, int | tuple[int, ...]]:

@@ -14,8 +14,13 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     ArithmeticOption,
+    DeviceMemoryOption,
+    EngineName,
+    EngineOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     StoreOption,
     TimeoutOption,
     WithOption,
@@ -23,6 +28,7 @@ from epsinas_onnx.cli.common import (
     opened_store,
     output_console,
     parse_inputs,
+    parse_jobs,
     parse_members,
     parse_scores,
     parse_weights,
@@ -32,7 +38,7 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.errors import ClusterError, OutputError, UsageError
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -88,9 +94,8 @@ def evaluate_command(
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", min=0, help="Seed of random inputs, of --sample and of the bootstrap.")
     ] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     lump: Annotated[bool, typer.Option("--lump/--no-lump", help="Merge identical channels, as for score.")] = True,
     join: Annotated[
@@ -116,6 +121,8 @@ def evaluate_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
     rank: Annotated[
@@ -134,7 +141,7 @@ def evaluate_command(
     members = parse_members("default" if by is None else by) if rank or by is not None else ()
     others = parse_scores(with_)
     if scores is None:
-        prepare_workers()
+        prepare_workers(engine)
     from epsinas_onnx.evaluation import combined, scoring
     from epsinas_onnx.evaluation.plots import check_ending
     from epsinas_onnx.evaluation.table import join as joined
@@ -173,12 +180,15 @@ def evaluate_command(
         "batch": batch or found.defaults.batch,
         "providers": provider.value,
         "seed": seed,
-        "jobs": jobs,
+        "jobs": parse_jobs(jobs),
+        "device_memory": device_memory,
         "lump": lump,
         "arithmetic": arithmetic.value,
         "timeout": timeout,
         "memory": memory,
         "isolate": True,
+        "engine": engine.value,
+        "ray_address": ray_address,
         "scores": asked,
         "proxy_batch": proxy_batch,
     }
@@ -209,7 +219,7 @@ def evaluate_command(
         if stopped is not None:
             keeps = f"; {output or store} keeps them, and the same command goes on" if output or store else ""
             say(f"Interrupted: the figures are over what was scored until then{keeps}.")
-        if isinstance(stopped, OutputError):
+        if isinstance(stopped, OutputError | ClusterError):
             raise stopped
         if stopped is not None:
             raise typer.Exit(EXIT_INTERRUPTED)
@@ -238,7 +248,7 @@ def _scores(
     table: Table, networks: Sequence[Buildable], space: SearchSpace, given: str | None, output: Path | None,
     options: dict[str, Any],
 ) -> tuple[Scores, Mapping[str, Mapping[str, Any]], BaseException | None]:  # fmt: skip
-    """Return the scores, all results by architecture, and what ended computing them early: Ctrl-C, or a full disk."""
+    """Return the scores, all results by architecture, and what ended computing them early, such as Ctrl-C."""
     from epsinas_onnx.evaluation import scoring
 
     keys = [network.name for network in networks]
@@ -257,8 +267,8 @@ def _scores(
     try:
         for record in with_bar(scoring.scored(different, options, output), len(different), name=different[0].name):
             computed[record["model"]] = record
-    except (KeyboardInterrupt, OutputError) as error:
-        if not computed and isinstance(error, OutputError):
+    except (KeyboardInterrupt, OutputError, ClusterError) as error:
+        if not computed and not isinstance(error, KeyboardInterrupt):
             raise
         stopped = error
     constants = ",".join(f"{weight:g}" for weight in options["weights"])

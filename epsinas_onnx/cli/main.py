@@ -10,17 +10,20 @@ import typer
 
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.cli import (
+    ablate,
     baseline,
     check,
     diff,
     doctor,
     evaluate,
     export,
+    find_weights,
     inspect,
     rank,
     report,
     rewrite,
     score,
+    search,
     spaces,
     store,
     weights,
@@ -54,7 +57,12 @@ app.command("strip", short_help="Write a model without its weights.")(weights.st
 app.command("fill", short_help="Write a model with new weights, drawn by role.")(weights.fill_command)
 app.command("export", short_help="Write networks of a search space or a framework.")(export.export_command)
 app.command("spaces", short_help="List the search spaces.")(spaces.spaces_command)
+app.command("find-weights", short_help="Find the two constants for a space or a set of files.")(
+    find_weights.find_weights_command
+)
 app.command("evaluate", short_help="Say how well scores rank a table of accuracies.")(evaluate.evaluate_command)
+app.command("ablate", short_help="Repeat the paper's ablations on a table of accuracies.")(ablate.ablate_command)
+app.command("search", short_help="Search a space by training-free scores and latency.")(search.search_command)
 
 app.add_typer(store.app, name="store")
 app.command("doctor", short_help="Examine the installation: what runs, and what is slow.")(doctor.doctor_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -40,6 +40,18 @@ def with_bar(results: Iterator[T], total: int, doing: str = "scoring", name: str
         for result in results:
             progress.advance(task)
             yield result
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that is told what is being done, how many are done, and of how many; where that takes a while."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task("", total=None)
+    with _later(progress):
+        yield lambda doing, done, total: progress.update(
+            task, description=shown(doing, _LONGEST), completed=done, total=total
+        )
 
 
 @contextmanager

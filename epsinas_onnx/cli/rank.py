@@ -18,9 +18,14 @@ from epsinas_onnx.cli.common import (
     ArithmeticName,
     ArithmeticOption,
     ByOption,
+    DeviceMemoryOption,
     DimOption,
+    EngineName,
+    EngineOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     RestoreOption,
     StoreOption,
     TimeoutOption,
@@ -28,6 +33,7 @@ from epsinas_onnx.cli.common import (
     opened_store,
     output_console,
     parse_inputs,
+    parse_jobs,
     parse_members,
     parse_pairs,
     parse_shapes,
@@ -38,7 +44,7 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.cli.score import ProviderName
-from epsinas_onnx.errors import OutputError, UsageError
+from epsinas_onnx.errors import ClusterError, OutputError, UsageError
 from epsinas_onnx.output.files import write_output
 from epsinas_onnx.report import ENDINGS
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
@@ -92,15 +98,16 @@ def rank_command(
     dim: DimOption = None,
     provider: Annotated[ProviderName, typer.Option(help="Where to run.")] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of drawn weights and random inputs.")] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     role: Annotated[list[str] | None, typer.Option(metavar="PATTERN=ROLE", help="PATTERN=ROLE, as for score.")] = None,
     arithmetic: ArithmeticOption = ArithmeticName.AUTO,
     restore_batchnorm: RestoreOption = "auto",
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Rank a set of networks by training-free scores together: the best first, by the sum of log(rank / n).
 
@@ -129,22 +136,28 @@ def rank_command(
         )
     options = {
         "weights": parse_weights(weights), "inputs": fed, "batch": batch, "proxy_batch": proxy_batch,
-        "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed, "jobs": jobs,
+        "shapes": parse_shapes(shape or [], dim or []), "providers": provider.value, "seed": seed,
+        "jobs": parse_jobs(jobs), "device_memory": device_memory,
         "roles": parse_pairs("--role", role or []), "arithmetic": arithmetic.value, "timeout": timeout,
         "restore_batchnorm": restore_batchnorm, "memory": memory, "isolate": True,
+        "engine": engine.value, "ray_address": ray_address,
     }  # fmt: skip
     with opened_store(store) as kept:
-        interrupted = _score(models, members, {**options, "store": kept}, records)
+        stopped = _score(models, members, {**options, "store": kept}, records)
         from epsinas_onnx.ranking.result import rank_records
 
-        if interrupted and len(records) < 2:
+        if isinstance(stopped, ClusterError) and len(records) < 2:
+            raise stopped
+        if stopped and len(records) < 2:
             say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
             raise typer.Exit(EXIT_INTERRUPTED)
         ranked = rank_records(list(records.values()), members)
         _write(ranked, kind, output)
-        if interrupted:
+        if stopped:
             missing = len({*models} - records.keys())
             say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
+            if isinstance(stopped, ClusterError):
+                raise stopped
             raise typer.Exit(EXIT_INTERRUPTED)
         if not ranked.placed or any(one.failed for one in ranked.unplaced):
             raise typer.Exit(EXIT_FAILED)
@@ -162,11 +175,11 @@ def _read(results: Sequence[Path]) -> dict[str, Record]:
 
 def _score(
     models: Sequence[str], members: Sequence[str], options: dict[str, Any], records: dict[str, Record]
-) -> bool:  # fmt: skip
-    """Add the record of each model to `records`, in the order of the files; return whether Ctrl-C ended it early."""
+) -> KeyboardInterrupt | ClusterError | None:  # fmt: skip
+    """Add the record of each model to `records`, in the order of the files; return what ended it early."""
     if not models:
-        return False
-    prepare_workers()
+        return None
+    prepare_workers(EngineName(options["engine"]))
     from epsinas_onnx.ranking.members import measured
     from epsinas_onnx.scoring.api import score_as_done
 
@@ -175,11 +188,11 @@ def _score(
     try:
         for index, found in with_bar(scored, len(models), name=models[0]):
             done[index] = found.to_dict()
-    except KeyboardInterrupt:
-        return True
+    except (KeyboardInterrupt, ClusterError) as error:
+        return error
     finally:
         records.update((str(done[index]["model"]), done[index]) for index in sorted(done))
-    return False
+    return None
 
 
 def _format(chosen: RankFormat | None, output: Path | None) -> RankFormat:

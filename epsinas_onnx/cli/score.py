@@ -18,9 +18,14 @@ from epsinas_onnx.cli.common import (
     EXIT_INTERRUPTED,
     ArithmeticName,
     ArithmeticOption,
+    DeviceMemoryOption,
     DimOption,
+    EngineName,
+    EngineOption,
+    JobsOption,
     MemoryOption,
     ProxyBatchOption,
+    RayAddressOption,
     RestoreOption,
     StoreOption,
     TimeoutOption,
@@ -28,6 +33,7 @@ from epsinas_onnx.cli.common import (
     find_models,
     opened_store,
     parse_inputs,
+    parse_jobs,
     parse_pairs,
     parse_scores,
     parse_shapes,
@@ -35,6 +41,7 @@ from epsinas_onnx.cli.common import (
     prepare_workers,
     say,
 )
+from epsinas_onnx.cli.finding import weights_for
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.cli.progress import with_bar
 from epsinas_onnx.errors import OutputError, UsageError
@@ -44,11 +51,11 @@ from epsinas_onnx.report import ENDINGS, coverage
 from epsinas_onnx.report.markdown import to_markdown
 from epsinas_onnx.report.records import to_csv, to_json, to_json_line
 from epsinas_onnx.report.table import print_table
-from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT
+from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 from epsinas_onnx.scoring.result import Score, Status
 
 if TYPE_CHECKING:
-    from epsinas_onnx.scoring.options import ElementType
+    from epsinas_onnx.scoring.options import ElementType, ScoreKeywords
 
 
 class Format(StrEnum):
@@ -92,7 +99,12 @@ def score_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the results here instead of printing them.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="The two constants; auto takes the pair that find-weights finds for these files, one for all."
+        ),
+    ] = "1e-7,1",
     input: Annotated[
         list[str] | None,
         typer.Option(
@@ -119,9 +131,8 @@ def score_command(
         ProviderName, typer.Option(help="Where to run; auto is CUDA if it is there.")
     ] = ProviderName.AUTO,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of random inputs and embeddings.")] = 0,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Worker processes, a thread each.")
-    ] = 1,
+    jobs: JobsOption = "auto",
+    device_memory: DeviceMemoryOption = 0,
     norm_stats: Annotated[
         NormStatsName,
         typer.Option(help="Statistics of BatchNormalization: the minibatch's (the metric's), 0 and 1, or the file's."),
@@ -146,6 +157,8 @@ def score_command(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     memory: MemoryOption = 0,
     store: StoreOption = None,
+    engine: EngineOption = EngineName.LOCAL,
+    ray_address: RayAddressOption = None,
     with_: WithOption = None,
     proxy_batch: ProxyBatchOption = 32,
 ) -> None:
@@ -157,7 +170,7 @@ def score_command(
     models = find_models(paths)
     if not models:
         raise UsageError("no files were named")
-    prepare_workers()
+    prepare_workers(engine)
     from epsinas_onnx.scoring.api import score_as_done
 
     fed = parse_inputs(input or [])
@@ -167,29 +180,40 @@ def score_command(
             inputs=given_files(fed),
             models=models,
         )
+    options: ScoreKeywords = {
+        "inputs": fed,
+        "batch": batch,
+        "arithmetic": arithmetic.value,
+        "lump": lump,
+        "shapes": parse_shapes(shape or [], dim or []),
+        "outputs": tuple(output_name or ()),
+        "roles": parse_pairs("--role", role or []),
+        "norm_stats": norm_stats.value,
+        "providers": provider.value,
+        "seed": seed,
+        "dtype": cast("ElementType", dtype),
+        "restore_batchnorm": restore_batchnorm,
+        "scores": parse_scores(with_),
+        "proxy_batch": proxy_batch,
+        "device_memory": device_memory,
+    }
+    count = parse_jobs(jobs)
+    if weights == "auto":
+        options["weights"] = weights_for(models, count, Limits(timeout, memory), **options)
+    else:
+        options["weights"] = parse_weights(weights)
     with opened_store(store) as kept:
+        # Isolated, since a file that ends its process must not end the run.
         results = score_as_done(
             models,
-            jobs=jobs,
-            isolate=True,  # a file that ends its process must not end the run
-            store=kept,
-            weights=parse_weights(weights),
-            inputs=fed,
-            batch=batch,
-            arithmetic=arithmetic.value,
-            lump=lump,
-            shapes=parse_shapes(shape or [], dim or []),
-            outputs=tuple(output_name or ()),
-            roles=parse_pairs("--role", role or []),
-            norm_stats=norm_stats.value,
-            providers=provider.value,
-            seed=seed,
-            dtype=cast("ElementType", dtype),
-            restore_batchnorm=restore_batchnorm,
-            scores=parse_scores(with_),
-            proxy_batch=proxy_batch,
+            jobs=count,
+            isolate=True,
             timeout=timeout,
             memory=memory,
+            store=kept,
+            engine=engine.value,
+            ray_address=ray_address,
+            **options,
         )
         with _Results(kind, output) as written:
             try:

@@ -13,7 +13,9 @@ from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.doctor import machine, speed
 from epsinas_onnx.doctor.providers import ProviderState, try_providers
 from epsinas_onnx.errors import MissingRuntime
-from epsinas_onnx.runtime.providers import CPU, CUDA
+from epsinas_onnx.runtime import cores
+from epsinas_onnx.runtime.libraries import CUDA
+from epsinas_onnx.runtime.providers import CPU
 
 _LITTLE_MEMORY = 2 * 2**30
 _SLOW_IMPORT = 3.0
@@ -96,7 +98,7 @@ def examine() -> Examination:
     if any(state.works for state in providers):
         seconds = speed.score_seconds()
     found = Examination(
-        machine.platform_text(), packages, machine.cores(), machine.quota(), available_bytes(), machine.blas(),
+        machine.platform_text(), packages, cores.cores(), cores.quota(), available_bytes(), machine.blas(),
         providers, speed.import_seconds(), speed.gigaflops(), seconds, (),
     )  # fmt: skip
     return dataclasses.replace(found, findings=(*findings, *_findings(found)))

@@ -1,15 +1,12 @@
-"""Reads what the machine gives this process: cores and quotas, memory, and the libraries that are installed."""
+"""Reads what the machine is, and the libraries that are installed."""
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_OLD_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 PACKAGES = ("epsinas-onnx", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "matplotlib",
             "plotly", "pillow", "torch", "ray")  # fmt: skip
 
@@ -28,27 +25,6 @@ def packages() -> dict[str, str]:
 def platform_text() -> str:
     """Return Python, system and processor in one line."""
     return f"Python {platform.python_version()}, {platform.system()} {platform.release()}, {_processor()}"
-
-
-def cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def quota() -> float | None:
-    """Return how many cores' time a container's limit leaves, None without one."""
-    try:
-        allowed, period = _QUOTA.read_text().split()
-    except (OSError, ValueError):
-        try:
-            allowed, period = (path.read_text().strip() for path in _OLD_QUOTA)
-        except OSError:
-            return None
-    try:
-        limit = int(allowed) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max"
-        return None
-    return limit if limit > 0 else None
 
 
 def blas() -> list[Mapping[str, object]]:

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from epsinas_onnx.runtime.providers import CPU, CUDA, TENSORRT, runtime
-
-_HINTS = {
-    CUDA: "needs an NVIDIA driver, and CUDA 12 and cuDNN 9 in the versions that this ONNX Runtime was built for",
-    TENSORRT: "needs the libraries of TensorRT beside those of CUDA (pip install tensorrt)",
-}
+from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing, preload
+from epsinas_onnx.runtime.providers import CPU, runtime
 
 
 @dataclass(frozen=True)
@@ -32,26 +28,26 @@ def try_providers() -> list[ProviderState]:
     Raises MissingRuntime where there is no ONNX Runtime.
     """
     ort = runtime()
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    preload(ort)
     graph = _graph()
     wanted = [name for name in ort.get_available_providers() if name in (CPU, CUDA, TENSORRT)]
     return [_tried(ort, name, graph) for name in wanted]
 
 
 def _tried(ort: Any, name: str, graph: bytes) -> ProviderState:
+    lacks = missing(name)
+    if lacks is not None:
+        return ProviderState(name, False, lacks, None)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     started = time.perf_counter()
     try:
         session = ort.InferenceSession(graph, options, providers=[name])
         if name not in session.get_providers():
-            return ProviderState(name, False, _HINTS.get(name, "ONNX Runtime fell back to the CPU"), None)
+            return ProviderState(name, False, "ONNX Runtime fell back to the CPU", None)
         (given,) = session.run(None, {"x": np.ones((1, 1, 4, 4), np.float32)})
     except Exception as error:  # ONNX Runtime raises its own kinds, all derived from Exception
-        text = " ".join(str(error).split())
-        hint = _HINTS.get(name)
-        return ProviderState(name, False, (f"{hint}; " if hint else "") + text[:300], None)
+        return ProviderState(name, False, " ".join(str(error).split())[:300], None)
     if not np.allclose(given, 4.0):
         return ProviderState(name, False, f"gives {given.reshape(-1)[0]:g} where 4 is right", None)
     return ProviderState(name, True, None, time.perf_counter() - started)

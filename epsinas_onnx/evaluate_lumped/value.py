@@ -128,4 +128,7 @@ def raised(part: Scaled | None, rank: int) -> Scaled | None:
 
 
 def _plain(part: Scaled | None, shape: Shape) -> Floats:
-    return np.zeros(shape) if part is None else np.broadcast_to(part.plain(), shape)
+    if part is None:
+        return np.zeros(shape)
+    array = part.plain()
+    return array if array.shape == shape else np.broadcast_to(array, shape)

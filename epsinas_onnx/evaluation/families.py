@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,17 +51,14 @@ def records_of(
         return
     shared = {_family(named[record["model"]]): record for record in known if record["model"] in named}
     waiting: dict[Any, list[Buildable]] = {}
-    run: list[Buildable] = []
     for network in networks:
         family = _family(network)
         derived = _derived(network, shared.get(family))
         if derived is not None:
             yield derived
-        elif family in waiting:
-            waiting[family].append(network)
         else:
-            waiting[family] = []
-            run.append(network)
+            waiting.setdefault(family, []).append(network)
+    run = [members.pop(_quickest(members)) for members in waiting.values()]
     while run:
         again: list[Buildable] = []
         for index, score in score_as_done(run, **options):
@@ -81,6 +79,21 @@ def _family(network: Buildable) -> Any:
         return ("family", network.family) if isinstance(network, Related) else network.name
     except ValueError:
         return network.name
+
+
+def _quickest(members: Sequence[Buildable]) -> int:
+    """Return which network of a family has the fewest nodes, the first of them, or of all where nobody knows."""
+    if len(members) == 1:
+        return 0
+    sizes = [math.inf if (counts := _counts(network)) is None else counts.nodes for network in members]
+    return sizes.index(min(sizes))
+
+
+def _counts(network: Buildable) -> Counts | None:
+    try:
+        return network.counts() if isinstance(network, Related) else None
+    except ValueError:  # a bad network, which is run for the sentence that says so
+        return None
 
 
 def _derived(network: Buildable, record: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -34,6 +34,12 @@ class Draw(StrEnum):
     """Normal with variance 2 / fan-out (He et al., 2015)."""
     GAUSSIAN = "gaussian"
     """Standard normal, as the Zen-score has it."""
+    UNIFORM = "uniform"
+    """Uniform between 0 and 1."""
+    XAVIER = "xavier"
+    """Normal with variance 2 / (fan-in + fan-out) (Glorot and Bengio, 2010)."""
+    ORTHOGONAL = "orthogonal"
+    """Rows that are orthonormal, or columns where they are fewer (Saxe et al., 2014)."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,10 @@ class _Drawn:
         if key not in self._made:
             self._count += 1
             number = self._count
-            deviation, turned = 1.0, use.role is Role.WEIGHT and _is_turned(use)
-            if use.role is Role.WEIGHT and self._draw is Draw.KAIMING:
-                deviation = math.sqrt(2 / fan(use)[1])
-            self._made[key] = self._initializer(shape, dtype, lambda: self._values(number, shape, deviation, turned))
+            turned = use.role is Role.WEIGHT and _is_turned(use)
+            draw = self._draw if use.role is Role.WEIGHT else Draw.GAUSSIAN
+            fans = fan(use)
+            self._made[key] = self._initializer(shape, dtype, lambda: self._values(number, shape, draw, fans, turned))
             self._made[key].meta[DRAWN] = use
         return self._made[key]
 
@@ -147,10 +153,17 @@ class _Drawn:
             self._made[key] = self._initializer(shape, dtype, lambda: np.full(shape, start, np.float32))
         return self._made[key]
 
-    def _values(self, number: int, shape: tuple[int, ...], deviation: float, turned: bool) -> Array:
+    def _values(self, number: int, shape: tuple[int, ...], draw: Draw, fans: tuple[int, int], turned: bool) -> Array:
         generator = np.random.default_rng([self._seed, number])
-        drawn: Array = generator.standard_normal(shape[::-1] if turned else shape, np.float32)
-        drawn *= np.float32(deviation)
+        wanted = shape[::-1] if turned else shape
+        if draw is Draw.UNIFORM:
+            drawn: Array = generator.random(wanted, np.float32)
+        else:
+            drawn = generator.standard_normal(wanted, np.float32)
+        if draw is Draw.ORTHOGONAL:
+            drawn = _orthogonal(drawn)
+        elif draw in (Draw.KAIMING, Draw.XAVIER):
+            drawn *= np.float32(math.sqrt(2 / (fans[1] if draw is Draw.KAIMING else sum(fans))))
         return np.ascontiguousarray(drawn.T) if turned else drawn
 
     def _initializer(self, shape: tuple[int, ...], dtype: ir.DataType, make: Callable[[], Array]) -> ir.Value:
@@ -163,6 +176,16 @@ class _Drawn:
         value = ir.Value(name=name, shape=dims, type=ir.TensorType(dtype), const_value=lazy)
         self._graph.register_initializer(value)
         return value
+
+
+def _orthogonal(normal: Array) -> Array:
+    """Return normal numbers made orthonormal: the first axis against all others."""
+    rows = normal.shape[0] if normal.ndim > 1 else 1
+    matrix = normal.reshape(rows, -1).astype(np.float64)
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    unit, upper = np.linalg.qr(tall)
+    unit = unit * np.where(np.diag(upper) < 0, -1.0, 1.0)  # otherwise not every rotation is as likely
+    return (unit if tall is matrix else unit.T).reshape(normal.shape).astype(np.float32)
 
 
 def _is_turned(use: Use) -> bool:

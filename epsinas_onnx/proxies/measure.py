@@ -34,6 +34,7 @@ def measure(
     restore_batchnorm: str = AUTO,
     threads: int = 0,
     providers: ProviderName = "auto",
+    device_memory: float = 0.0,
 ) -> tuple[Measurement, ...]:
     """Measure training-free scores of one model, without reading its weights.
 
@@ -51,6 +52,7 @@ def measure(
         restore_batchnorm: behind which layers a folded BatchNormalization is put back, as for `score`.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+        device_memory: GB that graphs may take of a GPU's memory, 0 for no limit.
 
     Returns:
         One Measurement for each name, in order; what keeps one score from being computed costs that one alone.
@@ -73,7 +75,8 @@ def measure(
         try:
             prepared = prepare(
                 source, batch=batch, inputs=inputs, seed=seed, shapes=shapes, outputs=outputs, roles=roles,
-                restore_batchnorm=restore_batchnorm, threads=threads, providers=providers, last=last,
+                restore_batchnorm=restore_batchnorm, threads=threads, providers=providers,
+                device_memory=device_memory, last=last,
             )  # fmt: skip
             if len(proxies) > 1:
                 _ = prepared.planned  # what cannot be planned is so for all of them

@@ -56,6 +56,7 @@ def prepare(
     restore_batchnorm: str = AUTO,
     threads: int = 0,
     providers: ProviderName = "auto",
+    device_memory: float = 0.0,
     last: bool = False,
 ) -> Prepared:
     """Load and plan a model for its training-free scores.
@@ -71,6 +72,7 @@ def prepare(
         restore_batchnorm: as for `score`.
         threads: intra-op threads, 0 for one a core.
         providers: `cpu`, `cuda`, `tensorrt`, or `auto`.
+        device_memory: GB that graphs may take of a GPU's memory, 0 for no limit.
         last: whether one plan is all that will ever be made of the model (`Proxy.plans_once`).
 
     Raises:
@@ -81,8 +83,9 @@ def prepare(
     options = score_options(
         inputs=inputs, batch=batch, seed=seed, shapes=shapes, outputs=outputs, roles=roles,
         restore_batchnorm=restore_batchnorm, threads=threads, providers=providers,
+        device_memory=device_memory,
     )  # fmt: skip
-    chosen = choose_providers(options.providers)
+    chosen = choose_providers(options.providers, options.device_share)
     loaded = source if isinstance(source, LoadedModel) else load_model(source, options.named_inputs)
     if not free_dimensions(loaded.model, loaded.name, options.shapes):
         prepared = Prepared.of(loaded, options, chosen)

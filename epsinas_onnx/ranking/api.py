@@ -11,6 +11,7 @@ from epsinas_onnx.proxies.registry import proxy_names
 from epsinas_onnx.ranking.members import DEFAULT, measured, parse_members
 from epsinas_onnx.ranking.result import RankedSet, rank_records
 from epsinas_onnx.scoring.api import score_many
+from epsinas_onnx.scoring.jobs import Jobs
 from epsinas_onnx.scoring.options import ScoreKeywords
 
 
@@ -18,7 +19,7 @@ def rank(
     models: Iterable[ModelSource],
     *,
     by: str | Sequence[str] = DEFAULT,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     isolate: bool = False,
     timeout: float = 0.0,
     memory: float = 0.0,
@@ -32,7 +33,7 @@ def rank(
     Args:
         models: what `score` takes, at least two, of one task.
         by: names of scores, or of combinations of docs/ranking.md; one text may name several with commas between.
-        jobs: worker processes, each with one intra-op thread; 1 scores in this process.
+        jobs: worker processes, as for `score_many`; 1 scores in this process.
         isolate: whether one job scores in a worker process all the same.
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.

@@ -19,7 +19,7 @@ _NAMED = 40  # with more networks, single names don't fit beside a picture
 _FIRST = 10  # of those that are more, so many of the best are drawn in colour
 _ROWS = 5000  # of the table
 _LONGEST = 60  # characters of a name in the picture
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #eee; font-variant-numeric: tabular-nums; }
@@ -48,7 +48,7 @@ def to_html(ranked: RankedSet) -> str:
     picture = _picture(ranked) if len(ranked.placed) > 1 else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<ul>\n{said}</ul>\n{picture}\n{_table(ranked)}"
+        f"<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<ul>\n{said}</ul>\n{picture}\n{_table(ranked)}"
         f"{_without_place(ranked)}</body></html>\n"
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import MissingRuntime, UsageError
+from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing, preload
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CPU = "CPUExecutionProvider"
 NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 # A score needs one or two runs, so an exhaustive search for the fastest cuDNN algorithm never pays; TF32 keeps 10
@@ -39,15 +40,18 @@ def runtime() -> Any:
     return onnxruntime
 
 
-def choose_providers(wanted: str) -> list[Provider]:
-    """Return the providers for `cpu`, `cuda`, `tensorrt` or `auto` (CUDA where it is there, else CPU), best first.
+def choose_providers(wanted: str, device_memory: float = 0.0) -> list[Provider]:
+    """Return the providers for `cpu`, `cuda`, `tensorrt` or `auto` (CUDA where it can be loaded, else CPU), best first.
 
-    Raises UsageError for another name, MissingRuntime when the installed ONNX Runtime lacks the provider.
+    device_memory: GB that a session may take of a GPU's memory, 0 for no limit.
+
+    Raises UsageError for another name, MissingRuntime when the installed ONNX Runtime lacks the provider, or a driver,
+    a GPU or a library is missing.
     """
     ort = runtime()
     available = ort.get_available_providers()
     if wanted == "auto":
-        wanted = "cuda" if CUDA in available else "cpu"
+        wanted = "cuda" if CUDA in available and missing(CUDA) is None else "cpu"
     if wanted not in NAMES:
         raise UsageError(f"there is no provider {wanted!r}; choose one of auto, {', '.join(NAMES)}")
     if NAMES[wanted] not in available:
@@ -57,10 +61,15 @@ def choose_providers(wanted: str) -> list[Provider]:
         )
     if wanted == "cpu":
         return [CPU]
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    cuda: list[Provider] = [(CUDA, dict(_CUDA_OPTIONS)), CPU]
-    return [TENSORRT, *cuda] if wanted == "tensorrt" else cuda
+    lacks = missing(NAMES[wanted])
+    if lacks is not None:
+        raise MissingRuntime(f"{NAMES[wanted]} cannot be loaded: {lacks}; or use --provider cpu")
+    preload(ort)
+    limit = {"gpu_mem_limit": str(int(device_memory * 1e9)), "arena_extend_strategy": "kSameAsRequested"}
+    cuda: list[Provider] = [(CUDA, _CUDA_OPTIONS | (limit if device_memory else {})), CPU]
+    if wanted == "cuda":
+        return cuda
+    return [(TENSORRT, {"trt_max_workspace_size": limit["gpu_mem_limit"]} if device_memory else {}), *cuda]
 
 
 def provider_name(provider: Provider) -> str:

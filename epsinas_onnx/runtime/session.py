@@ -11,12 +11,16 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from epsinas_onnx.errors import MissingRuntime, ModelError, RunError
+from epsinas_onnx.errors import MissingRuntime, ModelError, OutOfMemory, RunError
 from epsinas_onnx.graph.passes.constant_weights import WEIGHT_INPUT
 from epsinas_onnx.inputs.minibatch import each_sample
+from epsinas_onnx.runtime.libraries import CUDA, TENSORRT
 from epsinas_onnx.runtime.providers import Provider, provider_name, runtime
 
 Array = npt.NDArray[Any]
+
+DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
+"""Where providers that have a memory of their own keep it, as ONNX Runtime calls it."""
 
 CHEAPEST = ("ConstantFolding",)
 """Optimizers that find nothing in a lumped graph, and take as long as making the rest of its session does."""
@@ -56,6 +60,8 @@ class Engine:
         self._binds = binds
         self._session: Any = None
         self._weight: Array | None = None
+        self._device = DEVICES.get(self.provider)
+        self._held: dict[str, tuple[Array, Any]] = {}
         self.seconds = {"session": 0.0, "run": 0.0}
 
     @property
@@ -79,19 +85,44 @@ class Engine:
         Raises RunError when ONNX Runtime refuses the graph or fails in it.
         """
         session = self._prepare(weight)
-        feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()}
-        if not self._binds:
-            feeds[WEIGHT_INPUT] = weight
+        more = {} if self._binds else {WEIGHT_INPUT: weight}
         started = time.perf_counter()
         try:
-            if not batch_axes:
-                arrays = [np.array(array) for array in session.run(list(outputs), feeds)]
+            if self._device is not None and not batch_axes:
+                arrays = self._run_on_device(session, {**feeds, **more}, outputs, self._device)
             else:
-                arrays = _run_each(session, feeds, outputs, batch_axes)
+                feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()} | more
+                if not batch_axes:
+                    arrays = [np.array(array) for array in session.run(list(outputs), feeds)]
+                else:
+                    arrays = _run_each(session, feeds, outputs, batch_axes)
         except Exception as error:  # ONNX Runtime raises its own kinds, all derived from Exception
-            raise RunError(f"{self._name}: ONNX Runtime failed: {_sentence(error)}") from error
+            text = _sentence(error)
+            if self._device is not None and any(word in text for word in _NO_ROOM):
+                raise OutOfMemory(f"{self._name}: {_no_room(text, self._providers)}") from error
+            raise RunError(f"{self._name}: ONNX Runtime failed: {text}") from error
         self.seconds["run"] += time.perf_counter() - started
         return dict(zip(outputs, arrays, strict=True))
+
+    def _run_on_device(
+        self, session: Any, feeds: Mapping[str, Array], outputs: Sequence[str], device: str
+    ) -> list[Array]:
+        """Run with inputs that stay on the device from one run to the next; only `outputs` come back."""
+        values = runtime().OrtValue
+        held = {}
+        for name, array in feeds.items():
+            before = self._held.get(name)
+            if before is None or before[0] is not array:
+                before = array, values.ortvalue_from_numpy(np.asarray(array, order="C"), device, 0)
+            held[name] = before
+        self._held = held
+        binding = session.io_binding()
+        for name, (_, value) in held.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        return [np.array(array) for array in binding.copy_outputs_to_cpu()]
 
     def _prepare(self, weight: Array) -> Any:
         same = not self._binds or (self._weight is not None and np.array_equal(self._weight, weight))
@@ -181,6 +212,17 @@ def _run_each(
         [np.array(array) for array in session.run(list(outputs), sample)] for sample in each_sample(feeds, batch_axes)
     ]
     return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+_NO_ROOM = ("Failed to allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def _no_room(text: str, providers: Sequence[Provider]) -> str:
+    """Return the sentence for a run that did not get the memory that it asked for."""
+    limits = [provider[1].get("gpu_mem_limit") for provider in providers if not isinstance(provider, str)]
+    limit = next((int(limit) for limit in limits if limit), None)
+    allowed = "" if limit is None else f" than the {limit / 1e9:.3g} GB that --device-memory leaves each worker"
+    return f"needs more memory{allowed}; try a smaller --batch or --shape, or fewer --jobs (ONNX Runtime: {text})"
 
 
 def _sentence(error: BaseException) -> str:

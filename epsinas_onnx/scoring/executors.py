@@ -196,8 +196,9 @@ class LumpedExecutor:
         results = []
         for start in range(0, len(constants), size):
             group = np.asarray(constants[start : start + size], np.float32)
-            got = self._engine.run(group, feeds, list(self._fetched), axes)
-            results += self._results(got, axes is not None)
+            full = np.pad(group, (0, size - len(group)), "edge")  # the graph is made for so many
+            got = self._engine.run(full, feeds, list(self._fetched), axes)
+            results += self._results(got, axes is not None)[: len(group)]
         return results
 
     def _results(self, got: Mapping[str, Array], stacked: bool) -> list[ForwardResult]:

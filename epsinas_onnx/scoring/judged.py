@@ -71,7 +71,7 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A planned model, its minibatch, and how it is to be scored."""
+    """A planned model, its minibatch, and how it is to be scored. constants: each of them is run."""
 
     loaded: LoadedModel
     planned: ModelPlan
@@ -80,6 +80,7 @@ class Task:
     feeds: Feeds
     options: ScoreOptions
     facts: Facts
+    constants: tuple[float, ...]
 
     @property
     def cut_axes(self) -> Mapping[str, int] | None:
@@ -118,15 +119,11 @@ def judge_model(task: Task) -> Judged:
     wanted = task.options.arithmetic
     if wanted == "float32":
         return _in_float32(task)
-    lowered = _lowered(task)
+    lowered = lowered_or_reason(task)
     if isinstance(lowered, str):
-        if wanted == "exact":
-            name = task.loaded.name
-            raise RunError(f"{name}: cannot be evaluated exactly: {lowered}; --arithmetic auto takes what can be run")
         return _in_float32(task)
     if lowered.cut_off is not None:
-        reason = f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}"
-        return dataclasses.replace(_judged(task, _ran(task, None, reason)), arithmetic="exact")
+        return dataclasses.replace(_judged(task, cut_off(task, lowered)), arithmetic="exact")
     if wanted == "exact":
         return _exactly(task, lowered)
     return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
@@ -143,7 +140,7 @@ def _small(task: Task, lowered: LumpedModel) -> Judged:
 
 def _large(task: Task, lowered: LumpedModel) -> Judged:
     """Judge a model in float32, which takes less, and exactly where that gives no score."""
-    ran = _ran_in_float32(task)
+    ran = ran_in_float32(task)
     published = _judged(task, ran, WithoutReasons)
     if published.verdict.status is Status.OK:
         return dataclasses.replace(published, order=_order_of_few(task, lowered))
@@ -153,35 +150,76 @@ def _large(task: Task, lowered: LumpedModel) -> Judged:
         return _judged(task, ran)
 
 
-def _lowered(task: Task) -> LumpedModel | str:
-    """Return the graph that our evaluator runs, or why there is none."""
+def lowered_or_reason(task: Task) -> LumpedModel | str:
+    """Return the graph that our evaluator runs, or why there is none; raises RunError where it must be that."""
     options = task.options
     if options.providers not in ("auto", "cpu") or not options.lump or options.dtype != "float32":
-        return "not with these options"
-    try:
-        return lower(task.planned, task.config, 1, feeds=task.feeds, evaluated=True)
-    except Unlumpable as error:
-        return str(error) or "the graph cannot be lumped"
+        reason = "not with these options"
+    else:
+        try:
+            return lower(task.planned, task.config, 1, feeds=task.feeds, evaluated=True)
+        except Unlumpable as error:
+            reason = str(error) or "the graph cannot be lumped"
+    if options.arithmetic == "exact":
+        name = task.loaded.name
+        raise RunError(f"{name}: cannot be evaluated exactly: {reason}; --arithmetic auto takes what can be run")
+    return reason
+
+
+class Ran(NamedTuple):
+    """What each constant gave in one arithmetic.
+
+    executor: what ran them, None where nothing had to run; reason: why. reruns: what the judge may ask for.
+    """
+
+    executor: Executor | None
+    results: Mapping[float, ForwardResult]
+    reason: str | None
+    reruns: Reruns | ExactReruns
+    precision: Precision
+
+
+def judge_pair(task: Task, ran: Ran, pair: tuple[float, float], runner: Runner) -> Verdict:
+    """Return the verdict on two of the constants that were run. runner: what the judge asks."""
+    facts = task.facts
+    first, second = (ran.results[constant] for constant in pair)
+    evidence = Evidence(
+        pair, (first.output, second.output), (first.channel_stats, second.channel_stats), facts.depth,
+        facts.longest_sum, facts.sample_norms, ran.reason, facts.without_weights, ran.precision,
+    )  # fmt: skip
+    return judge(evidence, runner)
 
 
 def _exactly(task: Task, lowered: LumpedModel) -> Judged:
+    ran = ran_exactly(task, lowered)
+    assert isinstance(ran.executor, ExactExecutor)
+    verdict = judge_pair(task, ran, task.options.weights, ran.reruns)
+    ordered = verdict.status is Status.OK and task.cut_axes is None
+    order = ran.executor.order(task.feeds.arrays) if ordered else None
+    return Judged(verdict, "exact", ran.executor, order)
+
+
+def ran_exactly(task: Task, lowered: LumpedModel) -> Ran:
+    """Run each constant in exact arithmetic."""
     executor = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes)
     refuse_if_too_large(executor.peak_bytes(), task.loaded.name, task.config.jobs)
-    results = executor.run(task.options.weights, task.feeds.arrays, task.cut_axes)
-    task.check_sizes(_sizes(task, results))
+    results = _checked(task, executor.run(task.constants, task.feeds.arrays, task.cut_axes))
     reruns = ExactReruns(
         executor, task.feeds, lambda: task.of_few().feeds.arrays, task.options.seed, task.cut_axes, task.check_sizes,
         task.options.weights, task.planned.model.graph,
     )  # fmt: skip
-    verdict = judge(_evidence(task, results, None, EXACT), reruns)
-    ordered = verdict.status is Status.OK and task.cut_axes is None
-    order = executor.order(task.feeds.arrays) if ordered else None
-    return Judged(verdict, "exact", executor, order)
+    return Ran(executor, results, None, reruns, EXACT)
+
+
+def cut_off(task: Task, lowered: LumpedModel) -> Ran:
+    """Return what stands for the outputs of a graph of which the partitions prove that no path leads through it."""
+    assert lowered.cut_off is not None
+    return _ran(task, None, f"{lowered.cut_off.why}{advice(lowered.cut_off.node)}")
 
 
 def _in_float32(task: Task) -> Judged:
     """Follow the published procedure."""
-    return _judged(task, _ran_in_float32(task))
+    return _judged(task, ran_in_float32(task))
 
 
 def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Status:
@@ -203,66 +241,53 @@ def _status_in_float32(task: Task, lowered: LumpedModel, exact: Judged) -> Statu
                 return status
         return _judged(task, _ran(task, executor), asked).verdict.status
     except RunError:
-        return _judged(task, _ran_in_float32(task), WithoutReasons).verdict.status
+        return _judged(task, ran_in_float32(task), WithoutReasons).verdict.status
 
 
-class Ran(NamedTuple):
-    """What both constants gave in float32. executor: what ran them, None where nothing had to run; reason: why."""
-
-    executor: Executor | None
-    results: Sequence[ForwardResult]
-    reason: str | None
-
-
-def _ran_in_float32(task: Task) -> Ran:
-    return _ran(task, *choose_executor(task.planned, task.config, len(task.options.weights), task.feeds))
+def ran_in_float32(task: Task) -> Ran:
+    """Run each constant as the published procedure does."""
+    together = 2  # as many as `score` runs, so that a pair of many constants is what it is alone
+    return _ran(task, *choose_executor(task.planned, task.config, together, task.feeds))
 
 
 def _ran(task: Task, executor: Executor | None, reason: str | None = None) -> Ran:
-    results = [ForwardResult.nothing()] * len(task.options.weights)
+    results = [ForwardResult.nothing()] * len(task.constants)
     if executor is not None:
         executor, results = _run(task, executor)
-    task.check_sizes(_sizes(task, results))
-    return Ran(executor, results, reason)
+    by_constant = _checked(task, results)
+    sizes = {constant: done.output.size for constant, done in by_constant.items()}
+    reruns = Reruns(
+        task.loaded, task.planned, task.batching, task.config, executor, task.feeds, task.constants, sizes
+    )  # fmt: skip
+    return Ran(executor, by_constant, reason, reruns, FLOAT32)
 
 
-def _judged(task: Task, ran: Ran, asked: Callable[[Reruns], Runner] | None = None) -> Judged:
+def _judged(task: Task, ran: Ran, asked: Callable[[Runner], Runner] | None = None) -> Judged:
     """Judge what float32 gave. asked: makes what the judge may ask for out of all that there is.
 
     Looking for the node that a reason names takes as long as the rest.
     """
-    weights, sizes = task.options.weights, _sizes(task, ran.results)
-    made = Reruns(task.loaded, task.planned, task.batching, task.config, ran.executor, task.feeds, weights, sizes)
-    runner: Runner = made if asked is None else asked(made)
-    verdict = judge(_evidence(task, ran.results, ran.reason, FLOAT32), runner)
+    verdict = judge_pair(task, ran, task.options.weights, ran.reruns if asked is None else asked(ran.reruns))
     return Judged(verdict, "float32", ran.executor, float32=verdict.status)
 
 
 def _run(task: Task, executor: Executor) -> tuple[Executor, list[ForwardResult]]:
     """Run all constants; a lumped graph that cannot be run gives way to the plain one."""
-    weights, arrays = task.options.weights, task.feeds.arrays
+    constants, arrays = task.constants, task.feeds.arrays
     try:
-        return executor, executor.run(weights, arrays, task.cut_axes)
+        return executor, executor.run(constants, arrays, task.cut_axes)
     except RunError:
         if not executor.lumped:
             raise
     plain = PlainExecutor(task.planned, task.config)
-    return plain, plain.run(weights, arrays, task.cut_axes)
+    return plain, plain.run(constants, arrays, task.cut_axes)
 
 
-def _sizes(task: Task, results: Sequence[ForwardResult]) -> dict[float, int]:
-    return {constant: done.output.size for constant, done in zip(task.options.weights, results, strict=True)}
-
-
-def _evidence(
-    task: Task, results: Sequence[ForwardResult], constant_reason: str | None, precision: Precision
-) -> Evidence:
-    facts = task.facts
-    outputs, statistics = zip(*((done.output, done.channel_stats) for done in results), strict=True)
-    return Evidence(
-        task.options.weights, outputs, statistics, facts.depth, facts.longest_sum, facts.sample_norms, constant_reason,
-        facts.without_weights, precision,
-    )  # fmt: skip
+def _checked(task: Task, results: Sequence[ForwardResult]) -> dict[float, ForwardResult]:
+    """Return results by constant; raises ModelError where outputs have different numbers of entries."""
+    found = dict(zip(task.constants, results, strict=True))
+    task.check_sizes({constant: done.output.size for constant, done in found.items()})
+    return found
 
 
 def _order_of_few(task: Task, lowered: LumpedModel) -> float | None:

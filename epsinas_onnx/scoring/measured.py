@@ -51,6 +51,7 @@ def measurements(load: Callable[[], LoadedModel], name: str, options: ScoreOptio
             load(), names, batch=options.proxy_batch, inputs=inputs, seed=options.seed, shapes=options.shapes,
             outputs=options.outputs, roles=options.roles, restore_batchnorm=options.restore_batchnorm,
             threads=1 if options.jobs > 1 else options.threads, providers=options.providers,
+            device_memory=options.device_share,
         )  # fmt: skip
     except ModelError as error:
         return unmeasured(names, str(error), time.perf_counter() - started)

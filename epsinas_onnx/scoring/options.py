@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
@@ -96,6 +97,7 @@ class ScoreOptions:
         dtype: `float32` or `model`.
         threads: intra-op threads, 0 for one a core.
         jobs: how many worker processes share the machine's memory and cores.
+        device_memory: GB that they may take of a GPU's memory together, 0 for no limit.
         restore_batchnorm: `auto`, `none`, `all`, or a glob over node names.
         arithmetic: `auto`, `exact` or `float32`.
         proxies: names of other training-free scores that are computed too.
@@ -119,6 +121,7 @@ class ScoreOptions:
     arithmetic: Arithmetic = "auto"
     proxies: tuple[str, ...] = ()
     proxy_batch: int = DEFAULT_PROXY_BATCH
+    device_memory: float = 0.0
 
     def __post_init__(self) -> None:
         try:
@@ -138,6 +141,8 @@ class ScoreOptions:
             raise UsageError(
                 f"a minibatch of {self.proxy_batch} has nothing to compare; give other scores at least 2 samples"
             )
+        if not 0 <= self.device_memory < math.inf:
+            raise UsageError(f"device memory is a number of GB, 0 for no limit, not {self.device_memory!r}")
         check_seed(self.seed)
         check_choices(self.norm_stats, self.dtype, self.roles)
         self._check_arithmetic()
@@ -155,6 +160,11 @@ class ScoreOptions:
             raise UsageError("exact arithmetic runs the lumped graph, so it cannot do without lumping")
         if self.dtype != "float32":
             raise UsageError("exact arithmetic does not round to the model's own float types; leave out one of the two")
+
+    @property
+    def device_share(self) -> float:
+        """Return GB that one of the worker processes may take of a GPU's memory, 0 for no limit."""
+        return self.device_memory / self.jobs
 
     @property
     def named_inputs(self) -> frozenset[str]:
@@ -182,7 +192,7 @@ def check_seed(seed: int) -> None:
 class ScoreKeywords(TypedDict, total=False):
     """The keyword arguments of `score`, which says what each means."""
 
-    weights: tuple[float, float]
+    weights: tuple[float, float] | Literal["auto"]
     inputs: Any
     batch: int
     shapes: Shapes | None
@@ -198,6 +208,7 @@ class ScoreKeywords(TypedDict, total=False):
     arithmetic: Arithmetic
     scores: str | Sequence[str]
     proxy_batch: int
+    device_memory: float
 
 
 def score_options(*, jobs: int = 1, **keywords: Unpack[ScoreKeywords]) -> ScoreOptions:

@@ -13,12 +13,12 @@ from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.runtime.memory import refuse_if_too_large
 from epsinas_onnx.runtime.providers import CPU, Provider, provider_name
-from epsinas_onnx.scoring.batching import Batching, decide_batching
+from epsinas_onnx.scoring.batching import decide_batching
 from epsinas_onnx.scoring.executors import ExecutionConfig
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.judged import Facts, Judged, Task, judge_model
 from epsinas_onnx.scoring.options import ScoreOptions
-from epsinas_onnx.scoring.plan import ModelPlan, plan
+from epsinas_onnx.scoring.plan import plan
 from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.scoring.warnings import warnings_for
 from epsinas_onnx.versions import versions
@@ -39,6 +39,23 @@ def score_loaded(
     Raises ModelError for whatever keeps the model from being scored.
     """
     started = time.perf_counter()
+    task, minibatch = make_task(loaded, options, providers, attempt, options.weights, last)
+    seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
+    judged = judge_model(task)
+    executor = judged.executor
+    seconds |= {"session": 0.0, "run": 0.0} if executor is None else executor.seconds
+    return _record(task, minibatch, judged, seconds)
+
+
+def make_task(
+    loaded: LoadedModel,
+    options: ScoreOptions,
+    providers: Sequence[Provider],
+    attempt: int,
+    constants: tuple[float, ...],
+    last: bool = False,
+) -> tuple[Task, Minibatch]:
+    """Plan a model for its minibatch and return both; attempt and last: as of `score_loaded`. Raises what it does."""
     config = ExecutionConfig(providers, 1 if options.jobs > 1 else options.threads, options.jobs, options.lump)
     minibatch = Minibatch(options.inputs, options.seed, loaded.name)
     first = input_specs(loaded.model, loaded.name, 1, options.shapes, attempt)
@@ -54,11 +71,7 @@ def score_loaded(
     refuse_if_too_large(_fed_bytes(specs), loaded.name, options.jobs)
     drawn = minibatch.drawn(specs, planned.demands)
     feeds = Feeds(lambda: minibatch.feeds(specs, planned.demands), axes, fixed, drawn)
-    seconds = {"load": load_seconds, "rewrite": time.perf_counter() - started}
-    judged = judge_model(Task(loaded, planned, batching, config, feeds, options, Facts.of(planned)))
-    executor = judged.executor
-    seconds |= {"session": 0.0, "run": 0.0} if executor is None else executor.seconds
-    return _record(loaded, planned, batching, options, minibatch, judged, config, seconds)
+    return Task(loaded, planned, batching, config, feeds, options, Facts.of(planned), constants), minibatch
 
 
 def _fed_bytes(specs: Sequence[InputSpec]) -> tuple[int, str]:
@@ -67,10 +80,8 @@ def _fed_bytes(specs: Sequence[InputSpec]) -> tuple[int, str]:
     return sum(sizes.values()), max(sizes, key=lambda name: sizes[name])
 
 
-def _record(
-    loaded: LoadedModel, planned: ModelPlan, batching: Batching, options: ScoreOptions, minibatch: Minibatch,
-    judged: Judged, config: ExecutionConfig, seconds: Mapping[str, float],
-) -> Score:  # fmt: skip
+def _record(task: Task, minibatch: Minibatch, judged: Judged, seconds: Mapping[str, float]) -> Score:
+    loaded, planned, batching, options = task.loaded, task.planned, task.batching, task.options
     verdict, ran = judged.verdict, judged.executor is not None
     notes = [*loaded.notes(), *([batching.note] if batching.note else []), *warnings_for(planned)]
     return Score(
@@ -82,7 +93,7 @@ def _record(
         weights=options.weights,
         input=minibatch.text(planned.specs, planned.demands),
         batch=batching.samples,
-        provider=_provider(judged, config),
+        provider=_provider(judged, task.config),
         parameters=planned.decisions.parameters(),
         nodes=loaded.nodes,
         seconds={key: round(value, 6) for key, value in seconds.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExec
 from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.metric import FLOAT32
 from epsinas_onnx.scoring.plan import ModelPlan, plan
+from epsinas_onnx.scoring.verdict import Runner
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +27,8 @@ Array = npt.NDArray[Any]
 class Reruns:
     """Runs again what was run (`verdict.Runner`); outputs and graphs are kept, so that asking twice costs once.
 
-    sizes: how many entries the output had for each constant; another number is a ModelError.
+    weights: the constants that were run. sizes: how many entries the output had for each of them; another number is a
+    ModelError.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Reruns:
         config: ExecutionConfig,
         executor: Executor | None,
         feeds: Feeds,
-        weights: tuple[float, float],
+        weights: Sequence[float],
         sizes: Mapping[float, int],
     ) -> None:
         self._loaded, self._plan, self._batching, self._config = loaded, planned, batching, config
@@ -124,7 +126,7 @@ class Reruns:
 class WithoutReasons:
     """The same where only the status is asked for: no node is looked for."""
 
-    def __init__(self, runs: Reruns) -> None:
+    def __init__(self, runs: Runner) -> None:
         self._runs = runs
 
     def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:

@@ -76,7 +76,12 @@ class Workers:
                 if self._failed_starts >= _STARTS:
                     yield from batch.given_up(f"no worker process could be started ({self._ended})")
                 self._hand_out(batch)
-                yield from self._next(batch)
+                happened = self._next(batch)
+                found = list(happened)
+                if found:  # whoever takes the results may be busy with them for a while
+                    batch.take(self._jobs - len(self._busy))
+                    self._hand_out(batch)
+                yield from found
         finally:
             for process in self._busy:  # only where the batch was broken off
                 process.end()

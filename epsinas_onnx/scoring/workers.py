@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from epsinas_onnx._util.logging import quiet_libraries
+from epsinas_onnx.errors import OutOfMemory
 from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.measured import unmeasured
@@ -27,52 +28,69 @@ def score_in_processes(
 ) -> Iterator[tuple[int, Score]]:
     """Yield the position and the Score of each model as they come, computed by `options.jobs` processes.
 
-    Paths are handed to the workers as they are, models in memory as their serialised form. Where other scores are asked
-    for and the process is lost, by a limit or by a fault, the model is scored once more without them at the end: the
-    other scores are most often to blame, and cost the model's own nothing.
+    Paths are handed to the workers as they are, models in memory as their serialised form. At the end some are scored
+    once more: a model that needs more memory than its share is scored alone, with all that there is; and where other
+    scores are asked for and the process is lost, by a limit or by a fault, the model is scored without them, since they
+    are most often to blame, and cost the model's own nothing.
     """
     sent: dict[int, ModelSource] = {}
 
     def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for index, model in enumerate(models):
-            if options.proxies:
-                sent[index] = model
+            sent[index] = model
             yield _task(model, options)
 
+    crowded: dict[int, ModelSource] = {}
     lost: dict[int, tuple[ModelSource, Failure]] = {}
     for index, found in work_in_processes(_score_named, tasks(), options.jobs, _Lost, limits):
-        model = sent.pop(index, None)
+        model = sent.pop(index)
         if isinstance(found, Score):
             yield index, found
-        elif model is None:
-            yield index, found.score(options)
-        else:
+        elif found.failure is None:
+            crowded[index] = model
+        elif options.proxies:
             lost[index] = model, found.failure
+        else:
+            yield index, found.score(options)
+    whole = dataclasses.replace(options, jobs=1)
+    for index, found in _again(crowded, whole, limits):
+        yield index, found if isinstance(found, Score) else found.score(options)
     alone = dataclasses.replace(options, proxies=())
-    again = (_task(model, alone) for model, _ in lost.values())
-    for number, found in work_in_processes(_score_named, again, options.jobs, _Lost, limits) if lost else ():
-        index = list(lost)[number]
+    for index, found in _again({index: model for index, (model, _) in lost.items()}, alone, limits):
+        failure = lost[index][1]
         if isinstance(found, Score):
-            failure = lost[index][1]
             others = unmeasured(options.proxies, f"{found.model}: {failure.cause}", failure.seconds)
             yield index, dataclasses.replace(found, proxies=others, proxy_batch=options.proxy_batch)
         else:
             yield index, found.score(options)
 
 
+def _again(
+    models: Mapping[int, ModelSource], options: ScoreOptions, limits: Limits
+) -> Iterator[tuple[int, Score | _Lost]]:
+    """Score some of the models once more, by their positions."""
+    if not models:
+        return
+    places = list(models)
+    tasks = [_task(model, options) for model in models.values()]
+    for number, found in work_in_processes(_score_named, tasks, options.jobs, _Lost, limits):
+        yield places[number], found
+
+
 @dataclass(frozen=True)
 class _Lost:
-    """A model whose process was lost."""
+    """A model without a result: how its process was lost, None where it needs more memory than its share."""
 
     name: str
-    failure: Failure
+    failure: Failure | None
 
     def score(self, options: ScoreOptions) -> Score:
+        assert self.failure is not None
         return error_score(self.name, options, f"{self.name}: {self.failure.cause}", self.failure.seconds)
 
 
 def _task(model: ModelSource, options: ScoreOptions) -> tuple[str, tuple[Any, ...]]:
-    return source_name(model), (_portable(model), source_name(model), options)
+    return source_name(model), (portable(model), source_name(model), options)
 
 
 def work_in_processes(
@@ -113,10 +131,15 @@ def call_for_nothing(work: Callable[..., Any], args: tuple[Any, ...], options: M
 
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score | _Lost:
     quiet_libraries()
-    return dataclasses.replace(score_or_error(model, options), model=name)
+    try:
+        found = score_or_error(model, options, raises=OutOfMemory if options.jobs > 1 else ())
+    except OutOfMemory:
+        return _Lost(name, None)
+    return dataclasses.replace(found, model=name)
 
 
-def _portable(model: ModelSource) -> ModelSource:
+def portable(model: ModelSource) -> ModelSource:
+    """Return a model as what another process can be handed: one in memory in its serialised form."""
     if isinstance(model, ir.Model):
         model = ir.to_proto(model)
     return model.SerializeToString() if isinstance(model, onnx.ModelProto) else model

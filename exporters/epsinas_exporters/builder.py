@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class GraphBuilder:
         """Return the int64 vector `values` as an initializer, one per distinct vector."""
         name = "shape_" + "x".join(str(v) for v in values)
         if name not in self.initializers:
-            self.initializers[name] = _initializer(name, np.asarray(values, np.int64))
+            self.initializers[name] = _holding(_vector(name, tuple(values)))
         return self.initializers[name]
 
     def int64_scalar(self, value: int) -> ir.Value:
@@ -166,5 +166,16 @@ def _filling(value: float) -> ir.Attr:
 
 
 def _initializer(name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return _holding(ir.Tensor(array, name=name))
+
+
+def _holding(tensor: ir.Tensor[Any]) -> ir.Value:
+    return ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+@lru_cache(maxsize=4096)
+def _vector(name: str, values: tuple[int, ...]) -> ir.Tensor[Any]:
+    """Return a vector; networks of one space are made of few, which nobody modifies."""
+    array = np.asarray(values, np.int64)
+    array.flags.writeable = False
+    return ir.Tensor(array, name=name)

@@ -211,7 +211,7 @@ def test_json_is_a_list_of_full_records_in_the_order_given(three: list[str], tmp
 
 def test_jsonl_is_one_record_a_line(three: list[str], tmp_path: Path) -> None:
     paths = written(three, tmp_path)
-    done = command("score", *paths, *BATCH, "--format", "jsonl")
+    done = command("score", *paths, *BATCH, "--format", "jsonl", "--jobs", "1")
     found = [json.loads(line) for line in done.out.splitlines()]
     assert models_of(found) == paths
     assert found[3]["score"] == epsinas_onnx.score(paths[3], batch=8).score

@@ -59,7 +59,7 @@ def test_help_of_80_columns_cuts_and_breaks_no_word(words: tuple[str, ...], monk
     [
         (("score", "--bogus"), "No such option: --bogus"),
         (("score", "m.onnx", "--norm-stats", "none"), "'none' is not one of 'batch', 'reset', 'stored'"),
-        (("score", "m.onnx", "--jobs", "0"), "Invalid value for '--jobs' / '-j'"),
+        (("score", "m.onnx", "--jobs", "0"), "--jobs takes a whole number from 1, or auto, not '0'"),
         (("inspct",), "No such command 'inspct'"),
         (("score",), "Missing argument"),
     ],

@@ -22,6 +22,13 @@ from tests.builders import Done, command, new_process, perceptron, save
 from .writing import ARCHS, EVALUATE, contents, everything, filled
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fonts() -> None:
+    """Have matplotlib write its list of fonts now: it may not be able to in a process with little room."""
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    assert font_manager.fontManager.ttflist
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return everything(tmp_path, monkeypatch)

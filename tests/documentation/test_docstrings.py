@@ -23,7 +23,7 @@ from epsinas_onnx import errors
 from epsinas_onnx.scoring.options import ScoreOptions
 
 ROOT = Path(__file__).parents[2]
-DEFINED_ELSEWHERE = ("score", "normalised_dispersion", "fill", "rank")
+DEFINED_ELSEWHERE = ("score", "normalised_dispersion", "fill", "rank", "find_weights")
 """What a paper defines, so that its source has to be named."""
 _ENTRY = re.compile(r"(?P<name>\*{0,2}\w+): (?P<text>\S.*)", re.DOTALL)
 

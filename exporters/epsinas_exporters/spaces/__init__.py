@@ -8,11 +8,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 import onnx_ir as ir
 
-from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, NotEnumerable, SearchSpace
+from epsinas_exporters.spaces.base import ArchitectureError, Choices, Counts, Defaults, NotEnumerable, SearchSpace
 
 __all__ = [
     "ENTRY_POINTS",
     "ArchitectureError",
+    "Choices",
     "Counts",
     "Defaults",
     "Network",

@@ -8,12 +8,15 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import onnx_ir as ir
 
 if TYPE_CHECKING:
     from epsinas_onnx.graph.load import Buildable
+
+Choices: TypeAlias = "tuple[str | int, ...] | range"
+"""What one decision chooses from."""
 
 ATTEMPTS = 1_000
 """How often `sample` draws an architecture that it already has before it gives up."""
@@ -126,6 +129,21 @@ class SearchSpace(ABC):
             if missed > ATTEMPTS:
                 raise ValueError(f"cannot draw {count} different architectures: found only {known} of {self.name}")
         return list(drawn)
+
+    def decisions(self) -> Mapping[str, Choices] | None:
+        """Return what an architecture is made of: the choices of each decision by its name, the same for every one.
+
+        A range is a whole number with an order, a tuple are choices without one. Optuna's samplers need it
+        (docs/search.md); None where architectures are no such list, and then those that draw and mutate work alone.
+        """
+        return None
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the architecture of one choice for each of `decisions`.
+
+        Raises ArchitectureError where the choices make none, such as a cell whose input leads nowhere.
+        """
+        raise TypeError(f"{self.name} has no list of decisions")
 
     def from_row(self, row: Mapping[str, str]) -> str:
         """Return the architecture in a table's row; raises ArchitectureError where no column holds one."""

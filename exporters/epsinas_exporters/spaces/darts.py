@@ -6,13 +6,13 @@ import ast
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Choices, Defaults, SearchSpace, check_sizes, sizes_of
 
 OPERATIONS = (
     "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"
@@ -336,6 +336,27 @@ class DARTS(SearchSpace):
         else:
             edges[place] = (rng.choice([other for other in OPERATIONS if other != name]), source)
         return str(Genotype(**{**vars(genotype), cell: tuple(edges)}))
+
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return for each node of either cell a pair of sources, such as `0-2`, and two operations."""
+        found: dict[str, Choices] = {}
+        for cell, node in itertools.product(("normal", "reduce"), range(NODES)):
+            pairs = itertools.combinations(range(node + 2), 2)
+            found[f"{cell}{node + 2}.sources"] = tuple(f"{first}-{second}" for first, second in pairs)
+            found |= {f"{cell}{node + 2}.op{place}": OPERATIONS for place in range(2)}
+        return found
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the genotype of two sources and two operations for each node."""
+        cells = {}
+        for cell in ("normal", "reduce"):
+            edges: list[Edge] = []
+            for node in range(NODES):
+                sources = str(choices[f"{cell}{node + 2}.sources"]).split("-")
+                edges += [(str(choices[f"{cell}{node + 2}.op{k}"]), int(sources[k])) for k in range(2)]
+            cells[cell] = tuple(edges)
+        concat = tuple(range(2, NODES + 2))
+        return self.parse(str(Genotype(cells["normal"], concat, cells["reduce"], concat)))
 
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network; see `build` of this module for its sizes."""

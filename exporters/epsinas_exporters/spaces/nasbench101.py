@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Choices, Defaults, SearchSpace, check_sizes, sizes_of
 from epsinas_exporters.spaces.nasbench101_cells import INPUT, MAX_EDGES, MAX_VERTICES, OPERATIONS, OUTPUT, Matrix
 
 _PATIENCE = 50  # attempts at a mutation of so many changes before one more is allowed
@@ -296,6 +296,17 @@ class NASBench101(SearchSpace):
             if isomorphism_hash(changed) != before:
                 return str(changed)
         raise AssertionError("every cell has a neighbour")
+
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return whether there is an edge, `0-1` to `5-6`, and an operation for each inner vertex, `op1` to `op5`."""
+        edges = {f"{a}-{b}": (0, 1) for a, b in itertools.combinations(range(MAX_VERTICES), 2)}
+        return {**edges, **{f"op{vertex}": OPERATIONS for vertex in range(1, MAX_VERTICES - 1)}}
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the pruned cell; raises ArchitectureError for more than 9 edges, or no path to the output."""
+        matrix = [[int(choices.get(f"{a}-{b}", 0)) for b in range(MAX_VERTICES)] for a in range(MAX_VERTICES)]
+        inner = [str(choices[f"op{vertex}"]) for vertex in range(1, MAX_VERTICES - 1)]
+        return str(checked(matrix, [INPUT, *inner, OUTPUT]))
 
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network; see `build` of this module for its sizes."""

@@ -5,13 +5,21 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import (
+    ArchitectureError,
+    Choices,
+    Counts,
+    Defaults,
+    SearchSpace,
+    check_sizes,
+    sizes_of,
+)
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operations, in the order in which the benchmark enumerates them."""
@@ -175,6 +183,14 @@ class NASBench201(SearchSpace):
         edge = rng.randrange(len(EDGES))
         operations[edge] = rng.choice([operation for operation in OPERATIONS if operation != operations[edge]])
         return str(Cell(tuple(operations)))
+
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return an operation for each edge, called `0-1` to `2-3`."""
+        return {f"{source}-{target}": OPERATIONS for source, target in EDGES}
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the cell of an operation for each edge."""
+        return self.parse(str(Cell(tuple(str(choices[name]) for name in self.decisions()))))
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Return `count` different architectures drawn uniformly."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
-from epsinas_exporters.spaces.base import ArchitectureError, Counts, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import (
+    ArchitectureError,
+    Choices,
+    Counts,
+    Defaults,
+    SearchSpace,
+    check_sizes,
+    sizes_of,
+)
 
 STAGES = (2, 3, 3)
 """Layers a stage; the first of each doubles the width and halves height and width of the maps."""
@@ -112,6 +120,14 @@ class NASBenchMacro(SearchSpace):
         layer = rng.randrange(len(digits))
         digits[layer] = rng.choice([digit for digit in BLOCKS if digit != digits[layer]])
         return "".join(digits)
+
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return a block for each layer, called `layer1` to `layer8`."""
+        return {f"layer{layer}": tuple(BLOCKS) for layer in range(1, sum(STAGES) + 1)}
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the digits of a block for each layer."""
+        return self.parse("".join(str(choices[name]) for name in self.decisions()))
 
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network."""

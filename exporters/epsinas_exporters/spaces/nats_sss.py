@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
 from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces import nasbench201
-from epsinas_exporters.spaces.base import ArchitectureError, Defaults, SearchSpace, check_sizes, sizes_of
+from epsinas_exporters.spaces.base import ArchitectureError, Choices, Defaults, SearchSpace, check_sizes, sizes_of
 
 CHANNELS = tuple(range(8, 65, 8))
 """The widths that a layer may have."""
@@ -88,6 +88,14 @@ class NATSSizes(SearchSpace):
         layer = rng.randrange(len(widths))
         widths[layer] = rng.choice([width for width in CHANNELS if width != widths[layer]])
         return ":".join(map(str, widths))
+
+    def decisions(self) -> Mapping[str, Choices]:
+        """Return a width for each layer, called `layer1` to `layer5`."""
+        return {f"layer{layer}": range(8, 65, 8) for layer in range(1, len(REDUCTIONS) + 1)}
+
+    def from_choices(self, choices: Mapping[str, str | int]) -> str:
+        """Return the five widths joined by colons."""
+        return self.parse(":".join(str(choices[name]) for name in self.decisions()))
 
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network."""

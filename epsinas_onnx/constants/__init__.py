@@ -1,0 +1,1 @@
+"""Chooses the two constants of the metric for a set of networks."""
