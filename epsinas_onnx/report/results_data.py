@@ -76,7 +76,7 @@ def columns_of(records: Sequence[Record], accuracies: Mapping[str, float], accur
         Column("macs", "multiply-adds", numbers.pop("macs", [None] * len(records))),
         Column("accuracy", shown(accuracy), [finite(accuracies.get(str(record["model"]))) for record in records]),
         *(Column(f"score:{name}", shown(name), values) for name, values in numbers.items()),
-        Column("seconds", "seconds", [_seconds(record) for record in records]),
+        Column("seconds", "seconds", [seconds_of(record) for record in records]),
     ]
     return [column for column in columns if column.key == "score" or not column.is_empty]
 
@@ -124,7 +124,8 @@ def _status(record: Record) -> str:
     return shown(str(record.get("status") or Status.OK))
 
 
-def _seconds(record: Record) -> float | None:
+def seconds_of(record: Record) -> float | None:
+    """Return how long a model took, None where the record does not say."""
     given = record.get("seconds")
     return sum(map(float, given.values())) if isinstance(given, Mapping) else finite(given)
 

@@ -69,7 +69,8 @@ _CHARTS = """<section id="charts" aria-labelledby="charts-title" hidden>
 """
 _RANKS = """<section id="ranks" aria-labelledby="ranks-title" hidden>
 <h2 id="ranks-title">Places side by side</h2>
-<figure><div class="wide" id="ranks-wide" tabindex="0" role="group" aria-label="Picture of the places, which scrolls"></div>
+<figure>
+<div class="wide" id="ranks-wide" tabindex="0" role="group" aria-label="Picture of the places, which scrolls"></div>
 <figcaption id="ranks-said"></figcaption></figure>
 </section>
 """

@@ -182,7 +182,7 @@ function threads(parent, label, { titles, places, names, shows, chosen, choose, 
   };
   const draw = () => {
     wide = canvas.clientWidth;
-    margin = isNamed ? Math.min(260, parent.clientWidth * 0.35) : 44;
+    margin = isNamed ? Math.min(260, parent.clientWidth * 0.35) : 58;
     heads.style.paddingLeft = `${margin}px`;
     const [pen, , height] = penFor(canvas);
     high = height;

@@ -75,7 +75,9 @@ function sortBy(head) {
   const goesUp = isPlace(head.key) || ["model", "status", "seconds", "order"].includes(head.key);
   state.descending = state.sort === head.key ? !state.descending : !goesUp;
   state.sort = head.key;
-  update();
+  state.page = 0;
+  select();
+  drawTable();
   $("head").querySelector(`[data-key="${CSS.escape(head.key)}"] button`).focus();
 }
 
