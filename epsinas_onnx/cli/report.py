@@ -129,9 +129,9 @@ def _joined(table: Path, column: str, models: Sequence[str], space: str | None) 
         what = f"it has the architectures of {space}, and"
     found = {}
     for model in models:
-        value = next((rows[name] for name in (model, Path(model).name, Path(model).stem) if name in rows), None)
-        if value is not None:
-            found[model] = value
+        named = next((rows[name] for name in (model, Path(model).name, Path(model).stem) if name in rows), None)
+        if named is not None:
+            found[model] = named
     if not found:
         raise UsageError(
             f"{table}: {what} none of the {len(models):,} models, such as {shown(models[0])}; name the search space "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -52,14 +52,17 @@ class AlignedNode:
 def side_by_side(aligned: Aligned) -> tuple[AlignedNode, ...]:
     """Return a row for each node that either graph has."""
     places = list(_places(aligned))
-    row_of = tuple({place[side]: row for row, place in enumerate(places) if place[side] is not None} for side in (0, 1))
+    ours = {index: row for row, (index, _) in enumerate(places) if index is not None}
+    theirs = {other: row for row, (_, other) in enumerate(places) if other is not None}
     rows = []
     for index, other in places:
         row = _row(aligned, index, other)
-        reads = (_read(aligned.before.lines, index, row_of[0]), _read(aligned.after.lines, other, row_of[1]))
+        reads = _read(aligned.before.lines, index, ours), _read(aligned.after.lines, other, theirs)
         partner = None
-        if row.fate is Fate.MOVED:
-            partner = row_of[0][aligned.back[other]] if index is None else row_of[1][aligned.match[index]]
+        if row.fate is Fate.MOVED and other is not None:
+            partner = ours[aligned.back[other]]
+        elif row.fate is Fate.MOVED and index is not None:
+            partner = theirs[aligned.match[index]]
         rows.append(replace(row, reads=reads, partner=partner))
     return tuple(rows)
 
@@ -99,14 +102,10 @@ def _row(aligned: Aligned, index: int | None, other: int | None) -> AlignedNode:
     before = None if index is None else described(aligned.before.lines[index])
     after = None if other is None else described(aligned.after.lines[other])
     if index is None or other is None:
-        index, other = (
-            aligned.back.get(other) if index is None else index,
-            aligned.match.get(index) if other is None else other,
-        )
-        if index is None:
-            return AlignedNode(Fate.ADDED, before, after)
-        if other is None:
-            return AlignedNode(Fate.REMOVED, before, after)
+        index = aligned.back.get(other) if other is not None else index
+        other = aligned.match.get(index) if index is not None else other
+        if index is None or other is None:
+            return AlignedNode(Fate.ADDED if index is None else Fate.REMOVED, before, after)
         return AlignedNode(Fate.MOVED, before, after, tuple(aligned.changes(index, other)))
     if aligned.is_same:
         return AlignedNode(Fate.SAME, before, after)
@@ -116,7 +115,7 @@ def _row(aligned: Aligned, index: int | None, other: int | None) -> AlignedNode:
     return AlignedNode(fate, before, after, changes)
 
 
-def _read(lines: Sequence[Line], index: int | None, row_of: dict[int | None, int]) -> tuple[int, ...]:
+def _read(lines: Sequence[Line], index: int | None, row_of: Mapping[int, int]) -> tuple[int, ...]:
     if index is None:
         return ()
     made = [maker(operand) for operand in (*lines[index].operands, *lines[index].results)]
