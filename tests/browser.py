@@ -1,4 +1,4 @@
-"""A real headless Chromium for pages: what it loads and complains about, its size and colours, pictures, and axe-core."""
+"""A headless Chromium for pages: what it loads and complains about, its size and colours, pictures, and axe-core."""
 
 from __future__ import annotations
 

@@ -96,7 +96,10 @@ def _of_ranking(ranked: RankedSet) -> dict[str, list[Any]]:
     rest = [None] * len(ranked.unplaced)
     columns: dict[str, list[Any]] = {
         "place": [*(one.place for one in ranked.placed), *rest],
-        "model": [escaped(one.model) for one in (*ranked.placed, *ranked.unplaced)],
+        "model": [
+            *(escaped(one.model) for one in ranked.placed),
+            *(escaped(other.model) for other in ranked.unplaced),
+        ],
         "log_rank": [*(one.log_rank for one in ranked.placed), *rest],
         "spread": [*(one.spread for one in ranked.placed), *rest],
         "order": [*(one.order for one in ranked.placed), *rest],

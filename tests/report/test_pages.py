@@ -13,14 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from epsinas_onnx import Difference, Inspection, RankedSet, Score, Status, diff, inspect, score
+from epsinas_onnx import Difference, Inspection, RankedSet, Score, Status, diff, inspect, score, score_many
 from epsinas_onnx._util.names import escaped
 from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.compare.align import NodeText
 from epsinas_onnx.compare.rows import AlignedNode, Fate
 from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
 from epsinas_onnx.ranking.result import rank_records
-from epsinas_onnx.report import difference_page, results_page
+from epsinas_onnx.report import difference_page, records, results_page
 from epsinas_onnx.store.store import Store
 from tests.builders import command, perceptron, save
 
@@ -39,7 +39,7 @@ def scored(model: str, value: float | None = 0.5, **others: float | None) -> Sco
         f"{model}: it does not depend on {model}" if value is None else None, (1e-7, 1.0), "grey", 8, "CPU",
         100, 5, {"run": 0.5, "load": 0.25}, ("y",), (f"a warning of {model}",), order=3 if value is not None else None,
         proxies={
-            name: Measurement(name, one, MeasurementStatus.OK if one is not None else bad, None if one is not None else model)
+            name: Measurement(name, one, bad if one is None else MeasurementStatus.OK, model if one is None else None)
             for name, one in others.items()
         },
         versions={"onnx": "1"},
@@ -134,12 +134,17 @@ def test_notebooks_show_what_the_results_are(compared: Difference, inspected: In
     assert "and 30 more" in Page(many._repr_html_()).text
 
 
+OPTIONS: dict[str, Any] = {"batch": 8, "scores": ("params", "macs")}
+
+
 def results(folder: Path) -> tuple[list[str], str]:
-    """Return the files of four networks, and the results that score wrote of them."""
+    """Return the files of four networks, and the results of them."""
     files = [save(perceptron(width=width), folder / f"w{width}.onnx") for width in (2, 3, 4, 5)]
-    target = str(folder / "scores.jsonl")
-    assert command("score", *files, "--batch", "8", "--with", "params,macs", "-o", target).code == 0
-    return files, target
+    target, found = folder / "scores.jsonl", score_many(files, **OPTIONS)
+    target.write_text("".join(map(records.to_json_line, found)))
+    (folder / "scores.json").write_text(records.to_json(found))
+    (folder / "scores.csv").write_text(records.to_csv(found))
+    return files, str(target)
 
 
 def made(folder: Path, *args: str) -> Page:
@@ -160,16 +165,12 @@ def by_model(data: dict[str, Any], values: list[float | None]) -> dict[str, floa
 
 def test_files_and_stores_make_the_same_page(tmp_path: Path) -> None:
     files, lines = results(tmp_path)
-    pages = [made(tmp_path, lines).data]
-    for ending in ("json", "csv"):
-        target = str(tmp_path / f"scores.{ending}")
-        command("score", *files, "--batch", "8", "--with", "params,macs", "-o", target)
-        pages.append(made(tmp_path, target).data)
     store = str(tmp_path / "results.db")
-    command("score", *files, "--batch", "8", "--with", "params,macs", "--store", store)
-    with Store(store, readonly=True) as kept:
-        assert len(list(kept.scores())) == 4
-    pages.append(made(tmp_path, store).data)
+    with Store(store) as kept:
+        score_many(files, **OPTIONS, store=kept)
+        assert kept.added == 4
+    sources = (lines, str(tmp_path / "scores.json"), str(tmp_path / "scores.csv"), store)
+    pages = [made(tmp_path, source).data for source in sources]
     for page in pages:
         assert by_model(page, column(page, "parameters")) == {files[w - 2]: 3 * w + 2 * w + 2 for w in (2, 3, 4, 5)}
         assert by_model(page, column(page, "macs")) == {files[w - 2]: 5 * w for w in (2, 3, 4, 5)}
