@@ -9,7 +9,8 @@ from nbclient import NotebookClient
 
 TARGET = Path(__file__).with_suffix(".ipynb")
 CELLS = (
-    '# epsinas-onnx in a notebook\n\nRun it in the repository\'s folder: `pip install ".[cpu]"`, and pandas for the last part.',
+    "# epsinas-onnx in a notebook\n\n"
+    "Run it in the repository's folder, where `pip install '.[cpu]' pandas` has what it needs.",
     "from epsinas_onnx import diff, inspect, rank, score, score_many, to_dataframe\n\n"
     'score("models/nb201-p-c1-s-c1-s-s.onnx", batch=16)',
     "What scoring will do with a model:",

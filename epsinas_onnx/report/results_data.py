@@ -75,7 +75,7 @@ def columns_of(records: Sequence[Record], accuracies: Mapping[str, float], accur
         Column("parameters", "parameters", parameters),
         Column("macs", "multiply-adds", numbers.pop("macs", [None] * len(records))),
         Column("accuracy", shown(accuracy), [finite(accuracies.get(str(record["model"]))) for record in records]),
-        *(Column(f"score:{name}", shown(name), values) for name, values in numbers.items()),
+        *(Column(f"score:{i}", shown(name), values) for i, (name, values) in enumerate(numbers.items())),
         Column("seconds", "seconds", [seconds_of(record) for record in records]),
     ]
     return [column for column in columns if column.key == "score" or not column.is_empty]

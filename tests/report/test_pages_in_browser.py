@@ -1,7 +1,8 @@
-"""The pages in a headless Chromium: sorted, filtered, clicked and typed at; nothing is loaded, and axe finds nothing."""
+"""The pages in a headless Chromium: sorted, filtered, clicked, typed at; nothing is loaded, axe finds nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from epsinas_onnx import diff
+from epsinas_onnx.compare.align import NodeText
+from epsinas_onnx.compare.rows import AlignedNode, Fate
 from epsinas_onnx.report import difference_page, results_page
 from tests.browser import SCHEMES, WIDTHS, Browser, browser
 
@@ -37,8 +40,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     hostile = [scored(name, None if i % 2 else float(i), **{name: 1.0, "swap": None}) for i, name in enumerate(NAMES)]
     found = diff(MODELS / "nb201-c3-c3-p-s-c3-s.onnx", MODELS / "nb201-c3-c3-c3-s-c3-c3.onnx", with_score=False)
     nodes = tuple(row for name in NAMES for row in rows(name))
-    import dataclasses
-
     texts = {
         "results": results_page.to_html(many(300), accuracies={f"net{i}": float(i) for i in range(200)}),
         "hostile": results_page.to_html([one.to_dict() for one in hostile], title=NAMES[-1]),
@@ -58,9 +59,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def chain(length: int) -> Any:
     """Return rows of a chain of which every fiftieth node is new."""
-    from epsinas_onnx.compare.align import NodeText
-    from epsinas_onnx.compare.rows import AlignedNode, Fate
-
     made = []
     for i in range(length):
         node, reads = NodeText(f"n{i}", "Relu", ""), tuple(one for one in (i - 1, i - 9) if one >= 0)
@@ -93,7 +91,8 @@ def test_a_page_loads_nothing_complains_of_nothing_and_is_accessible(
 
 
 def cells(browser: Browser, key: str) -> list[str]:
-    script = """const at = [...document.querySelectorAll('#head th')].findIndex((th) => th.dataset.key === arguments[0]);
+    script = """const heads = [...document.querySelectorAll('#head th')];
+        const at = heads.findIndex((th) => th.dataset.key === arguments[0]);
         return [...document.querySelectorAll('#body tr[data-index]')].map((tr) => tr.children[at].innerText)"""
     return list(browser.run(script, key))
 
@@ -107,6 +106,8 @@ def test_the_table_sorts(browser: Browser, pages: dict[str, Path]) -> None:
     expected = [one["score"] for one in many(300)]
     known = sorted((one for one in expected if one is not None), reverse=True)
     press = 'document.querySelector(`[data-key="${arguments[0]}"] button`).click()'
+    assert browser.run("return document.querySelector('[data-key=score]').ariaSort") == "descending"
+    browser.run(press, "parameters")
     browser.run(press, "score")
     assert [float(text) for text in cells(browser, "score")] == pytest.approx(known[:100])
     assert browser.run("return document.querySelector('[data-key=score]').ariaSort") == "descending"
