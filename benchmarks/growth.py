@@ -45,7 +45,7 @@ def cell(**sizes: int) -> ir.Model:
 SERIES = {
     "batch": Series("samples, grey ramp", "sample", (64, 128, 256, 512, 1024), lambda _: cell(), lambda n: ("grey", n)),
     "noise": Series(
-        "samples that vary", "sample", (16, 32, 64, 128, 256), lambda _: cell(), lambda n: ("normal", n)
+        "samples of noise", "sample", (16, 32, 64, 128, 256), lambda _: cell(), lambda n: ("normal", n)
     ),
     "width": Series(
         "channels of the stem", "channel", (8, 16, 32, 64, 128), lambda n: cell(channels=n), lambda _: ("grey", 256)
@@ -54,11 +54,11 @@ SERIES = {
         "cells a stage", "cell", (2, 4, 8, 16, 32), lambda n: cell(cells=n), lambda _: ("grey", 256)
     ),
     "resolution": Series(
-        "pixels a side, ResNet-50, grey ramp", "pixel", (112, 224, 448, 896), lambda n: classics.resnet50(size=n),
+        "pixels a side: ResNet-50, grey", "pixel", (112, 224, 448, 896), lambda n: classics.resnet50(size=n),
         lambda _: ("grey", 256),
     ),
     "photographs": Series(
-        "pixels a side, ResNet-50, samples that vary", "pixel", (64, 96, 128, 192, 256),
+        "pixels a side: ResNet-50, noise", "pixel", (64, 96, 128, 192, 256),
         lambda n: classics.resnet50(size=n), lambda _: ("normal", 16),
     ),
 }  # fmt: skip
@@ -103,7 +103,8 @@ def main() -> None:
         )  # fmt: skip
     if options.output is not None:
         before = json.loads(options.output.read_text()) if options.output.exists() else {}
-        options.output.write_text(json.dumps({**before, "growth": kept}, indent=1) + "\n")
+        before["growth"] = before.get("growth", {}) | kept
+        options.output.write_text(json.dumps(before, indent=1) + "\n")
 
 
 if __name__ == "__main__":

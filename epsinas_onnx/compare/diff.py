@@ -126,9 +126,9 @@ def diff(
         after: the same, for the model that it is compared with.
         with_score: whether both are scored; otherwise nothing is run.
         **options: how both are scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`,
-            `lump`, `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores` and
-            `proxy_batch`, each the keyword argument that `score` has; parameters, multiply-adds and notes follow them
-            too.
+            `lump`, `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `scores`,
+            `proxy_batch` and `device_memory`, each the keyword argument that `score` has; parameters, multiply-adds and
+            notes follow them too.
 
     Returns:
         A Difference. A model that cannot be scored has the status `error` in it, and the reason.

@@ -55,8 +55,8 @@ def find_weights(
         timeout: seconds that one model may take with all constants, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
-            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm` and `arithmetic`, each the keyword argument
-            that `score` has; `weights`, `scores` and `proxy_batch` mean nothing here.
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic` and `device_memory`, each the
+            keyword argument that `score` has; `weights`, `scores` and `proxy_batch` mean nothing here.
 
     Returns:
         The pair, and for every other one how many networks it scores (docs/weights.md). In exact arithmetic the score

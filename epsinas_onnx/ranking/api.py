@@ -38,8 +38,8 @@ def rank(
         timeout: seconds that one model may take, 0 for no limit.
         memory: GB that one worker process may hold, 0 for no limit.
         **options: how each is scored: `weights`, `inputs`, `batch`, `shapes`, `outputs`, `roles`, `norm_stats`, `lump`,
-            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic` and `proxy_batch`, each the
-            keyword argument that `score` has; `scores` is decided by `by`.
+            `providers`, `seed`, `dtype`, `threads`, `restore_batchnorm`, `arithmetic`, `proxy_batch` and
+            `device_memory`, each the keyword argument that `score` has; `scores` is decided by `by`.
 
     Returns:
         A RankedSet: what has a place, what has none and why, and how far the scores agree.

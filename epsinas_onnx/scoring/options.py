@@ -97,11 +97,11 @@ class ScoreOptions:
         dtype: `float32` or `model`.
         threads: intra-op threads, 0 for one a core.
         jobs: how many worker processes share the machine's memory and cores.
-        device_memory: GB that they may take of a GPU's memory together, 0 for no limit.
         restore_batchnorm: `auto`, `none`, `all`, or a glob over node names.
         arithmetic: `auto`, `exact` or `float32`.
         proxies: names of other training-free scores that are computed too.
         proxy_batch: samples that they see, at least 2.
+        device_memory: GB that all workers may take of a GPU's memory together, 0 for no limit.
     """
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
