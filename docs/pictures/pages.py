@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COLOURS = 64  # of a PNG with a palette, which is a quarter as large
+COLOURS = 256  # of a PNG with a palette
 SHOTS = {
     # name: page, width, height, screen, what is clicked before
     "pages_report": ("report.html", 1280, 1500, "light", "#body tr[data-index] button"),

@@ -38,6 +38,9 @@ def to_dataframe(
 
     Raises:
         UsageError: the library is not installed, or there is no such one; or an element is no result.
+
+    Examples:
+        >>> frame = to_dataframe(score_many(["models/mlp.onnx"]), library="polars")  # doctest: +SKIP
     """
     if library not in ("pandas", "polars"):
         raise UsageError(f"there is no library {library!r}; the libraries are pandas and polars")

@@ -140,7 +140,7 @@ OPTIONS: dict[str, Any] = {"batch": 8, "scores": ("params", "macs")}
 def results(folder: Path) -> tuple[list[str], str]:
     """Return the files of four networks, and the results of them."""
     files = [save(perceptron(width=width), folder / f"w{width}.onnx") for width in (2, 3, 4, 5)]
-    target, found = folder / "scores.jsonl", score_many(files, **OPTIONS)
+    target, found = folder / "scores.jsonl", list(score_many(files, **OPTIONS))
     target.write_text("".join(map(records.to_json_line, found)))
     (folder / "scores.json").write_text(records.to_json(found))
     (folder / "scores.csv").write_text(records.to_csv(found))
@@ -167,7 +167,7 @@ def test_files_and_stores_make_the_same_page(tmp_path: Path) -> None:
     files, lines = results(tmp_path)
     store = str(tmp_path / "results.db")
     with Store(store) as kept:
-        score_many(files, **OPTIONS, store=kept)
+        assert len(list(score_many(files, **OPTIONS, store=kept))) == kept.added == 4
     sources = (lines, str(tmp_path / "scores.json"), str(tmp_path / "scores.csv"), store)
     pages = [made(tmp_path, source).data for source in sources]
     for page in pages:
