@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
     from epsinas_onnx.ranking.api import rank
     from epsinas_onnx.ranking.result import RankedSet
+    from epsinas_onnx.report.dataframe import to_dataframe
     from epsinas_onnx.scoring.api import score, score_many
     from epsinas_onnx.scoring.metric import normalised_dispersion
     from epsinas_onnx.scoring.result import Score, Status
@@ -71,6 +72,7 @@ _HOME = {
     "score": "scoring.api",
     "score_many": "scoring.api",
     "strip": "edit.strip",
+    "to_dataframe": "report.dataframe",
 }
 
 __all__ = [
@@ -106,6 +108,7 @@ __all__ = [
     "score",
     "score_many",
     "strip",
+    "to_dataframe",
 ]
 
 

@@ -59,6 +59,7 @@ def test_the_public_names_are_these() -> None:
         "score",
         "score_many",
         "strip",
+        "to_dataframe",
     ]
     assert all(getattr(epsinas_onnx, name) is not None for name in epsinas_onnx.__all__)
 

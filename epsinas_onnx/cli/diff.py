@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,8 @@ from epsinas_onnx.cli.common import (
     parse_weights,
     prepare_workers,
 )
+from epsinas_onnx.cli.outputs import check_outputs, given_files
+from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
 
 EXIT_DIFFERENT = 1
@@ -43,6 +46,10 @@ def diff_command(
         DiffFormat, typer.Option("--format", "-f", help="markdown is made for pull requests.")
     ] = DiffFormat.TEXT,
     score: Annotated[bool, typer.Option("--score/--no-score", help="Score both, or compare the graphs alone.")] = True,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page beside what is printed: both graphs, what changed in colour."),
+    ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where graphs or scores differ.")] = False,
     weights: Annotated[str, typer.Option(help="The two constants.")] = "1e-7,1",
     input: Annotated[list[str] | None, typer.Option(metavar="KIND|FILE", help="What is fed, as for score.")] = None,
@@ -59,13 +66,16 @@ def diff_command(
     fingerprint. Multiply-adds are those of convolutions, matrix products and recurrences, for one sample. Lines with -
     are nodes that are gone, those with + are new, those with ! changed.
     """
+    fed = parse_inputs(input or [])
+    if html is not None:
+        check_outputs([("--html", html)], inputs=given_files(fed), models=[before, after])
     prepare_workers()
     from epsinas_onnx.compare.diff import diff
     from epsinas_onnx.report.difference import to_markdown, to_text
 
     found = isolated(
         diff, before, after, limits=Limits(timeout, memory), doing="comparing", with_score=score,
-        weights=parse_weights(weights), inputs=parse_inputs(input or []), batch=batch,
+        weights=parse_weights(weights), inputs=fed, batch=batch,
         shapes=parse_shapes(shape or [], dim or []), restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
     match format:
@@ -76,5 +86,9 @@ def diff_command(
         case DiffFormat.TEXT:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             typer.echo(to_text(found, width), nl=False)
+    if html is not None:
+        from epsinas_onnx.report.difference_page import to_html
+
+        write_output(html, to_html(found))
     if exit_code and not found.same:
         raise typer.Exit(EXIT_DIFFERENT)

@@ -21,6 +21,7 @@ from epsinas_onnx.cli import (
     find_weights,
     inspect,
     rank,
+    report,
     rewrite,
     score,
     search,
@@ -52,6 +53,7 @@ app.command("explain", short_help="Show where a signal goes, and in which node i
 app.command("check", short_help="Check exported models by rules.")(check.check_command)
 app.add_typer(baseline.app, name="baseline")
 app.command("diff", short_help="Show what changed between two models.")(diff.diff_command)
+app.command("report", short_help="Make one page of results.")(report.report_command)
 app.command("rewrite", short_help="Write a model with all weights at one constant.")(rewrite.rewrite_command)
 app.command("strip", short_help="Write a model without its weights.")(weights.strip_command)
 app.command("fill", short_help="Write a model with new weights, drawn by role.")(weights.fill_command)

@@ -79,25 +79,20 @@ class Alignment:
     outputs: tuple[str, ...]
 
 
-def align(before: CanonicalGraph, after: CanonicalGraph) -> Alignment:
-    """Return what changed from one graph to the other; nothing did where the fingerprints are equal.
+class Aligned:
+    """Two graphs, and which line of the first is which of the second.
 
     Lines that agree in operator, attributes and stored operands are matched in order, and what is left by name. Where
     two lines of one operator stand in the same place, they are one node that changed.
     """
-    if before.fingerprint == after.fingerprint:
-        return Alignment((), (), (), (), ())
-    return _Aligner(before, after).result()
-
-
-class _Aligner:
-    """Two graphs, and which line of the first is which of the second."""
 
     def __init__(self, before: CanonicalGraph, after: CanonicalGraph) -> None:
         self.before, self.after = before, after
-        self.match: dict[int, int] = {}
-        self._match()
-        self.matched = set(self.match.values())
+        self.is_same = before.fingerprint == after.fingerprint
+        self.match: dict[int, int] = dict(enumerate(range(len(after.lines)))) if self.is_same else {}
+        if not self.is_same:
+            self._match()
+        self.back = {other: index for index, other in self.match.items()}
         self.users = (_first_users(before), _first_users(after))
 
     def _match(self) -> None:
@@ -126,17 +121,20 @@ class _Aligner:
             if waiting:
                 self.match[index] = waiting.pop()
 
-    def result(self) -> Alignment:
-        removed = [_described(line) for i, line in enumerate(self.before.lines) if i not in self.match]
-        added = [_described(line) for i, line in enumerate(self.after.lines) if i not in self.matched]
+    def alignment(self) -> Alignment:
+        """Return what changed from one graph to the other; nothing did where the fingerprints are equal."""
+        if self.is_same:
+            return Alignment((), (), (), (), ())
+        removed = [described(line) for i, line in enumerate(self.before.lines) if i not in self.match]
+        added = [described(line) for i, line in enumerate(self.after.lines) if i not in self.back]
         changed: list[ChangedNode] = []
         roles: list[ChangedRole] = []
         for index, other in sorted(self.match.items()):
             ours, theirs = self.before.lines[index], self.after.lines[other]
-            changes = list(self._changes(index, other))
+            changes = list(self.changes(index, other))
             if changes:
-                changed.append(ChangedNode(_described(ours), _described(theirs), tuple(changes)))
-            roles += _roles(ours, theirs)
+                changed.append(ChangedNode(described(ours), described(theirs), tuple(changes)))
+            roles += changed_roles(ours, theirs)
         return Alignment(tuple(removed), tuple(added), tuple(changed), tuple(roles), tuple(self._outputs()))
 
     def _outputs(self) -> Iterator[str]:
@@ -150,7 +148,8 @@ class _Aligner:
         if few != many:
             yield f"number of outputs: {few} -> {many}"
 
-    def _changes(self, index: int, other: int) -> Iterator[str]:
+    def changes(self, index: int, other: int) -> Iterator[str]:
+        """Yield what is different in two lines that are one node."""
         ours, theirs = self.before.lines[index], self.after.lines[other]
         yield from _attributes(dict(ours.attributes), dict(theirs.attributes))
         both = (("input", ours.operands, theirs.operands), ("result", ours.results, theirs.results))
@@ -166,8 +165,8 @@ class _Aligner:
 
     def _moved(self, one: Operand, two: Operand) -> str | None:
         """Return how another value is read, None where it is the same, or where a node came or went in between."""
-        ours, theirs = _maker(one), _maker(two)
-        gone, new = ours is not None and ours not in self.match, theirs is not None and theirs not in self.matched
+        ours, theirs = maker(one), maker(two)
+        gone, new = ours is not None and ours not in self.match, theirs is not None and theirs not in self.back
         if one.what or two.what or gone or new:
             return None
         if ours is None or theirs is None:
@@ -186,11 +185,11 @@ class _Aligner:
         return f"{before} -> {after}"
 
     def _name(self, operand: Operand, graph: CanonicalGraph) -> str:
-        maker = _maker(operand)
-        if maker is None:
+        made_by = maker(operand)
+        if made_by is None:
             return f"input {operand.source.removeprefix('in')}" if operand.source else "none"
         output = _position(operand)
-        return f"{graph.lines[maker].node!r}" + (f" output {output}" if output else "")
+        return f"{graph.lines[made_by].node!r}" + (f" output {output}" if output else "")
 
 
 def _opcodes(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[str, int, int, int, int]]:
@@ -216,7 +215,8 @@ def _first_users(graph: CanonicalGraph) -> dict[str, int]:
     return users
 
 
-def _maker(operand: Operand) -> int | None:
+def maker(operand: Operand) -> int | None:
+    """Return the line that computes an operand, None for what no node computes."""
     return int(operand.source[1:].partition(".")[0]) if operand.source.startswith("%") else None
 
 
@@ -231,7 +231,8 @@ def _attributes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator
             yield f"{name} {before.get(name, 'default')} -> {after.get(name, 'default')}"
 
 
-def _roles(ours: Line, theirs: Line) -> Iterator[ChangedRole]:
+def changed_roles(ours: Line, theirs: Line) -> Iterator[ChangedRole]:
+    """Yield the stored operands of one node that have another role."""
     for slot, (one, two) in enumerate(zip(ours.operands, theirs.operands, strict=False)):
         if (
             one.role != two.role
@@ -250,16 +251,17 @@ def _stored(operand: Operand) -> str:
 
 def _kind(operand: Operand, graph: CanonicalGraph) -> str:
     """Return what an operand is, without the name of what computes it: a change of many layers is then one text."""
-    maker = _maker(operand)
+    made_by = maker(operand)
     if operand.what == "-":
         return "none"
     if operand.what:
         return _stored(operand)
-    by = "an input" if maker is None else f"computed by {graph.lines[maker].operator}"
+    by = "an input" if made_by is None else f"computed by {graph.lines[made_by].operator}"
     return f"{operand.role} {by}" if operand.role else by
 
 
-def _described(line: Line) -> NodeText:
+def described(line: Line) -> NodeText:
+    """Return a line for a person."""
     stored = [operand for operand in line.operands if operand.what not in ("", "-")]
     telling = [operand for operand in stored if operand.role not in (Role.BIAS, Role.STATISTICS)] or stored[:1]
     parts = [_stored(operand) for operand in telling] + [f"{name} {text}" for name, text in line.attributes]

@@ -13,8 +13,10 @@ from typing import Any, Unpack
 
 import onnx
 
+from epsinas_onnx._util.notebook import ShownInNotebook
 from epsinas_onnx._util.text import without_subject
-from epsinas_onnx.compare.align import Alignment, align
+from epsinas_onnx.compare.align import Aligned, Alignment
+from epsinas_onnx.compare.rows import AlignedNode, side_by_side
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import model_inputs
 from epsinas_onnx.graph.fingerprint import CanonicalGraph, canonical_graph
@@ -61,7 +63,7 @@ class ComparedModel:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(ShownInNotebook):
     """What changed from model `before` to model `after`.
 
     Attributes:
@@ -69,12 +71,14 @@ class Difference:
         after: the second model.
         alignment: what became of nodes and roles; empty where the graphs are the same.
         inputs: the ones that changed, a line each.
+        nodes: all nodes of both, side by side in graph order; the record leaves them out.
     """
 
     before: ComparedModel
     after: ComparedModel
     alignment: Alignment
     inputs: tuple[str, ...] = ()
+    nodes: tuple[AlignedNode, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def same_graph(self) -> bool:
@@ -102,7 +106,8 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
-        record = dataclasses.asdict(self)
+        record = dataclasses.asdict(dataclasses.replace(self, nodes=()))
+        del record["nodes"]
         for side in ("before", "after"):
             status = record[side]["facts"]["status"]
             record[side]["facts"]["status"] = None if status is None else str(status)
@@ -141,7 +146,8 @@ def diff(
     one, two = _read(before, after, checked)
     graphs = canonical_graph(one.loaded), canonical_graph(two.loaded)
     sides = [_side(model, graph, checked, with_score) for model, graph in zip((one, two), graphs, strict=True)]
-    return Difference(sides[0], sides[1], align(*graphs), tuple(_changed_inputs(graphs, sides)))
+    aligned, inputs = Aligned(*graphs), tuple(_changed_inputs(graphs, sides))
+    return Difference(sides[0], sides[1], aligned.alignment(), inputs, side_by_side(aligned))
 
 
 @dataclass(frozen=True)

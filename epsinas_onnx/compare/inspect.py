@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epsinas_onnx._util.notebook import ShownInNotebook
 from epsinas_onnx._util.text import sentence
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
@@ -115,7 +116,7 @@ class Lumping:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(ShownInNotebook):
     """What `score` will do with a model; nothing was run.
 
     Attributes:

@@ -76,7 +76,7 @@ def found(record: Mapping[str, Any], member: str) -> Found:
     A score that the record does not hold has the status `missing`.
     """
     if member == EPSINAS:
-        order = _number(record.get("order"))
+        order = finite(record.get("order"))
         status = str(record.get("status") or Status.OK)
         return _found(record.get("score"), status, record.get("reason"), math.nan if order is None else order)
     proxies = record.get("proxies")
@@ -98,7 +98,7 @@ def column_of(entries: Sequence[Found]) -> Column:
 
 
 def _found(value: Any, status: str, reason: Any, order: float = math.nan) -> Found:
-    number = _number(value)
+    number = finite(value)
     why = None if reason in (None, "") else str(reason)
     if number is None and status == Status.OK:  # in a file that somebody edited, or another program wrote
         said = "no number" if value in (None, "") else f"{str(value)[:40]!r}, which is no finite number"
@@ -106,7 +106,7 @@ def _found(value: Any, status: str, reason: Any, order: float = math.nan) -> Fou
     return Found(number, status, why, order)
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """Return a finite number out of JSON or CSV, else None."""
     if isinstance(value, bool):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from epsinas_onnx._util.notebook import ShownInNotebook
 from epsinas_onnx._util.text import first_names, sentence, without_subject
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.ranking.combine import FloatArray, Pair, combine, mean_spearman, places_of
@@ -71,7 +72,7 @@ class Unplaced:
 
 
 @dataclass(frozen=True)
-class RankedSet:
+class RankedSet(ShownInNotebook):
     """A set of networks in order. Frozen; `to_dict()` is its JSON record.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.scoring.result import Score, Status
@@ -72,7 +72,12 @@ def other_remarks(score: Score) -> list[str]:
 
 def scales(scores: Sequence[Score]) -> str | None:
     """Return what a reader should know of scores of different order, None where all have the same."""
-    orders = sorted({score.order for score in scores if score.score is not None and score.order is not None})
+    return different_orders(score.order for score in scores if score.score is not None)
+
+
+def different_orders(given: Iterable[float | None]) -> str | None:
+    """Return what a reader should know of scores of these orders, None where all are the same."""
+    orders = sorted({order for order in given if order is not None})
     if len(orders) < 2:
         return None
     return (

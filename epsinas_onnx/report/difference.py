@@ -20,7 +20,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class _Fact:
+class Fact:
     """A row of the table. change: empty where nothing changed, or where it is no number."""
 
     title: str
@@ -33,14 +33,14 @@ def to_text(found: Difference, width: int | None) -> str:
     """Return the difference as lines that fit `width` columns, or a pipe (None); short where little changed."""
     lines = [
         *_wrapped(f"{shown(found.before.model)} -> {shown(found.after.model)}", width),
-        *_wrapped(_heading(found), width),
+        *_wrapped(heading(found), width),
         "",
     ]
-    rows = [Row((fact.title, fact.before, fact.after, fact.change)) for fact in _facts(found)]
+    rows = [Row((fact.title, fact.before, fact.after, fact.change)) for fact in facts_of(found)]
     lines += [line.plain.rstrip() for line in row_lines(_COLUMNS, rows, width)]
-    for side, text in _remarks(found):
+    for side, text in remarks_of(found):
         lines += _wrapped(f"{side}: {text}", width)
-    for title, entries in _sections(found):
+    for title, entries in sections_of(found):
         lines += ["", f"{title}:"]
         lines += [line for entry in _limited(entries) for line in _wrapped(entry, width)]
     return "\n".join(map(output_line, lines)) + "\n"
@@ -48,11 +48,11 @@ def to_text(found: Difference, width: int | None) -> str:
 
 def to_markdown(found: Difference) -> str:
     """Return the difference as a heading, a table and lists, to paste into a pull request."""
-    lines = [f"### {code(found.before.model)} -> {code(found.after.model)}", "", _heading(found), ""]
+    lines = [f"### {code(found.before.model)} -> {code(found.after.model)}", "", heading(found), ""]
     lines += ["| | before | after | change |", "| :- | -: | -: | -: |"]
-    lines += [f"| {' | '.join(map(plain, (r.title, r.before, r.after, r.change)))} |" for r in _facts(found)]
-    lines += [""] + [f"- {side}: {plain(text)}" for side, text in _remarks(found)]
-    for title, entries in _sections(found):
+    lines += [f"| {' | '.join(map(plain, (r.title, r.before, r.after, r.change)))} |" for r in facts_of(found)]
+    lines += [""] + [f"- {side}: {plain(text)}" for side, text in remarks_of(found)]
+    for title, entries in sections_of(found):
         lines += [
             "",
             f"**{title}**",
@@ -64,14 +64,16 @@ def to_markdown(found: Difference) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _heading(found: Difference) -> str:
+def heading(found: Difference) -> str:
+    """Return whether the graphs are the same, with their fingerprints."""
     one, two = found.before.facts, found.after.facts
     if found.same_graph:
         return f"the same graph, fingerprint {one.fingerprint}"
     return f"the graphs differ: fingerprints {one.fingerprint} and {two.fingerprint}"
 
 
-def _facts(found: Difference) -> list[_Fact]:
+def facts_of(found: Difference) -> list[Fact]:
+    """Return the rows of the table of what can be counted, scores among it."""
     before, after = found.before, found.after
     one, two = before.facts, after.facts
     rows = [
@@ -79,25 +81,25 @@ def _facts(found: Difference) -> list[_Fact]:
         _number("parameters", one.parameters, two.parameters),
         _number("multiply-adds", one.multiply_adds, two.multiply_adds),
         _number("bytes", one.size, two.size),
-        _Fact("opset", _opset(before), _opset(after)),
-        _Fact("producer", before.producer, after.producer),
+        Fact("opset", _opset(before), _opset(after)),
+        Fact("producer", before.producer, after.producer),
     ]
     if one.status is not None or two.status is not None:
-        rows.append(_Fact("status", str(one.status), str(two.status)))
+        rows.append(Fact("status", str(one.status), str(two.status)))
         change = (
             ""
             if one.score is None or two.score is None
             else _change(one.score, two.score, f"{two.score - one.score:+.6f}")
         )
-        rows.append(_Fact("score", _score(one.score), _score(two.score), change))
+        rows.append(Fact("score", _score(one.score), _score(two.score), change))
     return rows
 
 
-def _number(title: str, before: int | None, after: int | None) -> _Fact:
+def _number(title: str, before: int | None, after: int | None) -> Fact:
     one, two = ("unknown" if number is None else f"{number:,}" for number in (before, after))
     if before is None or after is None:
-        return _Fact(title, one, two)
-    return _Fact(title, one, two, _change(before, after, f"{after - before:+,}"))
+        return Fact(title, one, two)
+    return Fact(title, one, two, _change(before, after, f"{after - before:+,}"))
 
 
 def _change(before: float, after: float, text: str) -> str:
@@ -114,7 +116,7 @@ def _opset(model: ComparedModel) -> str:
     return ", ".join(f"{domain} {version}" for domain, version in model.opset.items())
 
 
-def _remarks(found: Difference) -> Iterator[tuple[str, str]]:
+def remarks_of(found: Difference) -> Iterator[tuple[str, str]]:
     """Yield why there is no score and what else to know, said once where it is the same for both."""
     sides = [
         ([] if model.reason is None else [model.reason]) + [f"note: {note}" for note in model.notes]
@@ -125,7 +127,7 @@ def _remarks(found: Difference) -> Iterator[tuple[str, str]]:
         yield ("both" if len(where) == 2 else where[0]), text
 
 
-def _sections(found: Difference) -> Iterator[tuple[str, list[str]]]:
+def sections_of(found: Difference) -> Iterator[tuple[str, list[str]]]:
     """Yield the lists that hold something, each with its title."""
     changed = found.alignment
     counts = [f"{count:+,} {operator}" for operator, count in found.counts().items()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from epsinas_onnx._util.notebook import ShownInNotebook
 from epsinas_onnx._util.text import sentence
 from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
 
@@ -31,7 +32,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(ShownInNotebook):
     """One model's result. Frozen; `to_dict()` is its JSON record.
 
     Attributes:

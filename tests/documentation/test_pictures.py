@@ -30,7 +30,7 @@ def test_every_picture_is_shown_and_has_its_script() -> None:
         shown.update(Path(path).name for path in re.findall(r"pictures/[\w.-]+", page.read_text(encoding="utf-8")))
     files = {path.name for path in PICTURES.iterdir() if path.suffix in (".svg", ".png")}
     assert files <= shown
-    drawn = {Path(name).stem for name in files if not name.startswith(PLOTTED)}
+    drawn = {Path(name).stem.partition("_")[0] for name in files if not name.startswith(PLOTTED)}
     assert {name for name in drawn if not (PICTURES / f"{name}.py").is_file()} == set()
 
 
@@ -72,3 +72,10 @@ def box(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     padded = np.pad(image, 1)
     sums: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).sum(axis=(2, 3))
     return sums
+
+
+def test_pictures_of_pages_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PICTURES))
+    taken = list(PICTURES.glob("pages_*.png"))
+    assert len(taken) == len(importlib.import_module("pages").SHOTS)
+    assert {path.name: path.stat().st_size for path in taken if path.stat().st_size > 200_000} == {}
