@@ -62,11 +62,15 @@ class Workers:
         [(_, result)] = self.results(work, [args])
         return result
 
-    def results(self, work: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result[T]]:
+    def results(
+        self, work: Callable[..., T], tasks: Iterable[tuple[Any, ...]], *, ahead: bool = False
+    ) -> Iterator[Result[T]]:
         """Yield the result of every task as it comes; what `work` raises passes through.
 
         work: a function of a module, whose arguments and result are picklable. tasks: the arguments of each, taken as
-        processes are free for them. A task whose process dies is done again once, in a fresh one.
+        processes are free for them. A task whose process dies is done again once, in a fresh one. ahead: whether a
+        process that is done gets its next task before the result is yielded, so that it need not wait for whoever takes
+        results; tasks must not depend on these then.
         """
         batch = _Batch(work, tasks)
         try:
@@ -78,7 +82,7 @@ class Workers:
                 self._hand_out(batch)
                 happened = self._next(batch)
                 found = list(happened)
-                if found:  # whoever takes the results may be busy with them for a while
+                if found and ahead:
                     batch.take(self._jobs - len(self._busy))
                     self._hand_out(batch)
                 yield from found

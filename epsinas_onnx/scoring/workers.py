@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,7 +42,8 @@ def score_in_processes(
 
     crowded: dict[int, ModelSource] = {}
     lost: dict[int, tuple[ModelSource, Failure]] = {}
-    for index, found in work_in_processes(_score_named, tasks(), options.jobs, _Lost, limits):
+    listed = isinstance(models, Sequence)  # otherwise what comes next may follow from results, as in a search
+    for index, found in work_in_processes(_score_named, tasks(), options.jobs, _Lost, limits, ahead=listed):
         model = sent.pop(index)
         if isinstance(found, Score):
             yield index, found
@@ -99,11 +100,13 @@ def work_in_processes(
     jobs: int,
     failed: Callable[[str, Failure], T],
     limits: Limits = NO_LIMITS,
+    *,
+    ahead: bool = False,
 ) -> Iterator[tuple[int, T]]:
     """Yield the position and the result of each task as they come, computed by `jobs` processes.
 
     tasks: the name of each and the arguments of `work`, which must be picklable. failed: makes the result of a task
-    that has none. What `work` raises passes through.
+    that has none. ahead: see `Workers.results`. What `work` raises passes through.
     """
     names: dict[int, str] = {}
 
@@ -113,7 +116,7 @@ def work_in_processes(
             yield args
 
     with Workers(jobs, limits) as workers:
-        for index, result in workers.results(work, arguments()):
+        for index, result in workers.results(work, arguments(), ahead=ahead):
             name = names.pop(index)
             yield index, failed(name, result) if isinstance(result, Failure) else result
 

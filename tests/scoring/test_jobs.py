@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from epsinas_onnx import score, score_many
+from epsinas_onnx import Status, score, score_many
 from epsinas_onnx.cli.main import app
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.runtime import cores, memory
@@ -97,3 +97,16 @@ def test_a_container_that_leaves_half_a_core_still_scores(tmp_path: Path) -> Non
     path.write_text("50000 100000\n")
     with mock.patch.object(cores, "_QUOTA", path):
         assert cores.usable_cores() == 1
+
+
+def test_models_that_follow_from_results_are_asked_for_after_them() -> None:
+    results: list[Any] = []
+
+    def models() -> Iterator[str]:
+        for number in range(3):
+            assert len(results) == number
+            yield MODEL
+
+    for found in score_many(models(), jobs=1, isolate=True, batch=8):
+        results.append(found)
+    assert [found.status for found in results] == [Status.OK] * 3
