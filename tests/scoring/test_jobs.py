@@ -63,7 +63,7 @@ def test_the_command_refuses_them_too(text: str) -> None:
 
 
 def _inline(
-    work: Callable[..., Any], tasks: Iterable[tuple[str, tuple[Any, ...]]], jobs: int, *_: object
+    work: Callable[..., Any], tasks: Iterable[tuple[str, tuple[Any, ...]]], jobs: int, *_: object, **__: object
 ) -> Iterator[tuple[int, Any]]:
     """Stands in for worker processes."""
     for index, (_, args) in enumerate(tasks):
