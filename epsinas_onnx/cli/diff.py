@@ -6,7 +6,7 @@ import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from epsinas_onnx.cli.common import (
 from epsinas_onnx.cli.outputs import check_outputs, given_files
 from epsinas_onnx.output.files import write_output
 from epsinas_onnx.scoring.limits import DEFAULT_TIMEOUT, Limits
+
+if TYPE_CHECKING:
+    from epsinas_onnx.compare.diff import Difference
 
 EXIT_DIFFERENT = 1
 """With --exit-code: the graphs or the scores differ."""
@@ -71,13 +74,26 @@ def diff_command(
         check_outputs([("--html", html)], inputs=given_files(fed), models=[before, after])
     prepare_workers()
     from epsinas_onnx.compare.diff import diff
-    from epsinas_onnx.report.difference import to_markdown, to_text
 
     found = isolated(
         diff, before, after, limits=Limits(timeout, memory), doing="comparing", with_score=score,
         weights=parse_weights(weights), inputs=fed, batch=batch,
         shapes=parse_shapes(shape or [], dim or []), restore_batchnorm=restore_batchnorm,
     )  # fmt: skip
+    try:
+        _show(found, format)
+    finally:  # whoever reads what is printed may have enough early
+        if html is not None:
+            from epsinas_onnx.report.difference_page import to_html
+
+            write_output(html, to_html(found))
+    if exit_code and not found.same:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _show(found: Difference, format: DiffFormat) -> None:
+    from epsinas_onnx.report.difference import to_markdown, to_text
+
     match format:
         case DiffFormat.JSON:
             typer.echo(to_json(found.to_dict()), nl=False)
@@ -86,9 +102,3 @@ def diff_command(
         case DiffFormat.TEXT:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             typer.echo(to_text(found, width), nl=False)
-    if html is not None:
-        from epsinas_onnx.report.difference_page import to_html
-
-        write_output(html, to_html(found))
-    if exit_code and not found.same:
-        raise typer.Exit(EXIT_DIFFERENT)

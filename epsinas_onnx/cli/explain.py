@@ -97,11 +97,13 @@ def explain_command(
         roles=parse_pairs("--role", role or []), norm_stats=norm_stats.value, seed=seed,
         restore_batchnorm=restore_batchnorm, arithmetic=arithmetic.value,
     )  # fmt: skip
-    if format is ExplainFormat.JSON:
-        typer.echo(to_json(found.to_dict(), indent=None), nl=False)
-    else:
-        print_explanation(found, output_console(), _EVERYTHING if all else depth)
-    _write(found, path, html, annotate)
+    try:
+        if format is ExplainFormat.JSON:
+            typer.echo(to_json(found.to_dict(), indent=None), nl=False)
+        else:
+            print_explanation(found, output_console(), _EVERYTHING if all else depth)
+    finally:  # whoever reads what is printed may have enough early
+        _write(found, path, html, annotate)
     if found.status == "error":
         raise typer.Exit(EXIT_FAILED)
 
