@@ -70,7 +70,7 @@ def find_weights(
         The epsinas paper (Gracheva 2025, arXiv 2302.04406), and `search_weights` of its published code.
 
     Examples:
-        >>> found = find_weights(["models/nb201-p-c1-s-c1-s-s.onnx", "models/mobilenet-tiny.onnx"], batch=16)
+        >>> found = find_weights(["models/nb201-p-c1-s-c1-s-s.onnx", "models/mobilenet_v2.onnx"], batch=16)
         >>> print(found.weights, found.of((1e-7, 1.0)).scored, found.of((1e-7, 1.0)).total)
         (1e-07, 1.0) 2 2
     """

@@ -54,7 +54,9 @@ class Store:
             disk. They are handed out all the same, and the store holds what it held.
 
     Examples:
-        >>> with Store("results.db") as store:
+        >>> import tempfile
+        >>> from epsinas_onnx import score_many
+        >>> with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/results.db") as store:
         ...     for result in score_many(["models/mlp.onnx"], batch=16, store=store):
         ...         print(result.model, result.status, store.added)
         models/mlp.onnx ok 1
