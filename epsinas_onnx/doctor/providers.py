@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing, preload
+from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing
 from epsinas_onnx.runtime.providers import CPU, runtime
 
 
@@ -28,7 +28,6 @@ def try_providers() -> list[ProviderState]:
     Raises MissingRuntime where there is no ONNX Runtime.
     """
     ort = runtime()
-    preload(ort)
     graph = _graph()
     wanted = [name for name in ort.get_available_providers() if name in (CPU, CUDA, TENSORRT)]
     return [_tried(ort, name, graph) for name in wanted]

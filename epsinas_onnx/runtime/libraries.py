@@ -27,7 +27,7 @@ def missing(provider: str) -> str | None:
     """Return what a provider that ONNX Runtime lists lacks on this machine and what to do, in words; None for nothing.
 
     ONNX Runtime lists every provider that it was built with, falls back to another where one does not load, and says
-    why on standard error alone.
+    why on standard error alone. CUDA's libraries are loaded on the way, from where pip put them.
     """
     if provider not in _LIBRARIES:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import MissingRuntime, UsageError
-from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing, preload
+from epsinas_onnx.runtime.libraries import CUDA, TENSORRT, missing
 
 CPU = "CPUExecutionProvider"
 NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
@@ -64,7 +64,6 @@ def choose_providers(wanted: str, device_memory: float = 0.0) -> list[Provider]:
     lacks = missing(NAMES[wanted])
     if lacks is not None:
         raise MissingRuntime(f"{NAMES[wanted]} cannot be loaded: {lacks}; or use --provider cpu")
-    preload(ort)
     limit = {"gpu_mem_limit": str(int(device_memory * 1e9)), "arena_extend_strategy": "kSameAsRequested"}
     cuda: list[Provider] = [(CUDA, _CUDA_OPTIONS | (limit if device_memory else {})), CPU]
     if wanted == "cuda":

@@ -85,17 +85,17 @@ class Engine:
         Raises RunError when ONNX Runtime refuses the graph or fails in it.
         """
         session = self._prepare(weight)
-        more = {} if self._binds else {WEIGHT_INPUT: weight}
+        fed = feeds if self._binds else {**feeds, WEIGHT_INPUT: weight}
         started = time.perf_counter()
         try:
             if self._device is not None and not batch_axes:
-                arrays = self._run_on_device(session, {**feeds, **more}, outputs, self._device)
+                arrays = self._run_on_device(session, fed, outputs, self._device)
             else:
-                feeds = {name: np.asarray(array, order="C") for name, array in feeds.items()} | more
-                if not batch_axes:
-                    arrays = [np.array(array) for array in session.run(list(outputs), feeds)]
+                fed = {name: np.asarray(array, order="C") for name, array in fed.items()}
+                if batch_axes:
+                    arrays = _run_each(session, fed, outputs, batch_axes)
                 else:
-                    arrays = _run_each(session, feeds, outputs, batch_axes)
+                    arrays = [np.array(array) for array in session.run(list(outputs), fed)]
         except Exception as error:  # ONNX Runtime raises its own kinds, all derived from Exception
             text = _sentence(error)
             if self._device is not None and any(word in text for word in _NO_ROOM):
