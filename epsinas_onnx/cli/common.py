@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -229,6 +230,13 @@ def _close(store: Store) -> None:
 def output_console() -> Console:
     """Return what prints on standard output: in colours, as wide as the terminal, or plain into a pipe."""
     return Console(force_terminal=None if sys.stdout.isatty() else False)
+
+
+def as_text(show: Callable[[Console], None]) -> str:
+    """Return what is shown on a console as it goes into a pipe or a file."""
+    text = io.StringIO()
+    show(Console(file=text, color_system=None, force_terminal=False))
+    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
@@ -25,6 +23,7 @@ from epsinas_onnx.cli.common import (
     RoleOption,
     ShapeOption,
     TimeoutOption,
+    as_text,
     find_models,
     find_space,
     output_console,
@@ -292,9 +291,7 @@ def _text(found: FoundWeights, kind: WeightsFormat) -> str:
 
     match kind:
         case WeightsFormat.TABLE:
-            text = io.StringIO()
-            constants.print_found(found, Console(file=text, color_system=None, force_terminal=False))
-            return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+            return as_text(lambda console: constants.print_found(found, console))
         case WeightsFormat.JSON:
             return constants.to_json(found)
         case WeightsFormat.CSV:

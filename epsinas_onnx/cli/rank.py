@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from epsinas_onnx.cli.common import (
     EXIT_FAILED,
@@ -29,6 +27,7 @@ from epsinas_onnx.cli.common import (
     RestoreOption,
     StoreOption,
     TimeoutOption,
+    as_text,
     find_models,
     opened_store,
     output_console,
@@ -228,9 +227,7 @@ def _text(ranked: RankedSet, kind: RankFormat) -> str:
 
     match kind:
         case RankFormat.TABLE:
-            text = io.StringIO()
-            rankings.print_ranked(ranked, Console(file=text, color_system=None, force_terminal=False))
-            return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+            return as_text(lambda console: rankings.print_ranked(ranked, console))
         case RankFormat.JSON:
             return rankings.to_json(ranked)
         case RankFormat.CSV:

@@ -16,7 +16,6 @@ from epsinas_onnx.output.files import write_output
 
 _KEYS = ("model", "arch", "architecture", "network", "name", "file", "path")
 """How the column of a table that names models is called, the first of these that is there."""
-_DATABASE = b"SQLite format 3\0"
 
 
 def report_command(
@@ -87,7 +86,9 @@ def _read(results: Sequence[Path]) -> tuple[dict[str, Mapping[str, Any]], int]:
 
 def _of_file(path: Path) -> Iterable[Mapping[str, Any]]:
     """Return the records of a file of results, or of a store, each with its model as `model`."""
-    if _is_database(path):
+    from epsinas_onnx.store.file import is_database
+
+    if is_database(path):
         from epsinas_onnx.store.store import Store
 
         with Store(path, readonly=True) as store:
@@ -95,14 +96,6 @@ def _of_file(path: Path) -> Iterable[Mapping[str, Any]]:
     from epsinas_onnx.evaluation.scoring import read_records
 
     return [{**record, "model": model} for model, record in read_records(path).items()]
-
-
-def _is_database(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_DATABASE)) == _DATABASE
-    except OSError:  # which is said where the file is read
-        return False
 
 
 def _joined(table: Path, column: str, models: Sequence[str], space: str | None) -> dict[str, float]:

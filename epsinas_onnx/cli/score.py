@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -30,6 +29,7 @@ from epsinas_onnx.cli.common import (
     StoreOption,
     TimeoutOption,
     WithOption,
+    as_text,
     find_models,
     opened_store,
     parse_inputs,
@@ -299,9 +299,7 @@ def _show(scores: Sequence[Score], kind: Format) -> None:
 def _text(scores: Sequence[Score], kind: Format) -> str:
     match kind:
         case Format.TABLE:
-            text = io.StringIO()
-            print_table(scores, Console(file=text, color_system=None, force_terminal=False))
-            return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+            return as_text(lambda console: print_table(scores, console))
         case Format.JSON:
             return to_json(scores)
         case Format.JSONL:

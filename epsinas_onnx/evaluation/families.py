@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from epsinas_onnx.graph.load import Buildable
-from epsinas_onnx.scoring.result import Status
+from epsinas_onnx.scoring.result import SAME, Status, same_as
 
 
 class Counts(Protocol):
@@ -103,9 +103,8 @@ def _derived(network: Buildable, record: Mapping[str, Any] | None) -> dict[str, 
     counts = network.counts()
     if counts is None:
         return None
-    note = f"computes the same as {record['model']}, which was run instead"
-    others = [warning for warning in record.get("warnings") or [] if not warning.startswith("computes the same as")]
+    others = [warning for warning in record.get("warnings") or [] if not warning.startswith(SAME)]
     return {
         **record, "model": network.name, "parameters": counts.parameters, "nodes": counts.nodes,
-        "seconds": {"total": 0.0}, "warnings": [*others, note], "proxies": {}, "proxy_batch": None,
+        "seconds": {"total": 0.0}, "warnings": [*others, same_as(record["model"])], "proxies": {}, "proxy_batch": None,
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,11 @@ from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.evaluation.ranking import FloatArray
 from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.pictures import STATIC, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STATIC = (".png", ".pdf", ".svg")
 _COLOURS = "viridis"
 _GREY = "#9a9a9a"
 _WIDE = 50.0  # scores that span a larger ratio are drawn on a logarithmic axis
@@ -56,17 +55,11 @@ def plot(path: Path, data: PlotData) -> None:
     Raises UsageError for another ending and where the library is missing, OutputError where the file cannot be written.
     """
     check_ending(path)
-    ending = path.suffix.lower()
+    if path.suffix.lower() != ".html":
+        write_picture(path, lambda: _static(data))
+        return
     try:
-        if ending == ".html":
-            drawn: str | bytes = _interactive(data)
-        else:
-            import matplotlib as mpl
-
-            picture = io.BytesIO()
-            with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
-                _static(data).savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
-            drawn = picture.getvalue()
+        drawn = _interactive(data)
     except ImportError as error:
         raise UsageError(f"plots need {error.name}; run '{pip_install('plots')}'") from None
     write_output(path, drawn)
@@ -76,10 +69,6 @@ def check_ending(path: Path) -> None:
     """Raise UsageError for a file whose ending says no format of a picture."""
     if path.suffix.lower() not in (*STATIC, ".html"):
         raise UsageError(f"{path}: a plot is a {', '.join(STATIC)} or .html file")
-
-
-# Dates in the files would make equal pictures differ.
-_METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 @dataclass(frozen=True)

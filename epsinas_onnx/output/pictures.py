@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 # Dates in the files would make equal pictures differ.
 _METADATA: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
+STATIC = tuple(_METADATA)
+"""The endings of pictures."""
+
 
 def check_picture(path: Path) -> None:
     """Raise UsageError for a file whose ending says no format of a picture."""
-    *endings, last = _METADATA
-    if path.suffix.lower() not in _METADATA:
+    *endings, last = STATIC
+    if path.suffix.lower() not in STATIC:
         raise UsageError(f"{path}: a plot is a {', '.join(endings)} or {last} file")
 
 

@@ -13,6 +13,14 @@ from epsinas_onnx._util.notebook import ShownInNotebook
 from epsinas_onnx._util.text import sentence
 from epsinas_onnx.proxies.measurement import Measurement, MeasurementStatus
 
+SAME = "computes the same as"
+"""How the warning begins of a score that another network was run for."""
+
+
+def same_as(model: str) -> str:
+    """Return the warning of a score that is another model's, because both compute the same."""
+    return f"{SAME} {model}, which was run instead"
+
 
 class Status(StrEnum):
     """Why there is a score, or why there is none (docs/metric.md)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from epsinas_onnx._util.install import pip_install
 from epsinas_onnx.errors import UsageError
-from epsinas_onnx.output.files import write_output
+from epsinas_onnx.output.pictures import STATIC, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from epsinas_onnx.search.results import SearchResult
     from epsinas_onnx.search.rounds import Rounds
 
-STATIC = (".png", ".pdf", ".svg")
 COLOURS = (
     "#777777",
     "#222222",
@@ -31,11 +29,6 @@ COLOURS = (
     "#8c564b",
     "#e377c2",
 )
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".pdf": {"CreationDate": None},
-    ".svg": {"Date": None},
-}
 
 
 def check_plot(path: Path) -> None:
@@ -54,7 +47,8 @@ def plot_search(path: Path, result: SearchResult) -> None:
     Raises UsageError for another ending or without matplotlib, OutputError where the file cannot be written.
     """
     check_plot(path)
-    _save(path, _trace(result) if len(result.objectives) == 1 else _against(result))
+    figure = _trace(result) if len(result.objectives) == 1 else _against(result)
+    write_picture(path, lambda: figure)
 
 
 def plot_rounds(path: Path, found: Rounds) -> None:
@@ -75,7 +69,7 @@ def plot_rounds(path: Path, found: Rounds) -> None:
     axes.set_ylabel(f"best {found.column} so far")
     axes.set_title(f"{found.space}: median and quartiles of {found.settings['rounds']} rounds")
     axes.legend(fontsize=7, loc="upper right" if found.lower_is_better else "lower right")
-    _save(path, figure)
+    write_picture(path, lambda: figure)
 
 
 def _trace(result: SearchResult) -> Figure:
@@ -126,13 +120,3 @@ def _figure() -> tuple[Figure, Any]:
     axes.grid(color="#eeeeee", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _save(path: Path, figure: Figure) -> None:
-    import matplotlib as mpl
-
-    ending = path.suffix.lower()
-    picture = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "epsinas", "font.size": 9, "axes.axisbelow": True}):
-        figure.savefig(picture, format=ending[1:], dpi=200, metadata=_METADATA[ending])
-    write_output(path, picture.getvalue())

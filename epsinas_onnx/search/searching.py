@@ -147,9 +147,7 @@ class Search:
             proposal = self._ask()
             if proposal is not None:
                 return proposal
-        raise UsageError(
-            f"{_MOST_INVALID} suggestions of {self.strategy.sampler} in a row are no architecture of {self.space.name}"
-        )
+        raise self._no_architecture()
 
     def tell(
         self, proposal: Proposal, values: float | Mapping[str, float] | None = None, *, reason: str | None = None
@@ -266,7 +264,10 @@ class Search:
             if self._trials.position(proposal.number) < trials:
                 return proposal
             self.study.tell(proposal.number, state=stores.optuna_module().trial.TrialState.FAIL)  # others were faster
-        raise UsageError(
+        raise self._no_architecture()
+
+    def _no_architecture(self) -> UsageError:
+        return UsageError(
             f"{_MOST_INVALID} suggestions of {self.strategy.sampler} in a row are no architecture of {self.space.name}"
         )
 

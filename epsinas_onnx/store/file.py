@@ -43,6 +43,15 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise found.of(path)
 
 
+def is_database(path: Path) -> bool:
+    """Whether a file begins as every SQLite database does; what cannot be read is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def _unfit(path: Path) -> Unfit | None:
     if path.is_dir():
         return Unfit(f"is a folder, and a store is a file; name one in it, such as {shown(str(path / 'results.db'))}")

@@ -23,7 +23,7 @@ from epsinas_onnx.inputs.minibatch import input_text, is_kind
 from epsinas_onnx.proxies.measurement import MeasurementStatus
 from epsinas_onnx.scoring.limits import Limits
 from epsinas_onnx.scoring.options import ScoreOptions
-from epsinas_onnx.scoring.result import Score, Status
+from epsinas_onnx.scoring.result import SAME, Score, Status, same_as
 from epsinas_onnx.store.keys import Settings, digest
 from epsinas_onnx.store.network import Network, Networks
 from epsinas_onnx.store.sources import Source, source_of
@@ -35,7 +35,6 @@ Run: TypeAlias = Callable[[Iterable[ModelSource], Sequence[str]], Iterator[tuple
 
 _READY = 10_000
 """Results out of the store that are held, while what is scored is waited for, before they go first."""
-_SAME = "computes the same as"
 
 
 @dataclass
@@ -194,10 +193,10 @@ class _GoingOn:
 
     def _share(self, wanted: _Wanted, record: Mapping[str, Any]) -> bool:
         """Give a model the score of its equal; return whether it has one: what names nodes is the equal's own."""
-        others = [one for one in record["warnings"] if not one.startswith(_SAME)]
+        others = [one for one in record["warnings"] if not one.startswith(SAME)]
         if record["status"] != Status.OK or others or wanted.network is None:
             return False
-        note = next(iter(record["warnings"]), f"{_SAME} {record['model']}, which was run instead")
+        note = next(iter(record["warnings"]), same_as(record["model"]))
         shared = {
             **record, "model": wanted.name, "nodes": wanted.network.nodes, "seconds": {"total": 0.0}, "warnings": [note]
         }  # fmt: skip
