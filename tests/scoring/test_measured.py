@@ -142,8 +142,10 @@ def test_a_network_is_built_once_for_all_scores(faked: mock.Mock) -> None:
 def test_a_process_that_the_scores_cost_is_done_again_without_them() -> None:
     """The first round loses its processes, as a limit does; the second scores what is asked of it alone."""
     tasks: list[tuple[str, tuple[str, ...]]] = []
+    heads: list[dict[str, bool]] = []
 
-    def work(_: Any, given: Any, __: int, failed: Any, ___: Limits) -> Iterator[tuple[int, Any]]:
+    def work(_: Any, given: Any, __: int, failed: Any, ___: Limits, **keywords: bool) -> Iterator[tuple[int, Any]]:
+        heads.append(keywords)
         for index, (name, (model, _, options)) in enumerate(given):
             tasks.append((name, options.proxies))
             is_lost = (options.proxies and name != "b") or name == "c"
@@ -152,6 +154,7 @@ def test_a_process_that_the_scores_cost_is_done_again_without_them() -> None:
 
     with mock.patch("epsinas_onnx.scoring.workers.work_in_processes", work):
         found = dict(score_in_processes(["a", "b", "c"], OPTIONS))
+    assert heads == [{"ahead": True}, {}]  # a list is handed out ahead of its results
     assert tasks == [("a", OPTIONS.proxies), ("b", OPTIONS.proxies), ("c", OPTIONS.proxies), ("a", ()), ("c", ())]
     assert [found[index].status for index in range(3)] == [Status.OK, Status.OK, Status.ERROR]
     for index in (0, 2):
