@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -24,8 +23,7 @@ from epsinas_onnx.lump.value import Array, Tensor
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One node. done: the places that nobody reads afterwards."""
 
     run: Run
@@ -80,21 +78,22 @@ class Program:
         alive |= {place for place, *_ in self._derived} | {place for _, place in self.inputs}
         for node in reversed(nodes):
             used = {self.place(tensor) for tensor in reads(node)}
-            done = () if keep else tuple(used - alive)
+            done = () if keep or used <= alive else tuple(used - alive)
             alive |= used
             steps.append((node, done))
         return [self._step(node, done) for node, done in reversed(steps)]
 
     def _step(self, node: Node, done: tuple[int, ...]) -> Step:
-        inputs = tuple(-1 if tensor is None else self.place(tensor) for tensor in node.inputs)
-        return Step(self._run_of(node), inputs, tuple(self.place(tensor) for tensor in node.outputs), done, node)
+        inputs = tuple([-1 if tensor is None else self.place(tensor) for tensor in node.inputs])
+        return Step(self._run_of(node), inputs, tuple([self.place(tensor) for tensor in node.outputs]), done, node)
 
     def _run_of(self, node: Node) -> Run:
         if node in self._zeros:
             shape = node.outputs[0].dims
             return lambda _: (Value(shape, None, None),)
-        stored = [None if tensor is None else self.graph.initializers.get(tensor) for tensor in node.inputs]
-        held = {name: self._body(value) for name, value in node.attributes.items() if isinstance(value, Body)}
+        known = self.graph.initializers
+        stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
+        held = {name: self._body(value) for name, value in node.attributes.items() if type(value) is Body}
         call = Call(node, stored, self.graph.imports, held)
         if held:
             return bodies.run_of(call, self.exact)

@@ -108,10 +108,13 @@ def number(value: float) -> Scaled:
 
 
 def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
-    """Return the sum, or the difference; a term is dropped where it is below the last bit of the other."""
+    """Return the sum, or the difference; a term is dropped where it is below the last bit of the other.
+
+    A sum is the same, to the bit, with the terms the other way round.
+    """
     apart = second.exponent - first.exponent
     if -_NEAR <= apart <= _NEAR:
-        swap = apart > 0
+        swap = apart > 0 or (apart == 0 and second.mantissa > first.mantissa)
     else:
         first, second = first.settled(), second.settled()
         swap = second.log2 > first.log2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +33,14 @@ class Related(Buildable, Protocol):
         """What tells it from them, None where only building it tells."""
 
 
+@runtime_checkable
+class Reducible(Related, Protocol):
+    """One that can be run with less."""
+
+    def live(self) -> Buildable:
+        """The same, by the same name, without what its output does not depend on."""
+
+
 def records_of(
     networks: Sequence[Buildable], known: Iterable[Mapping[str, Any]], named: Mapping[str, Buildable],
     options: Mapping[str, Any],
@@ -42,7 +49,8 @@ def records_of(
 
     known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
     `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
-    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart.
+    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart. Where
+    no store is to know what was run, what a network's output does not depend on is left out.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
@@ -58,19 +66,23 @@ def records_of(
             yield derived
         else:
             waiting.setdefault(family, []).append(network)
-    run = [members.pop(_quickest(members)) for members in waiting.values()]
-    while run:
-        again: list[Buildable] = []
-        for index, score in score_as_done(run, **options):
-            record = score.to_dict()
-            yield record
-            for network in waiting.pop(_family(run[index]), []):
-                derived = _derived(network, record)
-                if derived is None:
-                    again.append(network)
-                else:
-                    yield derived
-        run = again
+    members = list(waiting.values())
+    run = [first if options.get("store") else _live(first) for first, *_ in members]
+    again: list[Buildable] = []
+    for index, score in score_as_done(run, **options):
+        first, *others = members[index]
+        found = _own(first, score.to_dict())
+        if found is None:
+            again += members[index]
+            continue
+        yield found
+        for network in others:
+            derived = _derived(network, found)
+            if derived is None:
+                again.append(network)
+            else:
+                yield derived
+    yield from (score.to_dict() for _, score in score_as_done(again, **options))
 
 
 def _family(network: Buildable) -> Any:
@@ -81,12 +93,19 @@ def _family(network: Buildable) -> Any:
         return network.name
 
 
-def _quickest(members: Sequence[Buildable]) -> int:
-    """Return which network of a family has the fewest nodes, the first of them, or of all where nobody knows."""
-    if len(members) == 1:
-        return 0
-    sizes = [math.inf if (counts := _counts(network)) is None else counts.nodes for network in members]
-    return sizes.index(min(sizes))
+def _live(network: Buildable) -> Buildable:
+    """Return what is run for a family; a network of which nobody knows the size is run as it is."""
+    return network.live() if isinstance(network, Reducible) and _counts(network) is not None else network
+
+
+def _own(network: Buildable, record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of the network for which a live one was run, None where it must be run itself."""
+    counts = _counts(network)
+    if counts is None:
+        return record
+    if record.get("status") != Status.OK:
+        return None
+    return {**record, "parameters": counts.parameters, "nodes": counts.nodes}
 
 
 def _counts(network: Buildable) -> Counts | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -203,9 +203,10 @@ def _data_operands(node: ir.Node) -> list[ir.Value] | None:
     return None
 
 
-def operands(node: ir.Node) -> Iterable[ir.Value]:
-    """Yield what a node reads, what its bodies capture included."""
-    yield from (value for value in node.inputs if value is not None)
+def operands(node: ir.Node) -> Sequence[ir.Value]:
+    """Return what a node reads, what its bodies capture included."""
+    found = [value for value in node.inputs if value is not None]
     for body in node_bodies(node):
         for inner in body.all_nodes():
-            yield from (value for value in inner.inputs if value is not None and value.graph is not body)
+            found += [value for value in inner.inputs if value is not None and value.graph is not body]
+    return found

@@ -178,6 +178,7 @@ def _lowered(
     wanted = list(model.graph.outputs)
     walker.walk(model.graph, wanted)
     found = {str(value.name): context.settle(walker.value(value)) for value in wanted}
+    del context.bodies  # which leads back to the walker, and a circle is left to the garbage collector
     return LumpedModel(
         model,
         graph,

@@ -188,9 +188,11 @@ class Walker:
         What has no known shape is measured all the same. A value of which few entries stand for all is small as long
         as there is a rule for what reads it.
         """
+        fixed = not any(operand is not None and (operand.depends or operand.weighted) for operand in operands)
+        if not fixed and node.op_type != "Loop":
+            return
         pairs = [(v, result) for v, result in zip(node.outputs, results, strict=False) if result is not None]
         unknown = any(result.parts is None for _, result in pairs)
-        fixed = not any(operand is not None and (operand.depends or operand.weighted) for operand in operands)
         loops = unknown and node.op_type == "Loop" and node.domain == ""
         if not fixed and not loops:
             return

@@ -15,7 +15,7 @@ from epsinas_onnx.evaluate_lumped import recurrent
 from epsinas_onnx.evaluate_lumped.evaluator import Constant, order, variation
 from epsinas_onnx.evaluate_lumped.kernels.layout import for_fewer, positive, turned
 from epsinas_onnx.evaluate_lumped.kernels.reduction import Average
-from epsinas_onnx.evaluate_lumped.kernels.taps import added_up, taps_of
+from epsinas_onnx.evaluate_lumped.kernels.taps import sums_along
 from tests.evaluate_lumped.whole import prepared
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -26,6 +26,8 @@ MATRICES = {
     "means": np.asarray([[1.5, 1.5, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1.5, 1.5]]),
     "nothing": np.zeros((2, 4)),
     "an empty row": np.asarray([[0.0, 0, 0], [1, 0, 2]]),
+    "a mirror": np.eye(9) + np.eye(9, k=1) + np.eye(9, k=-1) + np.diag([0.0] * 8 + [1]),
+    "two apart": np.eye(9, 12) + np.eye(9, 12, k=3) + np.eye(9, 12, k=1)[::-1],
     "signs": np.asarray([[-0.5, 0.5, 0], [0, -0.5, 0.5]]),
 }
 
@@ -39,7 +41,7 @@ def test_sums_of_slices_are_the_product_with_the_matrix(name: str, place: int, l
     shape = [5, 2, 3, 4]
     shape[place] = matrix.shape[1]
     x = lay_out(np.random.default_rng(0).normal(size=shape))
-    made = added_up(x, taps_of(matrix), len(matrix), place)
+    made = sums_along(matrix, place)(x)
     np.testing.assert_allclose(made, np.moveaxis(np.tensordot(matrix, x, (1, place)), 0, place), atol=1e-14)
 
 

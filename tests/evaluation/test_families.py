@@ -51,13 +51,33 @@ def drawn(count: int, seed: int, name: str = "nasbench201") -> list[tuple[str, s
 
 @pytest.mark.parametrize(
     ("name", "one", "other"),
-    [(name, *pair) for name, n in zip(SPACES, (12, 3), strict=True) for pair in drawn(n, 4, name)],
-)
-def test_all_of_a_family_have_the_same_score_bit_for_bit(name: str, one: str, other: str) -> None:
-    both = [score(spaces.Network(name, arch), **OPTIONS).to_dict() for arch in (one, other)]
-    for key in both[0]:
-        if key not in OWN:
-            assert both[0][key] == both[1][key], key
+    [(name, *pair) for name, n in zip(SPACES, (12, 3), strict=True) for pair in drawn(n, 4, name)]
+    + [
+        # sums whose terms have scales of the same size, and a factor that waits behind a zero
+        ("nasbench201", "|nor_conv_1x1~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|skip_connect~2|",
+         "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"),
+        ("nasbench201", "|avg_pool_3x3~0|+|nor_conv_1x1~0|none~1|+|none~0|nor_conv_1x1~1|avg_pool_3x3~2|",
+         "|nor_conv_1x1~0|+|avg_pool_3x3~0|none~1|+|none~0|avg_pool_3x3~1|nor_conv_1x1~2|"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inputs", ["grey", "normal"])
+def test_all_of_a_family_have_the_same_score_bit_for_bit(name: str, one: str, other: str, inputs: str) -> None:
+    network = spaces.Network(name, one)
+    same = [network, network.live(), spaces.Network(name, other)]
+    first, *others = [score(network, **{**OPTIONS, "inputs": inputs}).to_dict() for network in same]
+    for found in others:
+        for key in found:
+            if key not in OWN:
+                assert found[key] == first[key], key
+
+
+def test_what_does_not_reach_the_output_is_not_in_the_live_network() -> None:
+    network = spaces.Network("nasbench201", "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
+    live = {node.name for node in network.live().build().graph if ".cell" in str(node.name)}
+    assert live == set()  # the skip alone reaches it
+    assert {node.name for node in network.live().build().graph} < {node.name for node in network.build().graph}
+    nothing = spaces.Network("nasbench201", "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
+    assert len(nothing.live().build().graph) == len(nothing.build().graph)
 
 
 @pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in SPACES for arch in spaces.get(name).sample(8, 5)])
@@ -105,7 +125,7 @@ def test_one_of_a_family_is_run_and_the_others_say_so(tmp_path: Path) -> None:
 def test_without_a_score_each_is_run_for_a_reason_of_its_own() -> None:
     ((first, second),) = drawn(1, seed=7)
     records, called = run([first, second], status=Status.UNDERFLOW)
-    assert called == [first, second]
+    assert called == [first, first, second]  # the live network first, which has nodes of its own
     assert [record["reason"] for record in records] == [f"node {first}", f"node {second}"]
 
 

@@ -82,6 +82,7 @@ def test_a_model_without_room_beside_others_is_scored_alone(proxies: tuple[str, 
 
     options = score_options(batch=16, jobs=2, scores=proxies)
     with (
+        mock.patch.object(memory, "_LITTLE", 0),
         mock.patch.object(workers, "work_in_processes", _inline),
         mock.patch("epsinas_onnx.scoring.pipeline.refuse_if_too_large", tight),
     ):

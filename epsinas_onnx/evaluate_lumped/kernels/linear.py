@@ -12,7 +12,8 @@ import numpy as np
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, turned
 from epsinas_onnx.evaluate_lumped.kernels.long_windows import Row, window_sums
-from epsinas_onnx.evaluate_lumped.kernels.taps import added_up, taps_of
+from epsinas_onnx.evaluate_lumped.kernels.sparse import all_at_once
+from epsinas_onnx.evaluate_lumped.kernels.taps import Sums, sums_along
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SPARSE = 3
@@ -60,7 +61,7 @@ class Window:
 
     def __init__(self, call: Call, kernel: Sequence[int], space: Sequence[int], up: bool = False) -> None:
         rank = len(kernel)
-        self.matrices: dict[int, Array] = {}
+        self._sums: dict[int, Sums] = {}
         self.kernel = list(kernel)
         self.space = list(space)
         self.strides = call.attribute("strides") or [1] * rank
@@ -130,11 +131,12 @@ class Window:
         row = Row(self.kernel[axis], self.strides[axis], self.dilations[axis], self.pads[axis][0], self.out[axis])
         if row.is_long(self.space[axis]):
             return window_sums(x, place, row)
-        matrix = self.matrices.get(axis)
-        if matrix is None:
-            matrix = self.matrices[axis] = self.matrix(axis)
-        taps = taps_of(matrix) if self.kernel[axis] <= _SEPARATED else None
-        return multiplied(x, matrix.astype(x.dtype), place) if taps is None else added_up(x, taps, len(matrix), place)
+        sums = self._sums.get(axis)
+        if sums is None:
+            matrix = self.matrix(axis)
+            few = self.kernel[axis] <= _SEPARATED
+            sums = self._sums[axis] = sums_along(matrix, place) if few else _product_with(matrix, place)
+        return sums(x)
 
     def matrix(self, axis: int) -> Array:
         """Return `[out, space]`: how often a window along an axis holds a position."""
@@ -151,19 +153,28 @@ def along(call: Call) -> Kernel:
     """Some axes multiplied by a matrix each, one after the other: as sums of slices where it holds little but zeros."""
     axes = [int(axis) for axis in call.attribute("axes")]
     matrices = [np.asarray(call.constant(slot + 1)) for slot in range(len(axes))]
-    taps = [taps_of(matrix) if _SPARSE * np.count_nonzero(matrix) < matrix.size else None for matrix in matrices]
+    few = [_SPARSE * np.count_nonzero(matrix) < matrix.size for matrix in matrices]
+    small = all_at_once(matrices, axes) if any(few) else None
+    sums = [
+        sums_along(matrix, axis) if sparse else _product_with(matrix, axis)
+        for axis, matrix, sparse in zip(axes, matrices, few, strict=True)
+    ]
 
     def kernel(x: Array, *_: Array) -> Array:
         if not first_innermost(x) and x.shape[0] > x.shape[-1]:
             x = turned(x)
-        for axis, matrix, few in zip(axes, matrices, taps, strict=True):
-            if few is None:
-                x = multiplied(x, matrix.astype(x.dtype, copy=False), axis)
-            else:
-                x = added_up(x, few, len(matrix), axis)
+        made = None if small is None else small(x)
+        if made is not None:
+            return made
+        for one in sums:
+            x = one(x)
         return x
 
     return kernel
+
+
+def _product_with(matrix: Array, axis: int) -> Sums:
+    return lambda x: multiplied(x, matrix.astype(x.dtype, copy=False), axis)
 
 
 def multiplied(x: Array, matrix: Array, place: int) -> Array:

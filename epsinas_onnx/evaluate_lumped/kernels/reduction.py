@@ -195,7 +195,7 @@ class Average:
 
     def squares(self, x: Array) -> Array:
         """Return the mean of the squares."""
-        if x.dtype == np.float64:
+        if x.dtype == np.float64 or len(x) < _SHORT:
             found = self._by_rows(x)
             if found is not None:
                 rows, weights = found

@@ -124,10 +124,11 @@ def known_shape(value: ir.Value) -> tuple[int, ...] | None:
     """Return the concrete shape of a value, or None where any dimension is unknown, for which some write -1."""
     if value.shape is None:
         return None
-    dims = tuple(value.shape)
-    if not all(isinstance(dim, int) and dim >= 0 for dim in dims):
-        return None
-    return tuple(int(dim) for dim in dims)  # type: ignore[arg-type]
+    dims = value.shape.dims
+    for dim in dims:
+        if not isinstance(dim, int) or dim < 0:
+            return None
+    return dims  # type: ignore[return-value]
 
 
 def _batch_symbol(declared: Iterable[Sequence[int | str | None]]) -> str | None:

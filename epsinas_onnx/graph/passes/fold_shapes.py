@@ -66,7 +66,7 @@ def _fold(model: ir.Model, shape_of: Callable[[ir.Value | None], list[int] | Non
             if node.op_type in ("Shape", "Size") and node.domain == "":
                 dims = shape_of(node.inputs[0])
                 array = None if dims is None else _measure(node, dims)
-            if array is None and folded & set(node.inputs):
+            if array is None and folded and not folded.isdisjoint(node.inputs):
                 array = _computed(node, model.opset_imports)
             if array is not None:
                 folded.add(_replace(graph, node, array))

@@ -84,14 +84,14 @@ def negative(context: Context, step: Step, operands: Operands) -> Lumped | None:
     return unary(context, step, x)
 
 
-@rule("Add")
+@rule("Add", scaled=True)
 def add(context: Context, step: Step, operands: Operands) -> Lumped | None:
-    """X + y over the common refinement; adding 0 costs nothing."""
+    """X + y over the common refinement; adding 0 costs nothing, and a factor stays pending."""
     x, y = operands
     return None if x is None or y is None else context.add(x, y)
 
 
-@rule("Sub")
+@rule("Sub", scaled=True)
 def subtract(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """X - y over the common refinement.
 

@@ -53,9 +53,21 @@ class Network:
         """Return its size, where that is known without building it."""
         return get(self.space).counts(self.arch)
 
+    def live(self) -> Live:
+        """Return the same without what its output does not depend on."""
+        return Live(self.space, self.arch)
+
     def build(self) -> ir.Model:
         """Return the network."""
         return get(self.space).build(self.arch)
+
+
+class Live(Network):
+    """One architecture without what its output does not depend on (`SearchSpace.build_live`)."""
+
+    def build(self) -> ir.Model:
+        """Return the network."""
+        return get(self.space).build_live(self.arch)
 
 
 def names() -> list[str]:

@@ -107,6 +107,13 @@ class SearchSpace(ABC):
         """
         return self.parse(arch)
 
+    def build_live(self, arch: str) -> ir.Model:
+        """Return a network of the same family, without what its output does not depend on, which is run sooner.
+
+        Its names are those of the network of `arch`. That network itself, unless a space knows better.
+        """
+        return self.build(arch)
+
     def counts(self, arch: str) -> Counts | None:
         """Return what tells the networks of a family apart; None where only building one tells."""
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -141,6 +141,10 @@ def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) ->
     """
     cell = parse(arch)
     check_sizes(channels=channels, cells=cells, classes=classes)
+    return _build(cell, channels, cells, classes, build_cell)
+
+
+def _build(cell: Cell, channels: int, cells: int, classes: int, add_cell: Callable[..., ir.Value]) -> ir.Model:
     builder = GraphBuilder("nasbench201")
     image = tensor_input("input", ["batch", 3, 32, 32])
     x = builder.batch_norm(builder.conv(image, "stem.conv", 3, channels, 3), "stem.bn", channels)
@@ -150,7 +154,7 @@ def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) ->
             x = residual_block(builder, x, f"reduce{stage}", width, 2 * width)
             width *= 2
         for index in range(cells):
-            x = build_cell(builder, x, cell, f"stage{stage}.cell{index}", width, width)
+            x = add_cell(builder, x, cell, f"stage{stage}.cell{index}", width, width)
     x = head(builder, x, width, classes)
     return builder.model([image], [typed_output(x, ["batch", classes])], **{"epsinas.arch": str(cell)})
 
@@ -200,6 +204,11 @@ class NASBench201(SearchSpace):
         """Return the CIFAR network; see `build` of this module for its sizes."""
         return build(arch, **sizes)
 
+    def build_live(self, arch: str) -> ir.Model:
+        """Return the CIFAR network without the edges that do not reach their cell's output."""
+        cell = parse(arch)
+        return self.build(arch) if expression(cell) is None else _build(cell, 16, 5, 1, _live_cell)
+
     def family(self, arch: str) -> str:
         """Return what the cell computes, as text; all that compute nothing are one family."""
         return expression(parse(arch)) or "nothing"
@@ -239,6 +248,25 @@ def build_cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, inputs: int,
                 total = value if total is None else b.op("Add", [total, value], f"{name}.node{target}.add{source}")
         assert total is not None
         nodes.append(total)
+    return nodes[3]
+
+
+def _live_cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, inputs: int, outputs: int) -> ir.Value:
+    """Append what a cell's output depends on, which is something."""
+    edges = {edge: operation for edge, operation in zip(EDGES, cell.operations, strict=True) if operation != "none"}
+    needed = {3}
+    for source in (2, 1):
+        needed |= {source for target in needed if (source, target) in edges}
+    nodes = {0: x}
+    for target in sorted(needed):
+        total: ir.Value | None = None
+        for (source, end), operation in edges.items():
+            if end == target and source in nodes:
+                width = outputs if source else inputs
+                value = _edge(b, nodes[source], operation, f"{name}.edge{source}-{target}", width, outputs)
+                total = value if total is None else b.op("Add", [total, value], f"{name}.node{target}.add{source}")
+        if total is not None:
+            nodes[target] = total
     return nodes[3]
 
 
