@@ -184,6 +184,7 @@ def _relevant(decisions: Decisions, template: Template) -> Decisions:
     """Drop what is decided of nodes that are left out, so that equal networks have equal texts."""
     gone = removed_nodes(decisions, template)
     if gone:
+        decisions.depth = {name: n for name, n in decisions.depth.items() if not _left_out(name, decisions, template)}
         functions = template.functions
         widths = {name: template.users.get(template.widths[name].width, frozenset()) for name in decisions.width}
         decisions.width = {name: size for name, size in decisions.width.items() if not widths[name] <= gone}
@@ -193,6 +194,13 @@ def _relevant(decisions: Decisions, template: Template) -> Decisions:
         decisions.activation = {name: new for name, new in decisions.activation.items() if used[name]}
     _check_blocks(decisions, template)
     return decisions
+
+
+def _left_out(name: str, decisions: Decisions, template: Template) -> bool:
+    """Whether a row of blocks lies in another one that is left out."""
+    others = Decisions(depth={other: count for other, count in decisions.depth.items() if other != name})
+    own = {node for block in template.depths[name].blocks.nodes for node in block}
+    return own <= removed_nodes(others, template)
 
 
 def chosen_widths(decisions: Decisions, template: Template) -> Mapping[int, int]:

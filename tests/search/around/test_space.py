@@ -100,6 +100,13 @@ def test_different_texts_are_different_networks_and_equal_ones_are_equal(name: s
     assert fingerprint(space.build(first)) == fingerprint(space.build(first)) != fingerprint(space.build(second))
 
 
+def test_blocks_inside_of_one_that_is_left_out_are_not_decided() -> None:
+    space = around("llama")
+    assert space.parse("depth:l1=0;depth:l1.out=2") == "depth:l1=0"
+    assert space.parse("depth:l1=0;depth:l0.out=2") == "depth:l0.out=2;depth:l1=0"
+    assert space.parse("depth:l1=2;depth:l1.out=2") == "depth:l1=2;depth:l1.out=2"
+
+
 @FEW
 @given(SPACES, st.integers(0, 10_000))
 def test_a_mutation_differs_in_one_decision_or_in_what_that_one_leaves_without_a_meaning(name: str, seed: int) -> None:
