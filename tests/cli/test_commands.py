@@ -383,9 +383,9 @@ def test_the_exit_code_is_2_where_the_command_is_wrong(perceptron_file: str, arg
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize(("args", "code"), [(("--batch", "4"), 0), (("--batch", "1"), 2), (("--batch", "4", "no"), 3)])
-def test_a_new_process_ends_with_the_same_exit_codes(perceptron_file: str, args: tuple[str, ...], code: int) -> None:
-    assert new_process("score", perceptron_file, *args).code == code
+def test_a_new_process_ends_with_the_same_exit_codes(perceptron_file: str) -> None:
+    """The tests of pipes and colours look at 0 and 3."""
+    assert new_process("score", perceptron_file, "--batch", "1").code == 2
 
 
 def test_no_arguments_show_the_help() -> None:

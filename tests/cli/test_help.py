@@ -64,21 +64,40 @@ def test_help_of_80_columns_cuts_and_breaks_no_word(words: tuple[str, ...], monk
         (("score",), "Missing argument"),
     ],
 )
-def test_a_wrong_call_is_told_in_whole_words(args: tuple[str, ...], words: str) -> None:
-    done = new_process(*args, COLUMNS="80")
+def test_a_wrong_call_is_told_in_whole_words(
+    args: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, "80")
+    done = command(*args)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
 
 
+def test_a_wrong_call_of_a_new_process_is_told_in_whole_words() -> None:
+    done = new_process("score", "m.onnx", "--jobs", "0", COLUMNS="80")
+    assert (done.code, done.out) == (2, "")
+    assert "--jobs takes a whole number from 1, or auto, not '0'" in done.err
+
+
 PROGRAM = Path(sys.executable).with_name("epsinas-onnx")
 COMPLETE = """
-source <(_EPSINAS_ONNX_COMPLETE=source_bash epsinas-onnx)
+eval "$SCRIPT"
 complete -p epsinas-onnx
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE}
 function=$(complete -p epsinas-onnx | sed 's/.*-F \\([^ ]*\\).*/\\1/')
 $function epsinas-onnx
 printf '%s\\n' "${COMPREPLY[@]}"
 """
+
+
+@pytest.fixture(scope="module")
+def with_script() -> dict[str, str]:
+    """The variables of a shell that finds the program, what it prints to be sourced among them."""
+    env = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+    asked = {**env, "_EPSINAS_ONNX_COMPLETE": "source_bash"}
+    done = subprocess.run(["epsinas-onnx"], env=asked, capture_output=True, text=True, check=True)
+    return {**env, "SCRIPT": done.stdout}
 
 
 @pytest.mark.skipif(not PROGRAM.exists() or shutil.which("bash") is None, reason="needs the program and bash")
@@ -94,11 +113,13 @@ printf '%s\\n' "${COMPREPLY[@]}"
     ],
     ids=str,
 )
-def test_bash_completes_commands_options_values_and_leaves_files_to_itself(words: list[str], wanted: list[str]) -> None:
-    env = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"}
+def test_bash_completes_commands_options_values_and_leaves_files_to_itself(
+    with_script: dict[str, str], words: list[str], wanted: list[str]
+) -> None:
     done = subprocess.run(
-        ["bash", "-c", COMPLETE, "bash", "epsinas-onnx", *words], env=env, capture_output=True, text=True, check=True
-    )
+        ["bash", "-c", COMPLETE, "bash", "epsinas-onnx", *words],
+        env=with_script, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     first, *found = done.stdout.splitlines()
     assert "-o default" in first
     assert found == wanted, done.stderr

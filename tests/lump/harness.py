@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
@@ -25,6 +27,14 @@ from epsinas_onnx.lump.write import write_model
 
 Array = npt.NDArray[Any]
 Reference: TypeAlias = Callable[[Mapping[str, Array]], Sequence[Array]]
+
+EXAMPLES = int(os.environ.get("EPSINAS_EXAMPLES", "1"))
+"""How many times as many examples as usual are drawn; docs/releasing.md asks for 10."""
+
+
+def examples(count: int) -> settings:
+    """Return how a rule is tested: on `count` examples, others in every run."""
+    return settings(max_examples=count * EXAMPLES, deadline=None)
 
 
 @dataclass

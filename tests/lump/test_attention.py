@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Array, Operand, check, known, lower, operands, partitions, weight
+from tests.lump.harness import Array, Operand, check, examples, known, lower, operands, partitions, weight
 
 _DOMAINS = {"com.microsoft": 1}
 _CONSTANTS = (0.3, -0.7)
@@ -94,7 +94,7 @@ def standard(draw: st.DrawFn) -> Case:
     ), constants
 
 
-@settings(max_examples=120, deadline=None)
+@examples(40)
 @given(case=standard())
 def test_standard(case: Case) -> None:
     node, given, constants = case
@@ -128,7 +128,7 @@ def packed(draw: st.DrawFn) -> Case:
     return *_node("Attention", slots, ["y"], **attributes, **_CONTRIBUTED), constants
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(case=packed())
 def test_packed(case: Case) -> None:
     node, given, constants = case
@@ -166,7 +166,7 @@ def multi_head(draw: st.DrawFn) -> Case:
     return *_node("MultiHeadAttention", slots, outputs, **attributes, **_CONTRIBUTED), constants
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(case=multi_head())
 def test_multi_head(case: Case) -> None:
     node, given, constants = case
@@ -211,7 +211,7 @@ def grouped(draw: st.DrawFn) -> Case:
     return *_node("GroupQueryAttention", slots, ["y", "key", "value"], **attributes, **_CONTRIBUTED), constants
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(case=grouped())
 def test_grouped(case: Case) -> None:
     node, given, constants = case
@@ -243,7 +243,7 @@ def rotations(draw: st.DrawFn, domain: str) -> Case:
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data())
 def test_rotation(domain: str, data: st.DataObject) -> None:
     node, given, constants = data.draw(rotations(domain))
@@ -251,7 +251,7 @@ def test_rotation(domain: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("simple", [False, True])
-@settings(max_examples=50, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_skip_normalisations(simple: bool, data: st.DataObject) -> None:
     draw = data.draw
@@ -272,7 +272,7 @@ def test_skip_normalisations(simple: bool, data: st.DataObject) -> None:
     check(node, given, constants=constants, domains=_DOMAINS)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data())
 def test_embeddings(data: st.DataObject) -> None:
     draw = data.draw
@@ -296,7 +296,7 @@ def test_embeddings(data: st.DataObject) -> None:
     check(node, given, domains=_DOMAINS)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data(), blocked=st.booleans())
 def test_fused_convolution(data: st.DataObject, blocked: bool) -> None:
     draw = data.draw
@@ -335,7 +335,7 @@ def _compare(node: onnx.NodeProto, given: dict[str, Operand], constants: int, re
             np.testing.assert_allclose(array[constant], wanted, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_group_norm(data: st.DataObject) -> None:
     draw = data.draw
@@ -372,7 +372,7 @@ def test_group_norm(data: st.DataObject) -> None:
     _compare(node, given, constants, reference)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), splits=st.booleans())
 def test_biases(data: st.DataObject, splits: bool) -> None:
     draw = data.draw
@@ -396,7 +396,7 @@ def test_biases(data: st.DataObject, splits: bool) -> None:
     _compare(node, given, constants, reference)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), apart=st.booleans())
 def test_stacked_heads(data: st.DataObject, apart: bool) -> None:
     draw = data.draw

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Operand, check, operands, weight
+from tests.lump.harness import Operand, check, examples, operands, weight
 
 _CONSTANTS = (0.3, 1.5)
 
@@ -47,14 +47,14 @@ def convolutions(draw: st.DrawFn, op_type: str) -> tuple[onnx.NodeProto, dict[st
     return node, given, constants
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(case=convolutions("Conv"), blocked=st.booleans())
 def test_conv(case: tuple[onnx.NodeProto, dict[str, Operand], int], blocked: bool) -> None:
     node, given, constants = case
     check(node, given, constants=constants, blocked=blocked)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(case=convolutions("ConvTranspose"), blocked=st.booleans())
 def test_transposed_conv(case: tuple[onnx.NodeProto, dict[str, Operand], int], blocked: bool) -> None:
     node, given, constants = case

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Operand, check, operands, weight
+from tests.lump.harness import Operand, check, examples, operands, weight
 
 _CONSTANTS = (0.3, -1.5)
 _EQUATIONS = (
@@ -39,14 +39,14 @@ def einsums(draw: st.DrawFn, equation: str) -> tuple[onnx.NodeProto, dict[str, O
 
 
 @pytest.mark.parametrize("equation", _EQUATIONS)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data())
 def test_einsum(equation: str, data: st.DataObject) -> None:
     node, given, constants = data.draw(einsums(equation))
     check(node, given, constants=constants)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(x=operands([3, 3], factors=True))
 def test_a_diagonal_runs_as_it_is(x: Operand) -> None:
     lowered = check(onnx.helper.make_node("Einsum", ["x"], ["y"], equation="ii->i"), {"x": x}, ruled=False)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
@@ -21,7 +21,7 @@ from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.value import Lumped
 from epsinas_onnx.lump.walk import Walker
 from epsinas_onnx.lump.write import write_model
-from tests.lump.harness import Operand, check, known, operands, run
+from tests.lump.harness import Operand, check, examples, known, operands, run
 
 _PLACES = {"rtol": 1e-5, "atol": 1e-6}
 """Both sides run the same kernel on the same numbers; which lane of a vector a number lies in may cost a last bit."""
@@ -78,7 +78,7 @@ _UNARY_ATTRIBUTES: dict[str, dict[str, float | str]] = {
 
 
 @pytest.mark.parametrize("op_type", _UNARY)
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(data=st.data())
 def test_unary(op_type: str, data: st.DataObject) -> None:
     low, high = _UNARY[op_type]
@@ -97,7 +97,7 @@ _DOUBLE_UNARY = (
 
 
 @pytest.mark.parametrize("op_type", _DOUBLE_UNARY)
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(data=st.data())
 def test_unary_of_doubles(op_type: str, data: st.DataObject) -> None:
     low, high = _UNARY[op_type]
@@ -108,7 +108,7 @@ def test_unary_of_doubles(op_type: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("op_type", ["Relu", "Neg", "Identity", "Dropout", "Sigmoid"])
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(data=st.data())
 def test_a_pending_factor_is_part_of_the_value(op_type: str, data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -118,7 +118,7 @@ def test_a_pending_factor_is_part_of_the_value(op_type: str, data: st.DataObject
 
 
 @pytest.mark.parametrize("op_type", ["IsInf", "IsNaN"])
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(data=st.data())
 def test_what_is_no_number(op_type: str, data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -137,7 +137,7 @@ def test_what_is_no_number(op_type: str, data: st.DataObject) -> None:
         ("Relu", np.int32),
     ],
 )  # fmt: skip
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(data=st.data())
 def test_unary_of_integers(op_type: str, dtype: type, data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -146,7 +146,7 @@ def test_unary_of_integers(op_type: str, dtype: type, data: st.DataObject) -> No
     check(onnx.helper.make_node(op_type, ["x"], ["y"]), {"x": x}, constants=constants, rtol=0, atol=0)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(x=operands([2, 3], factors=True), opset=st.sampled_from([7, 10, 12, 13]))
 def test_the_mask_of_a_dropout(x: Operand, opset: int) -> None:
     check(onnx.helper.make_node("Dropout", ["x"], ["y", "mask"]), {"x": x}, opset=opset)
@@ -165,7 +165,7 @@ _BINARY: list[tuple[str, type, dict[str, int | str]]] = [
 
 
 @pytest.mark.parametrize(("op_type", "dtype", "attributes"), _BINARY)
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(data=st.data())
 def test_binary(op_type: str, dtype: type, attributes: dict[str, int | str], data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -179,7 +179,7 @@ def test_binary(op_type: str, dtype: type, attributes: dict[str, int | str], dat
     check(node, {"x": x, "y": y}, constants=constants, **(_EXACT if dtype is np.float64 else _PLACES))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), exponent=st.sampled_from([2, 2, 0.5, 3, -1]), dtype=st.sampled_from([np.float32, np.int64]))
 def test_a_power_with_a_stored_exponent(data: st.DataObject, exponent: float, dtype: type) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -192,7 +192,7 @@ def test_a_power_with_a_stored_exponent(data: st.DataObject, exponent: float, dt
     check(onnx.helper.make_node("Pow", ["x", "y"], ["z"]), given, constants=constants, **_PLACES)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]))
 def test_where(data: st.DataObject, dtype: type) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -206,7 +206,7 @@ def test_where(data: st.DataObject, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("op_type", ["Sum", "Max", "Min", "Mean"])
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]))
 def test_variadic(op_type: str, data: st.DataObject, dtype: type) -> None:
     if op_type in ("Sum", "Mean"):
@@ -217,7 +217,7 @@ def test_variadic(op_type: str, data: st.DataObject, dtype: type) -> None:
     check(onnx.helper.make_node(op_type, list(given), ["z"]), given, constants=constants, **_PLACES)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), opset=st.sampled_from([9, 10]))
 def test_clip_with_attributes(data: st.DataObject, opset: int) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -228,7 +228,7 @@ def test_clip_with_attributes(data: st.DataObject, opset: int) -> None:
     check(node, {"x": x}, opset=opset, constants=constants, rtol=0, atol=0)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data(), dtype=st.sampled_from([np.float32, np.float64, np.int64]), opset=st.sampled_from([12, 18]))
 def test_clip_with_bounds(data: st.DataObject, dtype: type, opset: int) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -247,7 +247,7 @@ def test_clip_with_bounds(data: st.DataObject, dtype: type, opset: int) -> None:
 _TYPES = (np.float32, np.float64, np.int64, np.int32, np.uint8, np.float16, bool)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), source=st.sampled_from(_TYPES), target=st.sampled_from(_TYPES), like=st.booleans())
 def test_cast(data: st.DataObject, source: type, target: type, like: bool) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -262,7 +262,7 @@ def test_cast(data: st.DataObject, source: type, target: type, like: bool) -> No
 
 
 @pytest.mark.parametrize("op_type", ["Relu", "Sigmoid", "Add", "Sub", "Mul", "Max", "Less"])
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data())
 def test_any_layout_in_memory(op_type: str, data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -275,7 +275,7 @@ def test_any_layout_in_memory(op_type: str, data: st.DataObject) -> None:
     check(node, given, constants=constants, **_PLACES)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_a_value_less_itself_is_zero(data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -288,7 +288,7 @@ def test_a_value_less_itself_is_zero(data: st.DataObject) -> None:
     assert (z.cause.node.op_type, z.cause.zero) == ("Sub", False)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), first=st.booleans())
 def test_a_product_with_a_stored_zero_is_zero(data: st.DataObject, first: bool) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -302,7 +302,7 @@ def test_a_product_with_a_stored_zero_is_zero(data: st.DataObject, first: bool) 
     assert (z.cause.node.op_type, z.cause.zero) == ("Mul", True)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), op_type=st.sampled_from(["Add", "Sub", "Sum"]))
 def test_a_stored_zero_is_added_for_nothing(data: st.DataObject, op_type: str) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -352,7 +352,7 @@ def test_a_factor_survives_what_is_linear() -> None:
 
 
 @pytest.mark.parametrize("op_type", ["Sum", "Max", "Min", "Mean", "PRelu"])
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_where_the_operator_does_not_broadcast(op_type: str, data: st.DataObject) -> None:
     """In operator set 7 operands of one shape may have partitions that would need broadcasting."""
@@ -363,7 +363,7 @@ def test_where_the_operator_does_not_broadcast(op_type: str, data: st.DataObject
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(x=operands([2, 3], constants=2))
 def test_swish(x: Operand, alpha: float) -> None:
     node = onnx.helper.make_node("Swish", ["x"], ["y"], alpha=alpha)
@@ -371,7 +371,7 @@ def test_swish(x: Operand, alpha: float) -> None:
 
 
 @pytest.mark.parametrize("op_type", ["Gelu", "QuickGelu", "FastGelu", "BiasGelu"])
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(data=st.data(), biased=st.booleans())
 def test_contributed_gelu(op_type: str, data: st.DataObject, biased: bool) -> None:
     constants = data.draw(st.integers(1, 2))

@@ -9,16 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Lowered, Operand, check, known, operands, weight
+from tests.lump.harness import Lowered, Operand, check, examples, known, operands, weight
 
 Case: TypeAlias = tuple[onnx.NodeProto, dict[str, Operand], int, int]
 """A node, its operands, the operator set and the number of constants."""
 
-_FEW = settings(max_examples=60, deadline=None)
+_FEW = examples(25)
 _one, _discrete = Partition.one, Partition.discrete
 
 
@@ -70,7 +70,7 @@ def _reshapes(draw: st.DrawFn) -> Case:
     return _node("Reshape", ["x", "shape"], **attributes), {"x": x, "shape": known(given)}, opset, constants
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(case=_reshapes())
 def test_reshape(case: Case) -> None:
     _check(case)
@@ -198,7 +198,7 @@ def _joins(draw: st.DrawFn) -> Case:
     return _node("Concat", draw(st.permutations(names)), axis=signed), given, 13, constants
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(case=_joins())
 def test_concat(case: Case) -> None:
     _check(case)
@@ -245,7 +245,7 @@ def _splits(draw: st.DrawFn) -> Case:
     return onnx.helper.make_node("Split", list(given), outputs, **attributes), given, opset, constants
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(case=_splits())
 def test_split(case: Case) -> None:
     _check(case)
@@ -280,7 +280,7 @@ def _cuts(draw: st.DrawFn) -> Case:
     return _node("Slice", list(given)), given, draw(st.sampled_from([10, 13])), constants
 
 
-@settings(max_examples=250, deadline=None)
+@examples(80)
 @given(case=_cuts())
 def test_slice(case: Case) -> None:
     _check(case)
@@ -318,7 +318,7 @@ def _gathers(draw: st.DrawFn) -> Case:
     return _node("Gather", ["x", "i"], axis=signed), {"x": x, "i": places}, 13, constants
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(case=_gathers())
 def test_gather(case: Case) -> None:
     _check(case)

@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.cost import multiply_adds, peak_bytes
 from epsinas_onnx.lump.graph import Body, LoweredGraph
 from epsinas_onnx.lump.value import Tensor
 from epsinas_onnx.lump.write import write_model
-from tests.lump.harness import run
+from tests.lump.harness import examples, run
 
 FLOAT = ir.DataType.FLOAT
 X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
@@ -70,7 +70,7 @@ def test_a_body_sees_what_was_made_outside_and_nothing_outside_sees_it(graph: Lo
     assert graph.op("Abs", [x], (2, 3)) is not inner
 
 
-@settings(max_examples=50, deadline=None)
+@examples(20)
 @given(steps=st.lists(st.sampled_from([(2, 3), (3, 2), (6,), (1, 6), (6, 1, 1)]), min_size=1, max_size=5))
 def test_reshapes_of_reshapes_become_one(steps: list[tuple[int, ...]]) -> None:
     graph = LoweredGraph({"": 18})

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import SeparateRuns
-from tests.lump.harness import Operand, check, operands, weight
+from tests.lump.harness import Operand, check, examples, operands, weight
 
 _CONSTANTS = (0.3, -1.5)
 
@@ -44,7 +44,7 @@ def product_shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return found[0], found[1]
 
 
-@settings(max_examples=250, deadline=None)
+@examples(80)
 @given(data=st.data())
 def test_matmul(data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -53,7 +53,7 @@ def test_matmul(data: st.DataObject) -> None:
     check(onnx.helper.make_node("MatMul", ["a", "b"], ["y"]), given, constants=constants)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data())
 def test_matmul_of_doubles(data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -65,7 +65,7 @@ def test_matmul_of_doubles(data: st.DataObject) -> None:
     check(onnx.helper.make_node("MatMul", ["a", "b"], ["y"]), given, constants=constants, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_matmul_of_integers(data: st.DataObject) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -76,7 +76,7 @@ def test_matmul_of_integers(data: st.DataObject) -> None:
     check(onnx.helper.make_node("MatMul", ["a", "b"], ["y"]), given, constants=constants, rtol=0, atol=0)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data(), turned=st.tuples(st.booleans(), st.booleans()), alpha=st.sampled_from([1.0, 0.25, -2.0]))
 def test_fused_matmul(data: st.DataObject, turned: tuple[bool, bool], alpha: float) -> None:
     constants = data.draw(st.integers(1, 2))
@@ -111,7 +111,7 @@ def gemms(draw: st.DrawFn, dtype: npt.DTypeLike = np.float32) -> tuple[dict[str,
     return attributes, given, constants
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(case=gemms(), opset=st.sampled_from([11, 13, 18]))
 def test_gemm(case: tuple[dict[str, float], dict[str, Operand], int], opset: int) -> None:
     attributes, given, constants = case
@@ -119,7 +119,7 @@ def test_gemm(case: tuple[dict[str, float], dict[str, Operand], int], opset: int
     check(node, given, opset=opset, constants=constants)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(case=gemms(np.float64))
 def test_gemm_of_doubles(case: tuple[dict[str, float], dict[str, Operand], int]) -> None:
     attributes, given, constants = case
@@ -128,7 +128,7 @@ def test_gemm_of_doubles(case: tuple[dict[str, float], dict[str, Operand], int])
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "Tanh", "LeakyRelu"])
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(case=gemms())
 def test_fused_gemm(activation: str, case: tuple[dict[str, float], dict[str, Operand], int]) -> None:
     attributes, given, constants = case

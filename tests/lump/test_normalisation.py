@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.graph.passes.constant_weights import NormStats
@@ -21,6 +21,7 @@ from tests.lump.harness import (
     Operand,
     Reference,
     check,
+    examples,
     known,
     lower,
     operands,
@@ -118,7 +119,7 @@ def _batch_normalises(
 
 
 @pytest.mark.parametrize("norm_stats", ["batch", "reset", "stored"])
-@settings(max_examples=70, deadline=None)
+@examples(30)
 @given(data=st.data(), dtype=_TYPES, training=st.booleans(), epsilon=_EPSILONS)
 def test_batch_normalisation(
     norm_stats: NormStats, data: st.DataObject, dtype: Any, training: bool, epsilon: float
@@ -134,7 +135,7 @@ def test_batch_normalisation(
     _batch_normalises(data, target, given, training, epsilon)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(data=st.data(), dtype=_TYPES, constants=st.integers(1, 2), epsilon=_EPSILONS, shifted=_RARELY)
 def test_batch_normalisation_of_identical_channels(
     data: st.DataObject, dtype: Any, constants: int, epsilon: float, shifted: bool
@@ -153,7 +154,7 @@ def test_batch_normalisation_of_identical_channels(
     assert joined == (fits and dtype is np.float32 and not (parts[0].is_one and parts[2].is_one))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data(), opset=st.sampled_from([7, 9, 15]))
 def test_batch_normalisation_with_stored_statistics_is_the_operator(data: st.DataObject, opset: int) -> None:
     target = data.draw(targets("stored"))
@@ -164,7 +165,7 @@ def test_batch_normalisation_with_stored_statistics_is_the_operator(data: st.Dat
     check(node, given, opset=opset, target=target)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), dtype=_TYPES, target=targets(), epsilon=_EPSILONS)
 def test_instance_normalisation(data: st.DataObject, dtype: Any, target: Target, epsilon: float) -> None:
     x = data.draw(images(target.constants, dtype, rank=3))
@@ -186,7 +187,7 @@ def test_instance_normalisation(data: st.DataObject, dtype: Any, target: Target,
         check(node, given, target=target, rtol=2e-4, atol=2e-4)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data(), dtype=_TYPES, target=targets(), epsilon=_EPSILONS, opset=st.sampled_from([18, 21]))
 def test_group_normalisation(data: st.DataObject, dtype: Any, target: Target, epsilon: float, opset: int) -> None:
     groups = data.draw(st.integers(1, 3))
@@ -219,7 +220,7 @@ def _of_last_axes(data: st.DataObject, target: Target, dtype: Any) -> tuple[Oper
     return x, axis - data.draw(st.sampled_from([0, len(shape)])), shape[axis:]
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data(), dtype=_TYPES, target=targets(), epsilon=_EPSILONS, shifted=st.booleans())
 def test_layer_normalisation(data: st.DataObject, dtype: Any, target: Target, epsilon: float, shifted: bool) -> None:
     x, axis, inner = _of_last_axes(data, target, dtype)
@@ -237,7 +238,7 @@ def test_layer_normalisation(data: st.DataObject, dtype: Any, target: Target, ep
 
 
 @pytest.mark.parametrize(("op_type", "opset"), [("RMSNormalization", 23), ("SimplifiedLayerNormalization", 17)])
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), dtype=_TYPES, target=targets(), epsilon=_EPSILONS)
 def test_root_mean_square_normalisation(
     op_type: str, opset: int, data: st.DataObject, dtype: Any, target: Target, epsilon: float
@@ -258,7 +259,7 @@ def test_root_mean_square_normalisation(
 @pytest.mark.parametrize(
     ("op_type", "opset"), [("LayerNormalization", 17), ("RMSNormalization", 23), ("SimplifiedLayerNormalization", 17)]
 )
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(data=st.data(), target=targets())
 def test_normalisations_of_last_axes_are_the_operator(
     op_type: str, opset: int, data: st.DataObject, target: Target
@@ -269,7 +270,7 @@ def test_normalisations_of_last_axes_are_the_operator(
     check(node, given, opset=opset, target=target, rtol=1e-3, atol=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), dtype=_TYPES, target=targets())
 def test_mean_variance_normalisation(data: st.DataObject, dtype: Any, target: Target) -> None:
     shape = [data.draw(st.integers(2, 4)) for _ in range(4)]
@@ -286,7 +287,7 @@ def test_mean_variance_normalisation(data: st.DataObject, dtype: Any, target: Ta
         _agrees(node, {"x": x}, reference, target, opset=13)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), dtype=_TYPES, target=targets(), p=st.sampled_from([None, 1, 2]), silent=st.booleans())
 def test_lp_normalisation(data: st.DataObject, dtype: Any, target: Target, p: int | None, silent: bool) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
@@ -358,7 +359,7 @@ def test_a_root_mean_square_of_identical_values_depends_on_them(epsilon: float) 
     assert (y.depends, y.zero, y.counts) == (True, False, (2, 3, 1))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(x=operands([3, 4], factors=True))
 def test_statistics_that_are_read_come_from_the_operator(x: Operand) -> None:
     """The mean and deviation that a LayerNormalization also gives are those of the node as it is."""

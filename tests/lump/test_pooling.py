@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import onnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lump.harness import Operand, check, operands
+from tests.lump.harness import Operand, check, examples, operands
 
 
 @st.composite
@@ -43,14 +43,14 @@ def pools(draw: st.DrawFn) -> tuple[onnx.NodeProto, dict[str, Operand], int]:
     return onnx.helper.make_node(op_type, ["x"], ["y"], **attributes), given, constants
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(case=pools(), blocked=st.booleans())
 def test_pooling(case: tuple[onnx.NodeProto, dict[str, Operand], int], blocked: bool) -> None:
     node, given, constants = case
     check(node, given, constants=constants, blocked=blocked)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25)
 @given(data=st.data(), op_type=st.sampled_from(["GlobalAveragePool", "GlobalMaxPool"]))
 def test_pooling_everything(data: st.DataObject, op_type: str) -> None:
     constants = data.draw(st.integers(1, 2))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import epsinas_onnx
@@ -28,7 +28,7 @@ from epsinas_onnx.scoring.options import GraphOptions
 from epsinas_onnx.scoring.plan import plan
 from tests.builders import build
 from tests.evaluate_lumped.whole import plain_double
-from tests.lump.harness import Operand, check, weight
+from tests.lump.harness import Operand, check, examples, weight
 from tests.lump.networks import SIZE, random_network
 
 Array = npt.NDArray[Any]
@@ -67,7 +67,7 @@ def outputs(model: ir.Model | onnx.ModelProto, images: Array, constants: tuple[f
 # Where partitions come from
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data())
 def test_equal_positions_are_those_of_all_samples(data: st.DataObject) -> None:
     shape = [data.draw(st.integers(1, 4)) for _ in range(data.draw(st.integers(1, 4)))]
@@ -141,7 +141,7 @@ def test_classes_that_save_nothing_are_given_up() -> None:
 # Whole networks
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(seed=st.integers(0, 2**20), kind=st.sampled_from(["grey", "rows", "columns", "mirrored", "any"]))
 def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, kind: str) -> None:
     model = random_network(seed)

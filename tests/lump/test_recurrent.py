@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Operand, check, known, operands, weight
+from tests.lump.harness import Operand, check, examples, known, operands, weight
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 CONSTANTS = (0.2, 0.5)
@@ -49,7 +49,7 @@ def layers(draw: st.DrawFn) -> tuple[onnx.NodeProto, dict[str, Operand], int]:
     return onnx.helper.make_node(op_type, names, outputs, **attributes), given, constants
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(case=layers())
 def test_recurrent_layers(case: tuple[onnx.NodeProto, dict[str, Operand], int]) -> None:
     node, given, constants = case

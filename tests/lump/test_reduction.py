@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lump.harness import check, known, operands
+from tests.lump.harness import check, examples, known, operands
 
 OPERATORS = (
     "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
@@ -19,7 +19,7 @@ OPERATORS = (
 
 
 @pytest.mark.parametrize("op_type", OPERATORS)
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), opset=st.sampled_from([9, 11, 13, 18]))
 def test_reductions(op_type: str, data: st.DataObject, opset: int) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
@@ -41,7 +41,7 @@ def test_reductions(op_type: str, data: st.DataObject, opset: int) -> None:
     check(node, given, opset=opset, constants=constants, rtol=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(data=st.data(), op_type=st.sampled_from(["ReduceSum", "ReduceMean", "ReduceMax"]))
 def test_reductions_of_doubles(data: st.DataObject, op_type: str) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))

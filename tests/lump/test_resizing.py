@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Operand, check, known, operands
+from tests.lump.harness import Operand, check, examples, known, operands
 
 _one, _discrete = Partition.one, Partition.discrete
 
@@ -21,7 +21,7 @@ def _image(channels: Partition, side: Partition) -> Operand:
     return Operand(np.random.default_rng(0).random(counts, np.float32), (_discrete(2), channels, side, side))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(data=st.data())
 def test_pad(data: st.DataObject) -> None:
     mode = data.draw(st.sampled_from(["constant", "constant", "edge", "reflect", "wrap"]))
@@ -61,7 +61,7 @@ def test_padding_is_one_class() -> None:
     assert lowered.values[0].axes[2] == Partition.of([0, 0, 1, 1, 1, 1, 1, 0, 0])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(35)
 @given(data=st.data())
 def test_shuffles(data: st.DataObject) -> None:
     size, inner = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
@@ -89,7 +89,7 @@ def test_shuffled_channels_of_one_class_stay_one(op_type: str, channels: int, in
     assert lowered.values[0].counts == (2, 1, 1, 1)
 
 
-@settings(max_examples=250, deadline=None)
+@examples(80)
 @given(data=st.data())
 def test_resize(data: st.DataObject) -> None:
     mode = data.draw(st.sampled_from(["nearest", "linear", "cubic"]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from epsinas_onnx.lump.partition import Partition
-from tests.lump.harness import Operand, check, operands
+from tests.lump.harness import Operand, check, examples, operands
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(data=st.data(), op_type=st.sampled_from(["Softmax", "LogSoftmax"]), opset=st.sampled_from([9, 11, 13, 18]))
 def test_softmax(data: st.DataObject, op_type: str, opset: int) -> None:
     shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))

@@ -186,8 +186,8 @@ def assert_same(copy: Any, original: Score | str, what: str, rel: float = 1e-4, 
 
 
 LARGE = {
-    "keras-MobileNetV3Small", "light_densenet121", "light_inception_v1", "light_inception_v2", "light_resnet50",
-    "light_shufflenet", "light_vgg19", "light_zfnet512", "torch-densenet121",
+    "keras-MobileNetV3Small", "light_bvlc_alexnet", "light_densenet121", "light_inception_v1", "light_inception_v2",
+    "light_resnet50", "light_shufflenet", "light_vgg19", "light_zfnet512", "torch-densenet121",
 }  # fmt: skip
 
 
