@@ -49,7 +49,8 @@ class Program:
     """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
 
     centred: the user's nodes that sum up to 0 what a normalisation has centred. without_rule: nodes that ONNX Runtime
-    runs on formed values. observer: what looks at bodies while they run, if anything does. Raises Unsupported for what cannot be run here.
+    runs on formed values. observer: what looks at bodies while they run, if anything does. Raises Unsupported for what
+    cannot be run here.
     """
 
     def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:

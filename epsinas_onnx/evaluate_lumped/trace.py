@@ -103,8 +103,8 @@ class Trace:
     """Every value of the user's graph that depends on an input, for one constant and a few samples.
 
     lowered: bound, for one constant at a time. outputs: the names that are compared. The values are all held at once,
-    so that few samples are enough and better. `lumped` has them as the graph holds them, by name. named: names of the
-    values in bodies that are looked at too, `inner` of those that cannot be held because a body makes them, `independent` the
+    so that few samples are enough and better. `lumped` has them as the graph holds them, by name. named: values in
+    bodies that are looked at too: `inner` has those that `watch` sees, because a body makes them, and `independent` the
     names of those that follow from no input.
     """
 
@@ -225,7 +225,7 @@ def _exposed(lowered: LumpedModel) -> dict[str, Lumped]:
 
 
 def _inside(lowered: LumpedModel, named: Mapping[ir.Value, str]) -> tuple[dict[str, Lumped], dict[str, Lumped]]:
-    """Return the values in bodies that depend on an input: those that the main graph makes after all, and the others."""
+    """Return the values in bodies that follow from an input: those that the main graph makes, and the others."""
     scopes = scopes_of(lowered.graph) if named else {}
     outside, inside = {}, {}
     for value, lumped in lowered.inner.items():

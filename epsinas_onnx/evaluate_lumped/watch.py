@@ -21,8 +21,8 @@ Look: TypeAlias = Callable[[str, Turn, Value], None]
 class Watch:
     """Hands on what some values in bodies are at the end of each turn (`program.Observer`).
 
-    wanted: by name, what became of each value. places: where a tensor lies in the program. look: called with a name, the
-    turn, and what the value's representatives are.
+    wanted: by name, what became of each value. places: where a tensor lies in the program. look: called with a name,
+    the turn, and what the value's representatives are.
     """
 
     def __init__(

@@ -106,5 +106,3 @@ def _in_float32(task: Task, judged: Judged, constant: float) -> States:
                     for turn, array in turns.items()
                 }
     return found
-
-

@@ -1,4 +1,4 @@
-"""Has the bodies of a serialised model hand out values that lie in them: turn by turn, through every body around them."""
+"""Has the bodies of a serialised model hand out values that lie in them, through every body around them."""
 
 from __future__ import annotations
 

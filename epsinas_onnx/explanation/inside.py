@@ -18,8 +18,8 @@ _At = tuple[ir.Value, Turn]
 class Inside:
     """The values in the bodies of one node, unrolled: each once a turn.
 
-    holder: the node that `score` names. states: what was seen, by name and turn; of a value outside of all loops the turn
-    is (). A value that was not seen differs where what it is made of does.
+    holder: the node that `score` names. states: what was seen, by name and turn; of a value outside of all loops the
+    turn is (). A value that was not seen differs where what it is made of does.
     """
 
     def __init__(self, nested: Nested, holder: ir.Node, states: Mapping[str, Mapping[Turn, State]]) -> None:

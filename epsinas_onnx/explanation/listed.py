@@ -23,8 +23,9 @@ _MEASURES = ("Shape", "Size")
 
 
 class Listed(NamedTuple):
-    """The values, the dispersion of the output, and how many nodes in bodies were not seen, or are in branches that were
-    not taken.
+    """The values, and the dispersion of the output.
+
+    unobserved, not_taken: how many nodes in bodies were not seen, and how many lie in branches that were not taken.
     """
 
     values: tuple[ExplainedValue, ...]

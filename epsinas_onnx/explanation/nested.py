@@ -32,8 +32,8 @@ class Nested:
     """The values of a graph and of all bodies in it, in an order in which each comes after what feeds it.
 
     The values of a body come before the outputs of the node that holds it. What is handed from turn to turn follows
-    from what it is at first, and not from the turn before, so that nothing goes in a circle. names: of every value; that
-    of one in a body is its own where no other value has it, else `NODE/ATTRIBUTE/NAME`.
+    from what it is at first, and not from the turn before, so that nothing goes in a circle. names: of every value;
+    that of one in a body is its own where no other value has it, else `NODE/ATTRIBUTE/NAME`.
     """
 
     def __init__(self, graph: ir.Graph, opset: int) -> None:

@@ -1,4 +1,4 @@
-"""Says what one value is for one constant: its range, magnitude and variation, and the metric between both constants."""
+"""Says what one value is for a constant: range, magnitude and variation; and the metric between both constants."""
 
 from __future__ import annotations
 

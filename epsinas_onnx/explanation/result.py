@@ -70,8 +70,8 @@ class Observed:
 class ExplainedValue:
     """One value that follows from an input, in the main graph or in the body of an If, a Loop or a Scan.
 
-    One in a body that is run again and again is looked at over all turns: `observed` has the least and the largest entry
-    of all, and the largest variation.
+    One in a body that is run again and again is looked at over all turns: `observed` has the least and the largest
+    entry of all, and the largest variation.
 
     Attributes:
         name: of the value; in a body `NODE/ATTRIBUTE/NAME` where another value has that name too.
