@@ -120,6 +120,7 @@ class Trace:
         for name, lumped in outside.items():
             self.lumped.setdefault(name, lowered.context.settle(lumped))
         self._evaluator = Evaluator(lowered, self.lumped, "exact")
+        self._watch: Watch | None = None
 
     def seen(
         self,
@@ -144,9 +145,12 @@ class Trace:
     def watch(self, look: Look | None) -> None:
         """Have what is in bodies looked at while values are computed: called for each value in each turn."""
         program = self._evaluator.program
-        program.observer = None
-        if look is not None and self.inner:
-            program.observer = Watch(self._lowered.graph, self.inner, program.tensors(), look)
+        self._watch = None if look is None else Watch(self._lowered.graph, self.inner, program.tensors(), look)
+        program.observer = self._watch
+
+    def idle(self) -> set[tuple[str, str]]:
+        """Return the branches that did not run while they were watched: the node's name, and the attribute."""
+        return set() if self._watch is None else self._watch.idle()
 
     def held_bytes(self) -> int:
         """Return an estimate of what all values of one run take together."""

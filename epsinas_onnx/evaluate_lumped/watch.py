@@ -35,11 +35,14 @@ class Watch:
         for name, lumped in wanted.items():
             if lumped.tensor in scopes and lumped.tensor in places:
                 self._wanted.setdefault(scopes[lumped.tensor], []).append((name, lumped, places[lumped.tensor]))
+        self._ran: set[Body] = set()
+        self._branches = [(node.source, name, body) for node, name, body in branches_of(graph.nodes)]
         self._turns: list[Turn] = [()]
         self._times: list[dict[Body, int]] = [{}]
 
     def enter(self, body: Body) -> None:
         """Note that a body begins."""
+        self._ran.add(body)
         times, turn = self._times[-1], self._turns[-1]
         count = times[body] = times.get(body, -1) + 1
         self._turns.append((*turn, count) if body in self._loops else turn)
@@ -52,6 +55,23 @@ class Watch:
         for name, lumped, place in self._wanted.get(body, ()):
             if values[place] is not None:
                 self._look(name, turn, _representatives(lumped, as_value(values[place])))
+
+    def idle(self) -> set[tuple[str, str]]:
+        """Return the branches that did not run: the user's If, and the attribute.
+
+        A value in one may be the same tensor as one outside, but for a factor, and then it was seen all the same.
+        """
+        return {(source, name) for source, name, body in self._branches if body not in self._ran}
+
+
+def branches_of(nodes: Iterable[Node]) -> Iterable[tuple[Node, str, Body]]:
+    """Yield the branches in a graph, and in bodies in it, with the If that holds each and the name of its attribute."""
+    for node in nodes:
+        for name, value in node.attributes.items():
+            if isinstance(value, Body):
+                if node.op_type == "If":
+                    yield node, name, value
+                yield from branches_of(value.nodes)
 
 
 def scopes_of(graph: LoweredGraph) -> dict[Tensor, Body]:

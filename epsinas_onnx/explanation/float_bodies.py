@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+from onnx import helper
 
 from epsinas_onnx.errors import RunError
-from epsinas_onnx.evaluate_lumped.watch import Turn, scopes_of
+from epsinas_onnx.evaluate_lumped.watch import Turn, branches_of, scopes_of
 from epsinas_onnx.explanation.handed_out import hand_out
 from epsinas_onnx.explanation.nested import Nested
 from epsinas_onnx.graph.traversal import StaticValues
@@ -52,6 +54,7 @@ class FloatBodies:
         self.independent: set[str] = set()
         self._lowered: LumpedModel | None = None
         self._inner: dict[str, _Inner] = {}
+        self._branches: dict[tuple[str, str], str] = {}
         self._proto = self._of_lumped(few) if lumped else self._of_plain(few)
         self._engines: dict[tuple[str, ...], tuple[Engine, dict[str, str]] | None] = {}
         self._failures = 0
@@ -74,6 +77,9 @@ class FloatBodies:
                 elif name not in fetched:
                     outside[name] = lowered.context.settle(lumped)
         proto = lowered.to_proto(fetched | outside, None)
+        renamed = {lowered.context.canonical(one): name for name, one in (fetched | outside).items()}
+        held = [node for node, _, _ in branches_of(lowered.graph.nodes)]
+        self._branches = _flagged(proto, {renamed.get(n.outputs[0], n.outputs[0].name): n.source for n in held})
         for name, lumped in outside.items():
             self._inner[name] = _Inner(name, int(lumped.dtype), 0, lumped)
         return proto
@@ -96,6 +102,20 @@ class FloatBodies:
         """Yield names that are run together."""
         names = list(self._inner)
         yield from (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
+
+    def idle(self, constant: float) -> set[tuple[str, str]]:
+        """Return the branches of the lumped graph that do not run: the node's name, and the attribute.
+
+        A value in one may be the same tensor as one outside, but for a factor, and then it can be had all the same.
+        """
+        found = set()
+        for branch, flag in self._branches.items():
+            self._inner[flag] = _Inner(flag, onnx.TensorProto.FLOAT, 0, None)
+            with contextlib.suppress(RunError):  # one that runs in some turns and not in others has no sequence
+                if any(not array.size for array in self._run(constant, self.feeds, [flag]).values()):
+                    found.add(branch)
+            del self._inner[flag]
+        return found
 
     def lumped(self, name: str) -> Lumped | None:
         """Return what became of a value in the lumped graph, where that runs."""
@@ -176,3 +196,23 @@ class FloatBodies:
             return array.reshape(-1)
         (row,) = self._lowered.split(lumped, array)
         return row.reshape(-1)
+
+
+def _flagged(proto: onnx.ModelProto, sources: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Add a value to every branch, which tells that it runs; return their names by the user's node and the attribute.
+
+    sources: the user's nodes by the name of an If's first output.
+    """
+    found: dict[tuple[str, str], str] = {}
+    pending = [proto.graph]
+    while pending:
+        for node in pending.pop().node:
+            held = [(one.name, one.g) for one in node.attribute if one.type == onnx.AttributeProto.GRAPH]
+            pending += [body for _, body in held]
+            for name, body in held:
+                source = sources.get(node.output[0])
+                if node.op_type == "If" and source is not None:
+                    flag = found[source, name] = f"{node.output[0]}/{name}/epsinas.ran"
+                    one = helper.make_tensor("", onnx.TensorProto.FLOAT, [1], [1.0])
+                    body.node.append(helper.make_node("Constant", [], [flag], value=one))
+    return found

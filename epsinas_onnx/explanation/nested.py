@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -84,6 +84,18 @@ class Nested:
             found.insert(0, self.holder_of[graph][0])
             graph = found[0].graph
         return tuple(found)
+
+    def without(self, idle: Collection[tuple[str, str]]) -> set[str]:
+        """Return the names of what lies in some bodies, given as the name of a node and of its attribute."""
+        found: set[str] = set()
+        for value, name in self.names.items():
+            graph = value.graph
+            while idle and graph in self.holder_of:
+                node, attribute = self.holder_of[graph]
+                if (node.name, attribute) in idle:
+                    found.add(name)
+                graph = node.graph
+        return found
 
     def loops_around(self, value: ir.Value) -> int:
         """Return how many of the bodies that a value lies in are run again and again."""

@@ -55,11 +55,12 @@ def _exactly(task: Task, executor: ExactExecutor) -> Sight:
     tries = [task.of_few().feeds.arrays] if few else []
     for feeds in [*tries, task.feeds.arrays]:
         try:
-            inside = Collected(), Collected()
+            inside, idle = (Collected(), Collected()), set()
             ran = []
             for constant, collected in zip(weights, inside, strict=True):
                 traced.watch(collected.look)
                 ran.append(executor.every_value(traced, constant, feeds, cut))
+                idle |= traced.idle()
             first, second = ran
             break
         except RunError:  # the graph may be made for the whole minibatch
@@ -70,8 +71,10 @@ def _exactly(task: Task, executor: ExactExecutor) -> Sight:
         one, other = [made[name] for made in first], [made[name] for made in second]
         entries = [executor.entries_of(lumped, values) for values in (one, other)]
         seen[name] = seen_as((exact(one), exact(other)), entries, lumped)
+    not_run = Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1)).without(idle)
+    seen = {name: one for name, one in seen.items() if name not in not_run}
     samples = 2 if cut is not None else _samples(feeds, task.feeds.axes)
-    return Sight(seen, samples, turns.exactly(executor, traced, inside))
+    return Sight(seen, samples, turns.exactly(executor, traced, inside, not_run))
 
 
 def _named(graph: ir.Graph, task: Task) -> dict[ir.Value, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from epsinas_onnx.evaluate_lumped.trace import Trace
 from epsinas_onnx.evaluate_lumped.value import Value
 from epsinas_onnx.evaluate_lumped.watch import Turn
 from epsinas_onnx.explanation.float_bodies import FloatBodies
+from epsinas_onnx.explanation.nested import Nested
 from epsinas_onnx.explanation.observing import Seen, exact, merged, observed, seen_as
 from epsinas_onnx.explanation.result import Observed
 from epsinas_onnx.scoring.evaluated import ExactExecutor
@@ -72,11 +73,13 @@ class Collected:
         }
 
 
-def exactly(executor: ExactExecutor, traced: Trace, found: tuple[Collected, Collected]) -> Inside:
-    """Return what was seen while an executor evaluated every value for each constant."""
+def exactly(
+    executor: ExactExecutor, traced: Trace, found: tuple[Collected, Collected], not_run: Collection[str]
+) -> Inside:
+    """Return what was seen while an executor evaluated every value for each constant. not_run: what did not."""
     one, other = found
     values = {}
-    for name in one.observed.keys() & other.observed.keys():
+    for name in (one.observed.keys() & other.observed.keys()) - set(not_run):
         lumped = traced.inner[name]
         kept = [each.values.get(name) for each in found]
         entries = [executor.entries_of(lumped, each) for each in kept if each]
@@ -96,13 +99,15 @@ def in_float32(task: Task, lumped: bool) -> Inside:
         name: np.broadcast_to(np.take(array, [0], axes[name]), array.shape) if name in axes else array
         for name, array in bodies.feeds.items()
     }
+    nested = Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1))
+    not_run = nested.without(bodies.idle(weights[0]) | bodies.idle(weights[1]))
     values: dict[str, Seen] = {}
     states: tuple[dict[str, dict[Turn, State]], dict[str, dict[Turn, State]]] = ({}, {})
     for names in bodies.chunks():
         ran = [bodies.turns(constant, bodies.feeds, names) for constant in weights]
         bases = ran if cut else [bodies.turns(constant, still, names) for constant in weights]
         for name in names:
-            if not all(name in each for each in (*ran, *bases)):
+            if name in not_run or not all(name in each for each in (*ran, *bases)):
                 continue
             both, entries = [], []
             for constant in range(2):
