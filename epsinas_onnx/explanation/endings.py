@@ -73,7 +73,7 @@ def feeding_names(node: ir.Node, nested: Nested) -> tuple[str, ...]:
 
 def _exactly(task: Task, seen: Sight, constant: float) -> States:
     index = task.options.weights.index(constant) if constant in task.options.weights else 0
-    outside = {}
+    outside: dict[str, Mapping[Turn, State]] = {}
     for name, one in seen.values.items():
         found = one.observed[index]
         outside[name] = {(): State(found.variation is not None or not found.finite, found.finite)}

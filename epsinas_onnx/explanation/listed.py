@@ -36,12 +36,37 @@ class Listed(NamedTuple):
 
 def listed(task: Task, nested: Nested, seen: sight.Sight, score: float | None) -> Listed:
     """Return every value that follows from an input, with its share of the score."""
+    looked_into = _Bodies(nested, seen.everything)
+    states: set[ir.Value] = set()
+    while True:
+        found, follows = _found(task, nested, seen, looked_into, states)
+        # A state that is the same for all samples at first may follow from an input in later turns.
+        more = {
+            place.value
+            for place in nested.places()
+            if place.given and place.name not in found
+            and (carried := nested.carried_from(place.value)) is not None and nested.names.get(carried) in found
+        }  # fmt: skip
+        if not more:
+            break
+        states |= more
+    values, dispersion = _with_shares(found, [name for name in task.planned.outputs if name in found], score)
+    unobserved = looked_into.unobserved + sum(not observed for observed in follows.values())
+    return Listed(values, dispersion, unobserved, looked_into.not_taken)
+
+
+def _found(
+    task: Task, nested: Nested, seen: sight.Sight, looked_into: _Bodies, states: Collection[ir.Value]
+) -> tuple[dict[str, ExplainedValue], dict[ir.Node, bool]]:
+    """Return the values that follow from an input, and of each node in a body whether any value of it was seen.
+
+    states: what bodies are given that follows from an input in later turns alone, and so is fed by nothing.
+    """
     everything = seen.everything
-    looked_into = _Bodies(nested, everything)
     found: dict[str, ExplainedValue] = {}
     for name, one in sight.of_inputs(task).items():
         found[name] = ExplainedValue(name, "", "Input", 0, one.shape, None, (), one.observed, one.dispersion)
-    follows: dict[ir.Node, bool] = {}  # nodes in bodies, and whether a value of theirs was seen
+    follows: dict[ir.Node, bool] = {}
     for place in nested.places():
         if place.value.graph in looked_into.left_out:
             continue
@@ -49,15 +74,17 @@ def listed(task: Task, nested: Nested, seen: sight.Sight, score: float | None) -
         if not place.given and not any(name in found for name in feeding):
             feeding = [nested.names[v] for v in operands(place.node)]  # what decides how often a body runs
         feeding = [name for name in dict.fromkeys(feeding) if name in found]
-        if not feeding or place.node.op_type in _MEASURES:
+        around = feeding
+        if not feeding and place.value in states:
+            around = [name for v in operands(place.node) if (name := nested.names[v]) in found]
+        elif not feeding or place.node.op_type in _MEASURES:
             continue
         known = everything.get(place.name)
         if place.holders and not place.given and place.name not in seen.inside.independent:
             follows[place.node] = follows.get(place.node, False) or known is not None
-        found[place.name] = _explained(place, known, feeding, 1 + max(found[name].depth for name in feeding))
-    values, dispersion = _with_shares(found, [name for name in task.planned.outputs if name in found], score)
-    unobserved = looked_into.unobserved + sum(not observed for observed in follows.values())
-    return Listed(values, dispersion, unobserved, looked_into.not_taken)
+        depth = 1 + max((found[name].depth for name in around), default=0)
+        found[place.name] = _explained(place, known, feeding, depth)
+    return found, follows
 
 
 class _Bodies:

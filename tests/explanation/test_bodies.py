@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from epsinas_exporters.spaces import nasbenchnlp
 from epsinas_onnx import Explanation, Status, explain, score
 from epsinas_onnx.explanation.annotate import annotate
 from epsinas_onnx.explanation.modules import module_tree
 from epsinas_onnx.explanation.result import ExplainedValue, Number
+from epsinas_onnx.report.explanation_page import to_html
+from tests.browser import Browser, browser  # noqa: F401
 from tests.builders import build
 
 Array = npt.NDArray[Any]
@@ -298,3 +302,42 @@ def test_what_cannot_be_handed_out_of_a_body_is_counted() -> None:
     assert values["s"].observed == (None, None)  # it has another shape in every turn
     assert values["e"].observed[0] is not None
     assert found.unobserved >= 1
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "float32"])
+def test_a_network_of_nas_bench_nlp_is_looked_into(arithmetic: str) -> None:
+    nodes = '{"node_0":{"op":"linear","input":["x","h_prev_0"]},"h_new_0":{"op":"activation_tanh","input":["node_0"]}}'
+    network = nasbenchnlp.build(nodes, steps=5, width=6, hidden=8, tokens=50)
+    found = explain(network, batch=8, weights=(1e-3, 1e-1), arithmetic=arithmetic)  # type: ignore[arg-type]
+    assert (found.status, found.unobserved, found.not_taken) == (Status.OK, 0, 0)
+    inside = [value for value in found.values if value.inside]
+    assert {value.inside for value in inside} == {(f"layer{layer}.scan",) for layer in range(3)}
+    assert all(one is not None and one.finite for value in inside for one in value.observed)
+    assert sum(value.share or 0.0 for value in found.values) == pytest.approx(1.0)
+    values = {value.name: value for value in found.values}
+    for index, weight in enumerate(found.weights):
+        x, h = values["layer2.x"].observed[index], values["layer2.h_prev_0"].observed[index]
+        total = values["layer2.node_0.add1"].observed[index]
+        assert x is not None
+        assert h is not None
+        assert total is not None
+        # Eight numbers of the layer below and six of the state, each times the weight, and a bias of the weight.
+        assert plain(total.high) <= weight * (8 * plain(x.high) + 6 * plain(h.high) + 1) * (1 + 1e-6)
+        assert plain(total.low) >= weight * (8 * plain(x.low) + 6 * plain(h.low) + 1) * (1 - 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_page_has_what_is_in_bodies(browser: Browser, tmp_path: Path, width: int) -> None:  # noqa: F811
+    page = tmp_path / "page.html"
+    page.write_text(to_html(explained(model(NESTED))), encoding="utf-8")
+    browser.show(page, width=width)
+    assert browser.complaints() == []
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    from selenium.webdriver.common.keys import Keys
+
+    browser.driver.find_element("id", "find").send_keys("mm", Keys.ENTER)
+    details = browser.run("return document.getElementById('details').textContent")
+    assert "mm (MatMul)" in details
+    assert "Inside ofloop, in scan" in details
+    assert "half" in browser.run("return document.querySelector('table').textContent")
