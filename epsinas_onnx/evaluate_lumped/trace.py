@@ -231,7 +231,8 @@ def _exposed(lowered: LumpedModel) -> dict[str, Lumped]:
 def _inside(lowered: LumpedModel, named: Mapping[ir.Value, str]) -> tuple[dict[str, Lumped], dict[str, Lumped]]:
     """Return the values in bodies that follow from an input: those that the main graph makes, and the others."""
     scopes = scopes_of(lowered.graph) if named else {}
-    outside, inside = {}, {}
+    outside: dict[str, Lumped] = {}
+    inside: dict[str, Lumped] = {}
     for value, lumped in lowered.inner.items():
         if value in named and lumped.depends and lumped.tensor is not None:
             (inside if lumped.tensor in scopes else outside)[named[value]] = lumped
