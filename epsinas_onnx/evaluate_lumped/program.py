@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -33,17 +33,29 @@ class Step(NamedTuple):
     node: Node
 
 
+class Observer(Protocol):
+    """Looks at bodies while they run."""
+
+    def enter(self, body: Body) -> None:
+        """Note that a body begins."""
+
+    def leave(self, body: Body, values: Sequence[Any]) -> None:
+        """Look at what lies at every place when a body ends."""
+
+
 class Program:
     """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
 
     centred: the user's nodes that sum up to 0 what a normalisation has centred. without_rule: nodes that ONNX Runtime
-    runs on formed values. Raises Unsupported for what cannot be run here.
+    runs on formed values. observer: what looks at bodies while they run, if anything does. Raises Unsupported for what
+    cannot be run here.
     """
 
     def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:
         self.graph = graph
         self.exact = exact
         self.without_rule: list[Node] = []
+        self.observer: Observer | None = None
         self._places: dict[Tensor, int] = {}
         self._values: list[Any] = []
         live = graph.live_nodes(outputs)
@@ -116,10 +128,14 @@ class Program:
         outputs = [self.place(tensor) for tensor in body.outputs]
 
         def run(operands: Sequence[Any]) -> list[Any]:
-            values = self._values
+            values, observer = self._values, self.observer
+            if observer is not None:
+                observer.enter(body)
             for place, operand in zip(inputs, operands, strict=True):
                 values[place] = operand
             _advance(steps, values)
+            if observer is not None:
+                observer.leave(body, values)
             return [values[place] for place in outputs]
 
         return run

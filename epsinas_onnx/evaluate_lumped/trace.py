@@ -13,6 +13,7 @@ import onnx_ir as ir
 from epsinas_onnx.evaluate_lumped.evaluator import Constant, Evaluator
 from epsinas_onnx.evaluate_lumped.scaled import Array
 from epsinas_onnx.evaluate_lumped.value import Value
+from epsinas_onnx.evaluate_lumped.watch import Look, Watch, scopes_of
 from epsinas_onnx.graph.passes.constant_weights import REPLACES
 from epsinas_onnx.graph.traversal import operands
 from epsinas_onnx.lump.lower import LumpedModel
@@ -102,15 +103,24 @@ class Trace:
     """Every value of the user's graph that depends on an input, for one constant and a few samples.
 
     lowered: bound, for one constant at a time. outputs: the names that are compared. The values are all held at once,
-    so that few samples are enough and better. `lumped` has them as the graph holds them, by name.
+    so that few samples are enough and better. `lumped` has them as the graph holds them, by name. named: values in
+    bodies that are looked at too: `inner` has those that `watch` sees, because a body makes them, and `independent` the
+    names of those that follow from no input.
     """
 
-    def __init__(self, lowered: LumpedModel, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, lowered: LumpedModel, outputs: Sequence[str], named: Mapping[ir.Value, str] | None = None
+    ) -> None:
         self._graph = lowered.model.graph
         self._outputs = [value for value in self._graph.outputs if value.name in outputs]
         self._lowered = lowered
         self.lumped = _exposed(lowered)
+        outside, self.inner = _inside(lowered, named or {})
+        self.independent = [name for value, name in (named or {}).items() if _follows_from_none(lowered, value)]
+        for name, lumped in outside.items():
+            self.lumped.setdefault(name, lowered.context.settle(lumped))
         self._evaluator = Evaluator(lowered, self.lumped, "exact")
+        self._watch: Watch | None = None
 
     def seen(
         self,
@@ -131,6 +141,16 @@ class Trace:
     ) -> dict[str, Value]:
         """Return every value by name, as `Evaluator.values` does."""
         return self._evaluator.values(constant, feeds, axes, references)
+
+    def watch(self, look: Look | None) -> None:
+        """Have what is in bodies looked at while values are computed: called for each value in each turn."""
+        program = self._evaluator.program
+        self._watch = None if look is None else Watch(self._lowered.graph, self.inner, program.tensors(), look)
+        program.observer = self._watch
+
+    def idle(self) -> set[tuple[str, str]]:
+        """Return the branches that did not run while they were watched: the node's name, and the attribute."""
+        return set() if self._watch is None else self._watch.idle()
 
     def held_bytes(self) -> int:
         """Return an estimate of what all values of one run take together."""
@@ -206,6 +226,22 @@ def _exposed(lowered: LumpedModel) -> dict[str, Lumped]:
         if value.name and lumped.depends and node is not None and node.graph is lowered.model.graph:
             found.setdefault(str(value.name), lowered.context.settle(lumped))
     return found
+
+
+def _inside(lowered: LumpedModel, named: Mapping[ir.Value, str]) -> tuple[dict[str, Lumped], dict[str, Lumped]]:
+    """Return the values in bodies that follow from an input: those that the main graph makes, and the others."""
+    scopes = scopes_of(lowered.graph) if named else {}
+    outside: dict[str, Lumped] = {}
+    inside: dict[str, Lumped] = {}
+    for value, lumped in lowered.inner.items():
+        if value in named and lumped.depends and lumped.tensor is not None:
+            (inside if lumped.tensor in scopes else outside)[named[value]] = lumped
+    return outside, inside
+
+
+def _follows_from_none(lowered: LumpedModel, value: ir.Value) -> bool:
+    lumped = lowered.inner.get(value)
+    return lumped is not None and not lumped.depends
 
 
 def summary(value: Value) -> Seen:

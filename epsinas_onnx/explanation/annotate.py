@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
@@ -30,8 +30,8 @@ def annotate(model: ModelSource, found: Explanation, output: str | os.PathLike[s
 
     Returns:
         The model. A node has `epsinas.magnitude`, `epsinas.variation` and `epsinas.range`, a number or a pair for each
-        constant, `epsinas.classes`, `epsinas.share`, and `epsinas.lost` where the signal ends. Nodes inside of
-        functions and bodies have none.
+        constant, `epsinas.classes`, `epsinas.share`, and `epsinas.lost` where the signal ends; so have nodes in
+        bodies of If, Loop and Scan. Nodes inside of functions have none.
 
     Raises:
         UsageError: the weights lie in a file beside the model, and `output` is in another folder.
@@ -45,9 +45,30 @@ def annotate(model: ModelSource, found: Explanation, output: str | os.PathLike[s
             raise UsageError(
                 f"the weights of {shown(name)} lie in a file beside it, so the copy must lie in that folder too"
             )
-    values = {value.name: value for value in found.values}
-    for node in proto.graph.node:
-        made = [values[one] for one in node.output if one in values]
+    _annotated(proto.graph, (), "", {(value.inside, value.name): value for value in found.values}, found)
+    proto.ir_version = max(proto.ir_version, _METADATA_FROM)
+    write_model(proto, output)
+    return proto
+
+
+def _annotated(
+    graph: onnx.GraphProto,
+    inside: tuple[str, ...],
+    prefix: str,
+    values: Mapping[tuple[tuple[str, ...], str], ExplainedValue],
+    found: Explanation,
+) -> None:
+    """Write what was found into the nodes of a graph and of the bodies in it.
+
+    inside: the nodes that hold the graph, as `found` names them. prefix: what names have there that are not unique.
+    """
+    for node in graph.node:
+        each = [values.get((inside, name)) or values.get((inside, prefix + name)) for name in node.output if name]
+        made = [value for value in each if value is not None]
+        holder = made[0].node if made else node.name
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _annotated(attribute.g, (*inside, holder), f"{holder}/{attribute.name}/", values, found)
         if not made:
             continue
         kept = [entry for entry in node.metadata_props if entry.key not in {PREFIX + key for key in _KEYS}]
@@ -55,9 +76,6 @@ def annotate(model: ModelSource, found: Explanation, output: str | os.PathLike[s
         node.metadata_props.extend(kept)
         for key, text in _findings(made[0], found).items():
             node.metadata_props.add(key=PREFIX + key, value=text)
-    proto.ir_version = max(proto.ir_version, _METADATA_FROM)
-    write_model(proto, output)
-    return proto
 
 
 def _findings(value: ExplainedValue, found: Explanation) -> dict[str, str]:

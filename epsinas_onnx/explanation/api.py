@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +12,14 @@ from epsinas_onnx._util.gc import collection_paused
 from epsinas_onnx._util.text import sentence
 from epsinas_onnx.errors import ModelError, RunError
 from epsinas_onnx.explanation import sight
+from epsinas_onnx.explanation.endings import ending, fed_by, feeding_names
 from epsinas_onnx.explanation.failing import find_failure
-from epsinas_onnx.explanation.result import Ending, ExplainedValue, Explanation
-from epsinas_onnx.explanation.shares import Step, shares
-from epsinas_onnx.graph.analysis.shapes import Shapes, known_shape
+from epsinas_onnx.explanation.listed import listed, operator_of
+from epsinas_onnx.explanation.nested import Nested
+from epsinas_onnx.explanation.result import Ending, Explanation
+from epsinas_onnx.graph.analysis.shapes import Shapes
 from epsinas_onnx.graph.load import LoadedModel, ModelSource, load_model
-from epsinas_onnx.graph.passes.constant_weights import REPLACES, NormStats
-from epsinas_onnx.graph.traversal import all_graphs, operands
+from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.runtime.providers import choose_providers
 from epsinas_onnx.scoring.evaluated import ExactExecutor
 from epsinas_onnx.scoring.executors import LumpedExecutor
@@ -28,10 +28,6 @@ from epsinas_onnx.scoring.options import DEFAULT_BATCH, DEFAULT_WEIGHTS, Arithme
 from epsinas_onnx.scoring.pipeline import Scored, make_task
 from epsinas_onnx.scoring.result import Status
 from epsinas_onnx.scoring.single import scored_with_parts
-from epsinas_onnx.scoring.verdict import Verdict
-
-_MEASURES = ("Shape", "Size")
-"""Operators behind which nothing follows from the values of an input."""
 
 
 def explain(
@@ -95,20 +91,19 @@ def _explained(scored: Scored) -> Explanation:
     score, task, judged = scored
     arithmetic = score.arithmetic or "float32"
     seen, warnings = _look(scored)
+    nested = _nested(task)
+    ending32 = None
     if arithmetic == "exact" and score.float32_status not in (None, Status.OK):
-        ending32 = None
         with contextlib.suppress(ModelError):  # the node alone is missing then
-            ending32 = _ending(task, in_float32(task).verdict, "float32")
-    else:
-        ending32 = None
-    lost = _ending(task, judged.verdict, arithmetic)
+            ending32 = ending(task, nested, in_float32(task), None)
+    lost = ending(task, nested, judged, seen if arithmetic == "exact" else None)
     if lost is not None and ending32 is not None and (lost.status, lost.node) == (ending32.status, ending32.node):
         ending32 = None
-    values, dispersion = _values(task, seen, score.score)
+    found = listed(task, nested, seen, score.score)
     return Explanation(
         score.model, score.status, score.score, score.weights, arithmetic, score.float32_status, score.input,
-        score.batch, seen.samples, dispersion, values, _fed_by(lost, values), _fed_by(ending32, values), _inside(task),
-        (*score.warnings, *warnings),
+        score.batch, seen.samples, found.dispersion, found.values, fed_by(lost, found.values),
+        fed_by(ending32, found.values), found.unobserved, found.not_taken, (*score.warnings, *warnings),
     )  # fmt: skip
 
 
@@ -143,72 +138,16 @@ def _failed(loaded: LoadedModel, options: ScoreOptions, error: RunError) -> Expl
     if failure is None or node is None:
         raise error
     reason = sentence(str(error))
-    lost = Ending(Status.ERROR, reason, str(node.name), _operator(node), None, _feeding(node), "float32")
-    values, _ = _values(task, failure.sight, None)
+    nested = _nested(task)
+    lost = Ending(
+        Status.ERROR, reason, str(node.name), operator_of(node), None, feeding_names(node, nested), "float32"
+    )  # fmt: skip
+    found = listed(task, nested, failure.sight, None)
     return Explanation(
         loaded.name, Status.ERROR, None, options.weights, "float32", None,
         minibatch.text(task.planned.specs, task.planned.demands), task.batching.samples, failure.sight.samples, None,
-        values, _fed_by(lost, values), None, _inside(task), tuple(loaded.notes()),
+        found.values, fed_by(lost, found.values), None, found.unobserved, found.not_taken, tuple(loaded.notes()),
     )  # fmt: skip
-
-
-def _ending(task: Task, verdict: Verdict, arithmetic: str) -> Ending | None:
-    if verdict.status is Status.OK:
-        return None
-    node = next((node for node in task.planned.model.graph if node.name == verdict.node), None)
-    operator, feeding = (None, ()) if node is None else (_operator(node), _feeding(node))
-    reason = sentence(verdict.reason or "")
-    return Ending(verdict.status, reason, verdict.node, operator, verdict.constant, feeding, arithmetic)
-
-
-def _fed_by(ending: Ending | None, values: Sequence[ExplainedValue]) -> Ending | None:
-    """Return an ending with the operands alone that follow from an input."""
-    if ending is None:
-        return None
-    names = {value.name for value in values}
-    return dataclasses.replace(ending, operands=tuple(name for name in ending.operands if name in names))
-
-
-def _values(task: Task, seen: sight.Sight, score: float | None) -> tuple[tuple[ExplainedValue, ...], float | None]:
-    """Return every value that follows from an input, with its share of the score, and the output's dispersion."""
-    graph = task.planned.model.graph
-    found: dict[str, ExplainedValue] = {}
-    for name, one in sight.of_inputs(task).items():
-        found[name] = ExplainedValue(name, "", "Input", 0, one.shape, None, (), one.observed, one.dispersion)
-    for node in graph:
-        feeding = tuple(name for name in _feeding(node) if name in found)
-        if not feeding or node.op_type in _MEASURES:
-            continue
-        depth = 1 + max(found[name].depth for name in feeding)
-        for value in node.outputs:
-            if not value.name:
-                continue
-            known = seen.values.get(str(value.name))
-            shape = known_shape(value) if known is None or known.shape is None else known.shape
-            found[str(value.name)] = ExplainedValue(
-                str(value.name), str(node.name), _operator(node), depth, None if shape is None else tuple(shape),
-                None if known is None else known.classes, feeding,
-                (None, None) if known is None else known.observed, None if known is None else known.dispersion,
-            )  # fmt: skip
-    return _with_shares(found, [name for name in task.planned.outputs if name in found], score)
-
-
-def _with_shares(
-    found: Mapping[str, ExplainedValue], outputs: Sequence[str], score: float | None
-) -> tuple[tuple[ExplainedValue, ...], float | None]:
-    known = [one for name in outputs if (one := found[name].dispersion) is not None]
-    dispersion = sum(known) / len(known) if known else None
-    if not score or not dispersion or len(known) < len(outputs):
-        return tuple(found.values()), dispersion
-    steps = {
-        name: Step(
-            one.operator, one.operands, one.dispersion,
-            [None if seen is None else seen.variation for seen in one.observed],
-        )
-        for name, one in found.items()
-    }  # fmt: skip
-    parts = shares(steps, outputs)
-    return tuple(dataclasses.replace(one, share=parts[name] / dispersion) for name, one in found.items()), dispersion
 
 
 def _maker(task: Task, names: Sequence[str]) -> ir.Node | None:
@@ -216,15 +155,5 @@ def _maker(task: Task, names: Sequence[str]) -> ir.Node | None:
     return next((node for node in task.planned.model.graph if any(v.name in names for v in node.outputs)), None)
 
 
-def _feeding(node: ir.Node) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(value.name) for value in operands(node)))
-
-
-def _operator(node: ir.Node) -> str:
-    return str(node.meta.get(REPLACES, node.op_type))
-
-
-def _inside(task: Task) -> int:
-    """Return how many nodes lie in bodies."""
-    graph = task.planned.model.graph
-    return sum(len(list(one)) for one in all_graphs(graph) if one is not graph)
+def _nested(task: Task) -> Nested:
+    return Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1))

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from epsinas_onnx.errors import ModelError, RunError
-from epsinas_onnx.explanation.sight import Seen, Sight, observed
+from epsinas_onnx.explanation.observing import Seen, observed
+from epsinas_onnx.explanation.sight import Sight
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.runtime.session import Engine, to_proto

@@ -70,7 +70,7 @@ def module_tree(found: Explanation) -> Module:
         at, path = root, ""
         marks = value.node == lost, value.node == lost32
         _add(root, value, marks)
-        for part in _parts(value.node):
+        for part in _way(value):
             path += part
             at = at.inner.setdefault(part, Module(part.strip("./") or part, path))
             _add(at, value, marks)
@@ -106,6 +106,23 @@ def magnitude_bounds(values: Iterable[ExplainedValue]) -> tuple[float, float]:
 def _add(module: Module, value: ExplainedValue, marks: tuple[bool, bool]) -> None:
     module.values.append(value)
     module.lost, module.lost_in_float32 = module.lost or marks[0], module.lost_in_float32 or marks[1]
+
+
+def _way(value: ExplainedValue) -> list[str]:
+    """Return the modules that lead to a value; those in a body lie below the node that holds it.
+
+    What the names of both begin with is said once.
+    """
+    way: list[str] = []
+    before: list[str] = []
+    for name in dict.fromkeys((*value.inside, value.node)):
+        parts = _parts(name)
+        common = 0
+        while common < min(len(parts) - 1, len(before)) and parts[common] == before[common]:
+            common += 1
+        way += parts[common:]
+        before = parts
+    return way
 
 
 def _parts(name: str) -> list[str]:

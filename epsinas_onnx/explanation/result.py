@@ -68,14 +68,18 @@ class Observed:
 
 @dataclass(frozen=True)
 class ExplainedValue:
-    """One value of the main graph that follows from an input.
+    """One value that follows from an input, in the main graph or in the body of an If, a Loop or a Scan.
+
+    One in a body that is run again and again is looked at over all turns: `observed` has the least and the largest
+    entry of all, and the largest variation.
 
     Attributes:
-        name: of the value.
-        node: the name of the node that makes it; empty for an input.
-        operator: of that node, `Input` for an input.
+        name: of the value; in a body `NODE/ATTRIBUTE/NAME` where another value has that name too.
+        node: the name of the node that makes it; empty for an input. What a body is given is made by the node that
+            holds the body.
+        operator: of that node, `Input` for an input, and `Loop input` or `Scan input` for what a body is given.
         depth: nodes on the longest path from an input.
-        shape: of the whole value; None where it is known at run time only.
+        shape: of the whole value, in a body of one turn; None where it is known at run time only.
         classes: how many classes of equal indices each axis has, which is all that is computed; None where nothing is
             lumped.
         operands: the values in front of the node that follow from an input.
@@ -84,6 +88,7 @@ class ExplainedValue:
         dispersion: the metric between this value's two arrays, as if it were the output; None where it has none.
         share: the part of the score that arises in this value's node (docs/explain.md); None where there is no score
             to share.
+        inside: names of the nodes in whose bodies it lies, outermost first.
     """
 
     name: str
@@ -96,6 +101,7 @@ class ExplainedValue:
     observed: tuple[Observed | None, Observed | None]
     dispersion: float | None = None
     share: float | None = None
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,11 +111,13 @@ class Ending:
     Attributes:
         status: the status that follows.
         reason: the sentence of the `Score`.
-        node: the first node that loses the signal; None where the reason names none.
+        node: the first node that loses the signal; None where the reason names none. Where the reason names one that
+            holds bodies, the node in a body that does.
         operator: of that node.
         constant: with which it does; None where it does with any.
         operands: the values that feed the node and follow from an input.
         arithmetic: `exact` or `float32`.
+        inside: names of the nodes in whose bodies that node lies, outermost first.
     """
 
     status: Status
@@ -119,6 +127,7 @@ class Ending:
     constant: float | None
     operands: tuple[str, ...]
     arithmetic: str
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,10 +145,12 @@ class Explanation:
         batch: samples that were scored.
         samples: samples that the values were observed over.
         dispersion: the metric of the output over those samples, which the shares add up to; None where it has none.
-        values: the inputs and every value of the main graph that follows from them, in graph order.
+        values: the inputs and every value that follows from them, each behind what feeds it; those of a body before the
+            outputs of the node that holds it.
         lost: where the signal ends; None where it arrives.
         lost_in_float32: where it ends in float32, where that is another place than in exact arithmetic.
-        unobserved: nodes of the graph that lie inside of bodies (If, Loop, Scan), whose values are not seen.
+        unobserved: nodes inside of bodies (If, Loop, Scan) whose values were not seen.
+        not_taken: nodes inside of branches of an If that were not taken.
         warnings: those of the `Score`.
     """
 
@@ -157,6 +168,7 @@ class Explanation:
     lost: Ending | None
     lost_in_float32: Ending | None
     unobserved: int = 0
+    not_taken: int = 0
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

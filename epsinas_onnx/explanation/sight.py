@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
-from epsinas_onnx.evaluate_lumped.scaled import Scaled
-from epsinas_onnx.evaluate_lumped.value import Value
-from epsinas_onnx.explanation.result import LOG10_OF_2, Number, Observed
-from epsinas_onnx.lump.value import Lumped
+from epsinas_onnx.explanation import turns
+from epsinas_onnx.explanation.nested import Nested, bodies
+from epsinas_onnx.explanation.observing import Seen, exact, observed, seen_as
+from epsinas_onnx.explanation.turns import Collected, Inside
 from epsinas_onnx.scoring.evaluated import ExactExecutor
 from epsinas_onnx.scoring.judged import Task
-from epsinas_onnx.scoring.metric import normalised_dispersion
 from epsinas_onnx.scoring.reruns import trace_few
 
 Array = npt.NDArray[Any]
@@ -27,21 +26,17 @@ _HELD = 2**28
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One value: for each constant, the metric between both, and the classes of its axes where it is lumped."""
-
-    observed: tuple[Observed, Observed]
-    dispersion: float | None
-    shape: tuple[int, ...] | None
-    classes: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
 class Sight:
-    """Every value by name, and over how many samples they were looked at."""
+    """Every value of the main graph by name, over how many samples they were looked at, and what lies in bodies."""
 
     values: Mapping[str, Seen]
     samples: int
+    inside: Inside = field(default_factory=Inside)
+
+    @property
+    def everything(self) -> dict[str, Seen]:
+        """Return what is in bodies too."""
+        return {**self.values, **self.inside.values}
 
 
 def exactly(task: Task, executor: ExactExecutor) -> Sight:
@@ -54,13 +49,19 @@ def exactly(task: Task, executor: ExactExecutor) -> Sight:
 
 
 def _exactly(task: Task, executor: ExactExecutor) -> Sight:
-    traced = executor.tracer()
+    traced = executor.tracer(lambda graph: _named(graph, task))
     cut, weights = task.cut_axes, task.options.weights
     few = cut is None and 2 * traced.held_bytes() > _HELD
     tries = [task.of_few().feeds.arrays] if few else []
     for feeds in [*tries, task.feeds.arrays]:
         try:
-            first, second = (executor.every_value(traced, constant, feeds, cut) for constant in weights)
+            inside, idle = (Collected(), Collected()), set()
+            ran = []
+            for constant, collected in zip(weights, inside, strict=True):
+                traced.watch(collected.look)
+                ran.append(executor.every_value(traced, constant, feeds, cut))
+                idle |= traced.idle()
+            first, second = ran
             break
         except RunError:  # the graph may be made for the whole minibatch
             if feeds is task.feeds.arrays:
@@ -69,8 +70,17 @@ def _exactly(task: Task, executor: ExactExecutor) -> Sight:
     for name, lumped in traced.lumped.items():
         one, other = [made[name] for made in first], [made[name] for made in second]
         entries = [executor.entries_of(lumped, values) for values in (one, other)]
-        seen[name] = _seen((_exact(one), _exact(other)), entries, lumped)
-    return Sight(seen, 2 if cut is not None else _samples(feeds, task.feeds.axes))
+        seen[name] = seen_as((exact(one), exact(other)), entries, lumped)
+    not_run = Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1)).without(idle)
+    seen = {name: one for name, one in seen.items() if name not in not_run}
+    samples = 2 if cut is not None else _samples(feeds, task.feeds.axes)
+    return Sight(seen, samples, turns.exactly(executor, traced, inside, not_run))
+
+
+def _named(graph: ir.Graph, task: Task) -> dict[ir.Value, str]:
+    """Return the names of all values in bodies."""
+    nested = Nested(graph, task.planned.model.opset_imports.get("", 1))
+    return {value: name for value, name in nested.names.items() if value.graph is not graph}
 
 
 def in_float32(task: Task, lumped: bool) -> Sight:
@@ -91,8 +101,9 @@ def in_float32(task: Task, lumped: bool) -> Sight:
                 for made, base in zip(ran, bases, strict=True)
             )
             entries = [_entries(executor, name, made[name], cut is not None) for made in ran]
-            seen[name] = _seen((one, other), entries, executor.lumped.get(name))
-    return Sight(seen, _samples(feeds, axes))
+            seen[name] = seen_as((one, other), entries, executor.lumped.get(name))
+    has_bodies = any(bodies(node) for node in task.planned.model.graph)
+    return Sight(seen, _samples(feeds, axes), turns.in_float32(task, lumped) if has_bodies else Inside())
 
 
 def of_inputs(task: Task) -> dict[str, Seen]:
@@ -116,79 +127,3 @@ def _entries(executor: Any, name: str, array: Array, stacked: bool) -> Array:
     if not stacked:
         return np.asarray(executor.entries_of(name, array))
     return np.concatenate([executor.entries_of(name, sample) for sample in array])
-
-
-def _seen(observed: tuple[Observed, Observed], entries: Sequence[Array], lumped: Lumped | None) -> Seen:
-    shape, classes = (None, None) if lumped is None or lumped.parts is None else (lumped.shape, lumped.counts)
-    return Seen(observed, _dispersion(*entries), shape, classes)
-
-
-def _dispersion(first: Array, second: Array) -> float | None:
-    if first.size != second.size or not first.size or first.dtype.kind not in "fiu":
-        return None
-    one, other = (array if array.dtype.kind == "f" else array.astype(np.float64) for array in (first, second))
-    with np.errstate(all="ignore"):
-        found = normalised_dispersion(one, other)
-    return found if math.isfinite(found) else None
-
-
-def _exact(values: Sequence[Value]) -> Observed:
-    """Return one value over runs of some samples each."""
-    wholes = [Scaled(np.zeros(1)) if (part := value.whole()) is None else part for value in values]
-    deviations = [value.deviation for value in values if value.deviation is not None]
-    finite = all(bool(np.isfinite(part.array).all()) for part in _parts(values))
-    wholes = [part for part in wholes if part.array.size]
-    lows = [(part, _range(part.array)[0]) for part in wholes]
-    highs = [(part, _range(part.array)[1]) for part in wholes]
-    low = min((_number(part, least) for part, least in lows), key=_sortable, default=Number(0.0, 0))
-    high = max((_number(part, most) for part, most in highs), key=_sortable, default=Number(0.0, 0))
-    return Observed(low, high, _log10(wholes), _log10(deviations), finite)
-
-
-def _parts(values: Iterable[Value]) -> Iterator[Scaled]:
-    for value in values:
-        yield from (part for part in (value.base, value.deviation) if part is not None)
-
-
-def _number(part: Scaled, entry: float) -> Number:
-    mantissa, exponent = math.frexp(part.mantissa)
-    return Number.of(entry * mantissa, part.exponent + exponent)
-
-
-def _sortable(number: Number) -> tuple[float, float, float]:
-    """Return a key that orders numbers of any size; NaN is the least."""
-    sign = math.copysign(1.0, number.mantissa) if number.mantissa else 0.0
-    if math.isnan(number.mantissa):
-        return (-2.0, 0.0, 0.0)
-    if math.isinf(number.mantissa):
-        return (sign, math.inf * sign if sign else 0.0, 0.0)
-    return (sign, sign * number.exponent, number.mantissa)
-
-
-def _log10(parts: Iterable[Scaled]) -> float | None:
-    logs = [part.log2 * LOG10_OF_2 for part in parts]
-    return max((log for log in logs if math.isfinite(log)), default=None)
-
-
-def observed(array: Array, base: Array) -> Observed:
-    """Return a value that is an array; base: what it is where every sample is the first one."""
-    if array.size == 0 or array.dtype.kind not in "fiub":
-        return Observed(Number(0.0, 0), Number(0.0, 0), None, None, True)
-    array = array.astype(np.float64)
-    finite = bool(np.isfinite(array).all())
-    with np.errstate(all="ignore"):
-        apart = np.abs(array - base) if np.broadcast_shapes(array.shape, base.shape) == array.shape else np.zeros(1)
-        moved = float(np.nanmax(apart, initial=0.0))
-        size = float(np.nanmax(np.abs(array), initial=0.0))
-    low, high = _range(array)
-    return Observed(Number.of(low), Number.of(high), _log(size), _log(moved), finite)
-
-
-def _range(array: Array) -> tuple[float, float]:
-    """Return the smallest and the largest entry, NaN left aside unless all are."""
-    known = array[~np.isnan(array)]
-    return (float(known.min()), float(known.max())) if known.size else (math.nan, math.nan)
-
-
-def _log(number: float) -> float | None:
-    return math.log10(number) if number > 0 and math.isfinite(number) else None

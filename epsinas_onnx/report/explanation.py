@@ -57,12 +57,16 @@ def summary(found: Explanation) -> list[str]:
         lines += _ending_lines(found, ending)
     if found.unobserved:
         lines.append(f"{found.unobserved:,} nodes inside of bodies (If, Loop, Scan) were not looked into")
+    if found.not_taken:
+        lines.append(f"{found.not_taken:,} nodes lie in branches of an If that were not taken, and are left out")
     return lines
 
 
 def _ending_lines(found: Explanation, ending: Ending) -> list[str]:
     where = "float32 ends" if ending is found.lost_in_float32 else "the signal ends"
     at = "" if ending.node is None else f" in {shown(ending.node)} ({shown(ending.operator or '')})"
+    if ending.inside:
+        at += f", inside of {shown(ending.inside[-1])}"
     lines = [f"{where}{at}: {ending.status}, {ending.reason}"]
     values = {value.name: value for value in found.values}
     known = ending.constant is not None and ending.constant in found.weights

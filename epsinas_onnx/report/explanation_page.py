@@ -47,7 +47,8 @@ def to_html(found: Explanation) -> str:
 <section aria-labelledby="graph-title">
 <h2 id="graph-title">The graph</h2>
 <p class="note">A row for each depth. The left half of a box is coloured by the magnitude with weights {first}, the
-right half with weights {second}; hatched means that samples do not differ. Arrow keys go from value to value.</p>
+right half with weights {second}; hatched means that samples do not differ. A dashed box
+lies in the body of an If, a Loop or a Scan. Arrow keys go from value to value.</p>
 <p class="tools"><label>Find <input id="find" type="search" placeholder="part of a name, then Enter"></label> {jump}</p>
 <div class="panes">
 <div id="graph" tabindex="0" role="group" aria-label="graph; arrow keys go from value to value"><div id="space"></div>\
@@ -116,7 +117,7 @@ def _data(found: Explanation) -> str:
         {
             "name": shown(value.name), "node": shown(value.node), "operator": shown(value.operator),
             "depth": value.depth, "column": column, "shape": value.shape, "classes": value.classes,
-            "operands": [index[name] for name in value.operands],
+            "operands": [index[name] for name in value.operands], "inside": [shown(name) for name in value.inside],
             "seen": [_seen(seen) for seen in value.observed],
             "dispersion": value.dispersion, "share": value.share,
             "lost": sentence(lost[value.node]) if value.node in lost else None,

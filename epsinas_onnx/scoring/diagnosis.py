@@ -115,7 +115,8 @@ class Tracer:
         for names in self.chunks():
             first, bits, other = plain(names), nudged(names), rolled(names)
             for name in names:
-                seen[name] = _compare(first[name], bits[name], other[name])
+                depends, finite = compare(first[name], bits[name], other[name])
+                seen[name] = _Seen(depends, finite, _largest(first[name]))
         return self._cut(seen)
 
     def exploded(self, run: Run) -> SignalLoss | None:
@@ -264,13 +265,14 @@ def _named(node: ir.Node) -> ir.Node:
     return node
 
 
-def _compare(plain: Array, bits: Array, other: Array) -> _Seen:
+def compare(plain: Array, bits: Array, other: Array) -> tuple[bool, bool]:
+    """Return whether a value depends on the input, and whether it is finite; the arguments are as of `Tracer.lost`."""
     finite = bool(np.isfinite(plain).all())
     if not plain.shape == bits.shape == other.shape:  # how many entries there are depends on the values
-        return _Seen(True, finite, _largest(plain))
+        return True, finite
     with np.errstate(all="ignore"):
         moved, rounding = _largest(plain - other), _largest(plain - bits)
-    return _Seen(moved > 4 * rounding, finite, _largest(plain))
+    return moved > 4 * rounding, finite
 
 
 def _largest(array: Array) -> float:

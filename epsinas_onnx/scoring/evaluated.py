@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
@@ -101,10 +102,11 @@ class ExactExecutor:
         *_, values = self.every_value(traced, constant, feeds, axes)
         return traced, {name: summary(value) for name, value in values.items()}
 
-    def tracer(self) -> Trace:
-        """Return what looks at every value of the user's graph."""
+    def tracer(self, named: Callable[[ir.Graph], Mapping[ir.Value, str]] | None = None) -> Trace:
+        """Return what looks at every value of the user's graph; named: of a graph, names of values in its bodies."""
         with _evaluating():
-            return Trace(self._lowered, list(self._fetched))
+            names = None if named is None else named(self._lowered.model.graph)
+            return Trace(self._lowered, list(self._fetched), names)
 
     def every_value(
         self, traced: Trace, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None

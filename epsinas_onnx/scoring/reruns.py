@@ -55,9 +55,9 @@ class Reruns:
         known = self._perturbed.setdefault(change, {})
         if constant not in known:
             wanted = self._weights if self._executor.together else (constant,)
-            nudged = [_nudged(one, change) for one in wanted]
-            results = self._executor.run(nudged, self._moved(self._feeds.arrays, change), self._cut_axes)
-            for one, moved, done in zip(wanted, nudged, results, strict=True):
+            changed = [nudged(one, change) for one in wanted]
+            results = self._executor.run(changed, self._moved(self._feeds.arrays, change), self._cut_axes)
+            for one, moved, done in zip(wanted, changed, results, strict=True):
                 self._check({one: self._sizes[one], moved: done.output.size})
                 known[one] = done.output
         return known[constant]
@@ -65,7 +65,7 @@ class Reruns:
     def run_probe_constant(self, constant: float) -> tuple[Array, Array]:
         """Run a few samples with another constant, plain and moved a little."""
         few, feeds = self._trace()
-        nudge = _nudged(constant, FLOAT32.change)
+        nudge = nudged(constant, FLOAT32.change)
         plain = few.output(constant, feeds, self._cut_axes)
         moved = few.output(nudge, self._moved(feeds, FLOAT32.change), self._cut_axes)
         self._check({constant: plain.size, nudge: moved.size})
@@ -75,13 +75,13 @@ class Reruns:
         """Trace a few samples to the node behind which the output no longer depends on them."""
         few, feeds = self._trace()
         cut, axes = self._cut_axes, self._feeds.axes
-        nudged, changed = _nudged(constant), self._moved(feeds)
+        moved, changed = nudged(constant), self._moved(feeds)
         rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
         largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
         try:
             return few.tracer.lost(
                 lambda names: few.values(constant, feeds, names, cut),
-                lambda names: few.values(nudged, changed, names, cut),
+                lambda names: few.values(moved, changed, names, cut),
                 lambda names: few.values(constant, rolled, names, cut),
                 largest,
             )
@@ -157,7 +157,7 @@ class StatusOnly(WithoutReasons):
         return np.array([0.0, 1.0]), np.array([0.0, 1.0])
 
 
-def _nudged(constant: float, change: float | None = None) -> float:
+def nudged(constant: float, change: float | None = None) -> float:
     """Move a constant by a share, or by one unit in the last place."""
     if change is not None:
         return constant * (1 + change)

@@ -185,7 +185,9 @@
         half(x + wide / 2, y, one.seen[1], 28, paint);
         pen.strokeStyle = one.lost ? paint.bad : index === chosen ? paint.first : paint.soft;
         pen.lineWidth = one.lost || index === chosen ? 3 : 1;
+        pen.setLineDash(one.inside.length ? [4, 3] : []);
         pen.strokeRect(x, y, wide, tall);
+        pen.setLineDash([]);
         pen.lineWidth = 1;
         pen.fillStyle = one.lost ? paint.bad : paint.ink;
         pen.fillText(one.operator.length > 24 ? `${one.operator.slice(0, 23)}…` : one.operator, x + 6, y + tall / 2, wide - 12);
@@ -213,6 +215,7 @@
     if (one.lost) line(list, "Lost", one.lost, "lost");
     line(list, "Value", one.name);
     line(list, "Node", one.node ? `${one.node} (${one.operator})` : "an input");
+    if (one.inside.length) line(list, "Inside of", one.inside.join(", in "));
     line(list, "Depth", `${one.depth}`);
     if (one.shape) line(list, "Shape", `[${one.shape.join(", ")}]` + (one.classes ? `, classes [${one.classes.join(", ")}]` : ""));
     one.seen.forEach((seen, constant) => {
