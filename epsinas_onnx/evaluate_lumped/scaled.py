@@ -124,6 +124,9 @@ def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
         array = smaller.array
     else:
         array = smaller.array * _power(smaller.mantissa / larger.mantissa, smaller.exponent - larger.exponent)
+        if not negate and array.shape == larger.array.shape:
+            array += larger.array
+            return Scaled(array, larger.mantissa, larger.exponent, max(first.age, second.age) + 1)
     if not negate:
         made = larger.array + array
     elif swap:

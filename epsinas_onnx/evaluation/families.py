@@ -69,7 +69,7 @@ def records_of(
     members = list(waiting.values())
     run = [first if options.get("store") else _live(first) for first, *_ in members]
     again: list[Buildable] = []
-    for index, score in score_as_done(run, **options):
+    for index, score in score_as_done(run, alike=False, **options):
         first, *others = members[index]
         found = _own(first, score.to_dict())
         if found is None:

@@ -43,15 +43,15 @@ class Bodies(Protocol):
 class Context(Values):
     """Computes with lumped values.
 
-    observed: mean and variance of batch normalisations. guards: sums that are NaN where what a proof skipped is not
-    finite. doubtful: of the node at hand, whether rounding alone may be what a normalisation enlarges.
+    observed: batch normalisations by name, with mean and variance. guards: sums that are NaN where what a proof skipped
+    is not finite. doubtful: of the node at hand, whether rounding alone may be what a normalisation enlarges.
     """
 
     bodies: Bodies
 
     def __init__(self, graph: LoweredGraph, target: Target) -> None:
         super().__init__(graph, target)
-        self.observed: list[tuple[Lumped, Lumped]] = []
+        self.observed: list[tuple[str, Lumped, Lumped]] = []
         self.guards: list[Lumped] = []
         self.doubtful = True
 
@@ -147,7 +147,7 @@ class Context(Values):
     def observe(self, mean: Lumped, variance: Lumped) -> None:
         """Remember a minibatch's mean and variance, a channel at a time, for the judge to look at."""
         if not self.graph.in_body:
-            self.observed.append((mean, variance))
+            self.observed.append((self.graph.source, mean, variance))
 
     def guard(self, value: Lumped) -> None:
         """Have a value looked at that a proof makes superfluous: where it is infinite, what was proven is NaN."""

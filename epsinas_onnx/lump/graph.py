@@ -61,6 +61,7 @@ class LoweredGraph:
         self._scopes = [Body()]
         self._base: dict[Tensor, Tensor] = {}
         self._count = 0
+        self._live: dict[tuple[Any, ...], list[Node]] = {}
 
     @property
     def nodes(self) -> list[Node]:
@@ -205,6 +206,12 @@ class LoweredGraph:
 
     def live_nodes(self, outputs: Sequence[Tensor]) -> list[Node]:
         """Return the nodes of the main graph that the outputs need, in order."""
+        key = (*outputs, len(self.nodes))  # a graph is asked several times for the same outputs
+        if key not in self._live:
+            self._live[key] = self._live_nodes(outputs)
+        return self._live[key]
+
+    def _live_nodes(self, outputs: Sequence[Tensor]) -> list[Node]:
         needed = set(outputs)
         live = []
         for node in reversed(self.nodes):

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class LumpedModel:
 
     constants: how many go through one run. values: what became of the user's values. outputs: by name, the
     values that are compared. cut_off: why these cannot depend on the input, None where they can.
-    observed: mean and variance of batch normalisations that could be enlarging rounding alone.
+    observed: mean and variance of batch normalisations that could be enlarging rounding alone, without dead ones.
     inputs: partitions of the axes of inputs that are fed by representatives.
     without_rule: nodes that run as they are, on expanded operands. inner: what became of values inside of bodies; their
     tensors cannot be seen from outside.
@@ -63,10 +64,12 @@ class LumpedModel:
     inner: Mapping[ir.Value, Lumped]
     inputs: Mapping[str, Parts]
 
-    @property
+    @cached_property
     def observed(self) -> list[tuple[Lumped, Lumped]]:
-        """Return mean and variance of each batch normalisation that is watched."""
-        return self.context.observed
+        """Return mean and variance of each batch normalisation that is watched: of those that reach an output."""
+        live = self.graph.live_nodes([self.context.canonical(value) for value in self.outputs.values()])
+        reached = {node.source for node in live}
+        return [(mean, variance) for name, mean, variance in self.context.observed if name in reached]
 
     @property
     def bound(self) -> bool:

@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
-from epsinas_onnx.graph.load import ModelSource
+from epsinas_onnx.graph.load import ModelSource, source_name
 from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.alike import Alike
 from epsinas_onnx.scoring.jobs import Jobs, choose_jobs
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.measured import known_scores
@@ -133,7 +134,8 @@ def score_many(
     """Score many models, yielding one Score each, in order.
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
-    kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored.
+    kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored. Of models that
+    compute the same, to the bit, one is run in each worker process, and the others have a warning that names it.
 
     Args:
         models: what `score` takes, any number of them; read as they are needed, and all at once for weights `auto`.
@@ -184,9 +186,13 @@ def score_as_done(
     store: Store | str | os.PathLike[str] | None = None,
     engine: Engine = "local",
     ray_address: str | None = None,
+    alike: bool = True,
     **options: Unpack[ScoreKeywords],
 ) -> Iterator[tuple[int, Score]]:
-    """Yield the position and the Score of each model as they come; see `score_many`."""
+    """Yield the position and the Score of each model as they come; see `score_many`.
+
+    alike: whether models that compute the same are looked for, and run once.
+    """
     count = choose_jobs(jobs, models, options.get("providers", "auto"))
     limits = Limits(timeout, memory)
     if engine not in get_args(Engine):
@@ -197,7 +203,7 @@ def score_as_done(
     if isinstance(weights, str):
         models = list(models)
         options["weights"] = _found(weights, models, options, count, isolate, limits)
-    checked = _known(score_options(**options, jobs=count))
+    checked = dataclasses.replace(_known(score_options(**options, jobs=count)), alike=alike)
     if engine == "local":
         choose_providers(checked.providers)
     if not is_kind(checked.inputs):
@@ -228,7 +234,16 @@ def _engine(
         from epsinas_onnx.scoring.workers import score_in_processes
 
         return lambda models, options: score_in_processes(models, options, limits)
-    return lambda models, options: ((index, score_or_error(model, options)) for index, model in enumerate(models))
+    return _here
+
+
+def _here(models: Iterable[ModelSource], options: ScoreOptions) -> Iterator[tuple[int, Score]]:
+    """Score models in this process, one after the other."""
+    batch: Alike[Any] = Alike()
+    for index, model in enumerate(models):
+        with batch.scoring(source_name(model)):
+            found = score_or_error(model, options)
+        yield index, found
 
 
 def _known(options: ScoreOptions) -> ScoreOptions:

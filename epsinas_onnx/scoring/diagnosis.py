@@ -249,9 +249,11 @@ def longest_path(model: ir.Model, outputs: Sequence[str]) -> int:
     """Return how many nodes lie on the longest path to the outputs: how often a signal is rounded."""
     depth: dict[ir.Value, int] = {}
     for node in model.graph:
-        level = 1 + max([depth.get(value, 0) for value in operands(node)], default=0)
+        level = 0
+        for value in operands(node):
+            level = max(level, depth.get(value, 0))
         for output in node.outputs:
-            depth[output] = level
+            depth[output] = level + 1
     return max((level for value, level in depth.items() if value.name in outputs), default=0)
 
 

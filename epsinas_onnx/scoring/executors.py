@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,20 @@ class Executor(Protocol):
         self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None
     ) -> list[ForwardResult]:
         """Return what each constant gives; axes: where the samples are cut apart, None to run them together."""
+
+
+class NotRun:
+    """Stands for what ran a model whose result is that of another one."""
+
+    together = False
+
+    def __init__(self, lumped: bool) -> None:
+        self.lumped = lumped
+        self.seconds = {"session": 0.0, "run": 0.0}
+
+    def run(self, constants: Sequence[float], feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> NoReturn:
+        """Refuse to: nothing asks for it."""
+        raise AssertionError("a model was to be run whose result is known")
 
 
 def choose_executor(

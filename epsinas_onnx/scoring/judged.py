@@ -15,9 +15,11 @@ from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.analysis.roles import Role
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.minibatch import few_samples
+from epsinas_onnx.lump.canonical import digest_of
 from epsinas_onnx.lump.lower import CutOff, LumpedModel
 from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.runtime.memory import refuse_if_too_large
+from epsinas_onnx.scoring.alike import Alike, of_batch
 from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import advice, longest_path
 from epsinas_onnx.scoring.evaluated import ExactExecutor, PlainEvaluator
@@ -27,6 +29,7 @@ from epsinas_onnx.scoring.executors import (
     Executor,
     ForwardResult,
     LumpedExecutor,
+    NotRun,
     PlainExecutor,
     choose_executor,
     lower,
@@ -104,7 +107,8 @@ class Judged:
     """A verdict, and how it came about.
 
     arithmetic: in which the outputs were computed. executor: what ran them, None where nothing had to run. order: see
-    `Score`. float32: the status that float32 gives, None where nobody asked.
+    `Score`. float32: the status that float32 gives, None where nobody asked. same_as: the model of the batch that was
+    run instead, because it computes the same, None where this one was.
     """
 
     verdict: Verdict
@@ -112,6 +116,7 @@ class Judged:
     executor: Executor | None
     order: float | None = None
     float32: Status | None = None
+    same_as: str | None = None
 
 
 def judge_model(task: Task) -> Judged:
@@ -124,9 +129,35 @@ def judge_model(task: Task) -> Judged:
         return in_float32(task)
     if lowered.cut_off is not None:
         return dataclasses.replace(_judged(task, cut_off(task, lowered)), arithmetic="exact")
-    if wanted == "exact":
+    batch = of_batch() if task.options.alike else None
+    return _evaluated(task, lowered) if batch is None else _evaluated_once(task, lowered, batch)
+
+
+def _evaluated(task: Task, lowered: LumpedModel) -> Judged:
+    if task.options.arithmetic == "exact":
         return _exactly(task, lowered)
     return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
+
+
+def _evaluated_once(task: Task, lowered: LumpedModel, batch: Alike[Judged]) -> Judged:
+    """Take what a model of the batch gave that computes the same; only a score, since a reason names nodes."""
+    options, facts = task.options, task.facts
+    settings = (
+        options.arithmetic, options.norm_stats, options.seed, task.cut_axes is None, facts.longest_sum,
+        bool(facts.sample_norms), facts.without_weights is None,
+    )  # fmt: skip
+    digest = digest_of(
+        lowered, task.planned.outputs, task.feeds.arrays, task.feeds.axes, options.weights, settings
+    )  # fmt: skip
+    if digest is None:
+        return _evaluated(task, lowered)
+    known = batch.find(digest)
+    if known is not None:
+        return dataclasses.replace(known[1], same_as=known[0])
+    judged = _evaluated(task, lowered)
+    if judged.verdict.status is Status.OK and judged.executor is not None:
+        batch.keep(digest, dataclasses.replace(judged, executor=NotRun(judged.executor.lumped)))
+    return judged
 
 
 def _small(task: Task, lowered: LumpedModel) -> Judged:

@@ -102,6 +102,7 @@ class ScoreOptions:
         proxies: names of other training-free scores that are computed too.
         proxy_batch: samples that they see, at least 2.
         device_memory: GB that all workers may take of a GPU's memory together, 0 for no limit.
+        alike: whether models of a batch that compute the same are looked for, and run once.
     """
 
     weights: tuple[float, float] = DEFAULT_WEIGHTS
@@ -122,6 +123,7 @@ class ScoreOptions:
     proxies: tuple[str, ...] = ()
     proxy_batch: int = DEFAULT_PROXY_BATCH
     device_memory: float = 0.0
+    alike: bool = True
 
     def __post_init__(self) -> None:
         try:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from epsinas_onnx._util.logging import quiet_libraries
 from epsinas_onnx.errors import OutOfMemory
 from epsinas_onnx.graph.load import ModelSource, source_name
+from epsinas_onnx.scoring.alike import Alike
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.measured import unmeasured
 from epsinas_onnx.scoring.options import ScoreOptions
@@ -21,6 +22,9 @@ from epsinas_onnx.scoring.single import error_score, score_or_error
 from epsinas_onnx.scoring.supervisor import Failure, Workers
 
 T = TypeVar("T")
+
+_batch: Alike[Any] = Alike()
+"""What this process has scored: a worker process serves one batch."""
 
 
 def score_in_processes(
@@ -135,7 +139,8 @@ def call_for_nothing(work: Callable[..., Any], args: tuple[Any, ...], options: M
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score | _Lost:
     quiet_libraries()
     try:
-        found = score_or_error(model, options, raises=OutOfMemory if options.jobs > 1 else ())
+        with _batch.scoring(name):
+            found = score_or_error(model, options, raises=OutOfMemory if options.jobs > 1 else ())
     except OutOfMemory:
         return _Lost(name, None)
     return dataclasses.replace(found, model=name)

@@ -20,7 +20,7 @@ from epsinas_onnx.versions import versions
 
 _COMMON = ("inputs", "seed", "shapes", "outputs", "roles", "restore_batchnorm", "provider", "versions")
 """What other scores depend on too, which have no constants."""
-NO_PART = frozenset({"threads", "jobs", "device_memory", "proxies", "proxy_batch"})
+NO_PART = frozenset({"threads", "jobs", "device_memory", "proxies", "proxy_batch", "alike"})
 """Options that change no number but by rounding, and those that say which other scores are asked for."""
 
 

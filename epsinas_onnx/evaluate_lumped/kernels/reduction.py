@@ -156,9 +156,13 @@ def standardise(call: Call) -> Kernel:
     Operands: x, how much each position weighs in a mean (None where all weigh the same), the scale (None for 1).
     """
     axes, epsilon = tuple(call.attribute("axes")), float(call.attribute("epsilon"))
+    averages: dict[tuple[int, np.dtype[Any]], Average] = {}  # what weighs positions is stored, and always the same
 
     def kernel(x: Array, weights: Any = None, scale: Any = None) -> tuple[Array, Array, Array]:
-        average = Average(axes, None if weights is None else weights.astype(x.dtype, copy=False), x.ndim)
+        average = averages.get((x.ndim, x.dtype))
+        if average is None:
+            own = None if weights is None else weights.astype(x.dtype, copy=False)
+            average = averages[x.ndim, x.dtype] = Average(axes, own, x.ndim)
         mean = average(x)
         centred = x - mean
         variance = average.squares(centred)

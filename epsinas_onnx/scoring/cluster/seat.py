@@ -18,6 +18,7 @@ from epsinas_onnx.graph.load import ModelSource
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
 from epsinas_onnx.runtime.providers import choose_providers
+from epsinas_onnx.scoring.alike import Alike
 from epsinas_onnx.scoring.cluster.messages import Hello, Model, Order, Report, Row, Unseen
 from epsinas_onnx.scoring.measured import unmeasured
 from epsinas_onnx.scoring.process import text_of
@@ -26,6 +27,8 @@ from epsinas_onnx.scoring.single import error_score, score_or_error
 from epsinas_onnx.scoring.supervisor import Failure, Workers
 from epsinas_onnx.versions import versions
 
+_batch: Alike[Any] = Alike()
+"""What this process has scored."""
 _SLOW = 1.0  # seconds after which what waits behind a model is handed back
 
 
@@ -143,7 +146,8 @@ def score_sent(source: str | bytes, name: str, options: Any) -> Score:
     """Score a path, or a model that was pickled elsewhere."""
     quiet_libraries()
     model: ModelSource = source if isinstance(source, str) else pickle.loads(source)
-    return dataclasses.replace(score_or_error(model, options), model=name)
+    with _batch.scoring(name):
+        return dataclasses.replace(score_or_error(model, options), model=name)
 
 
 def _own_node() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import onnx_ir as ir
 
@@ -45,6 +46,7 @@ class Cell:
         return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
 
+@lru_cache(maxsize=2**14)
 def parse(arch: str) -> Cell:
     """Return the cell that `arch` describes, such as `|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|`.
 
