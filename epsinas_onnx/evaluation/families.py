@@ -49,8 +49,9 @@ def records_of(
 
     known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
     `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
-    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart. Where
-    no store is to know what was run, what a network's output does not depend on is left out.
+    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart. What a
+    network's output does not depend on is left out, unless a store is to know what was run, or float32 is asked for, in
+    which many networks have no score.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
@@ -66,23 +67,27 @@ def records_of(
             yield derived
         else:
             waiting.setdefault(family, []).append(network)
-    members = list(waiting.values())
-    run = [first if options.get("store") else _live(first) for first, *_ in members]
-    again: list[Buildable] = []
-    for index, score in score_as_done(run, alike=False, **options):
-        first, *others = members[index]
-        found = _own(first, score.to_dict())
-        if found is None:
-            again += members[index]
-            continue
-        yield found
-        for network in others:
-            derived = _derived(network, found)
-            if derived is None:
-                again.append(network)
+    families = list(waiting.values())
+    as_they_are = options.get("store") or options.get("arithmetic") == "float32"
+    whole: list[Buildable] = []
+    while families:
+        run = [first if as_they_are else _live(first) for first, *_ in families]
+        again: list[list[Buildable]] = []
+        for index, score in score_as_done(run, alike=False, **options):
+            first, *others = families[index]
+            found = score.to_dict() if as_they_are else _own(first, score.to_dict())
+            if found is None:
+                whole.append(first)
             else:
-                yield derived
-    yield from (score.to_dict() for _, score in score_as_done(again, **options))
+                yield found
+            for network in others:
+                derived = _derived(network, found)
+                if derived is None:
+                    again.append([network])
+                else:
+                    yield derived
+        families = again
+    yield from (score.to_dict() for _, score in score_as_done(whole, **options))
 
 
 def _family(network: Buildable) -> Any:
@@ -103,7 +108,7 @@ def _own(network: Buildable, record: dict[str, Any]) -> dict[str, Any] | None:
     counts = _counts(network)
     if counts is None:
         return record
-    if record.get("status") != Status.OK:
+    if record.get("status") not in (Status.OK, Status.CONSTANT):  # another reason may name a node that is left out
         return None
     return {**record, "parameters": counts.parameters, "nodes": counts.nodes}
 

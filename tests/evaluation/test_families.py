@@ -76,8 +76,19 @@ def test_what_does_not_reach_the_output_is_not_in_the_live_network() -> None:
     live = {node.name for node in network.live().build().graph if ".cell" in str(node.name)}
     assert live == set()  # the skip alone reaches it
     assert {node.name for node in network.live().build().graph} < {node.name for node in network.build().graph}
-    nothing = spaces.Network("nasbench201", "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
-    assert len(nothing.live().build().graph) == len(nothing.build().graph)
+
+
+@pytest.mark.parametrize("arch", random.Random(9).sample(families()["nothing"], 8))
+def test_a_constant_network_has_the_reason_of_the_whole_one(arch: str) -> None:
+    network = spaces.Network("nasbench201", arch)
+    assert len(network.live().build().graph) < len(network.build().graph)
+    whole, live = (score(one, **OPTIONS).to_dict() for one in (network, network.live()))
+    assert whole["status"] == Status.CONSTANT
+    for key in whole:
+        if key not in ("parameters", "nodes", "seconds"):
+            assert live[key] == whole[key], key
+    (record,) = scoring.scored([network], OPTIONS, None)
+    assert {**record, "seconds": {}, "proxies": {}} == {**whole, "seconds": {}}
 
 
 @pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in SPACES for arch in spaces.get(name).sample(8, 5)])
@@ -125,7 +136,7 @@ def test_one_of_a_family_is_run_and_the_others_say_so(tmp_path: Path) -> None:
 def test_without_a_score_each_is_run_for_a_reason_of_its_own() -> None:
     ((first, second),) = drawn(1, seed=7)
     records, called = run([first, second], status=Status.UNDERFLOW)
-    assert called == [first, first, second]  # the live network first, which has nodes of its own
+    assert called == [first, second, first, second]  # the live networks first, which may lack a node that is to blame
     assert [record["reason"] for record in records] == [f"node {first}", f"node {second}"]
 
 

@@ -110,7 +110,8 @@ class SearchSpace(ABC):
     def build_live(self, arch: str) -> ir.Model:
         """Return a network of the same family, without what its output does not depend on, which is run sooner.
 
-        Its names are those of the network of `arch`. That network itself, unless a space knows better.
+        Its nodes are some of those of the network of `arch`, by the same names, and where its output is constant the
+        same node is to blame. That network itself, unless a space knows better.
         """
         return self.build(arch)
 

@@ -207,9 +207,13 @@ class NASBench201(SearchSpace):
         return build(arch, **sizes)
 
     def build_live(self, arch: str) -> ir.Model:
-        """Return the CIFAR network without the edges that do not reach their cell's output."""
+        """Return the CIFAR network without the edges that do not reach their cell's output.
+
+        Where no edge does, nothing behind the first cell is of any account, and there is one cell a stage.
+        """
         cell = parse(arch)
-        return self.build(arch) if expression(cell) is None else _build(cell, 16, 5, 1, _live_cell)
+        nothing = expression(cell) is None
+        return _build(cell, 16, 1, 1, build_cell) if nothing else _build(cell, 16, 5, 1, _live_cell)
 
     def family(self, arch: str) -> str:
         """Return what the cell computes, as text; all that compute nothing are one family."""
