@@ -49,9 +49,9 @@ def records_of(
 
     known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
     `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
-    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart. What a
-    network's output does not depend on is left out, unless a store is to know what was run, or float32 is asked for, in
-    which many networks have no score.
+    of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart.
+    What a network's output does not depend on is left out, unless a store is to know what was run, or float32 is asked
+    for, in which many networks have no score.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
