@@ -15,16 +15,14 @@ _MOST = 2**14
 
 
 class Alike(Generic[T]):
-    """Results by what was computed, each with the name of the model that was run."""
+    """Results by what was computed."""
 
     def __init__(self) -> None:
-        self._results: OrderedDict[bytes, tuple[str, T]] = OrderedDict()
-        self._name = ""
+        self._results: OrderedDict[bytes, T] = OrderedDict()
 
     @contextmanager
-    def scoring(self, name: str) -> Iterator[None]:
-        """Score one model of the batch, that of this name."""
-        self._name = name
+    def scoring(self) -> Iterator[None]:
+        """Score one model of the batch."""
         token = _current.set(self)
         try:
             yield
@@ -34,7 +32,7 @@ class Alike(Generic[T]):
     def __len__(self) -> int:
         return len(self._results)
 
-    def find(self, digest: bytes) -> tuple[str, T] | None:
+    def find(self, digest: bytes) -> T | None:
         """Return what was computed before, None where nothing was."""
         found = self._results.get(digest)
         if found is not None:
@@ -43,7 +41,7 @@ class Alike(Generic[T]):
 
     def keep(self, digest: bytes, result: T) -> None:
         """Remember the result of the model at hand."""
-        self._results[digest] = self._name, result
+        self._results[digest] = result
         if len(self._results) > _MOST:
             self._results.popitem(last=False)
 

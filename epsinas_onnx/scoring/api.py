@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.graph.analysis.shapes import Shapes
-from epsinas_onnx.graph.load import ModelSource, source_name
+from epsinas_onnx.graph.load import ModelSource
 from epsinas_onnx.graph.passes.constant_weights import NormStats
 from epsinas_onnx.inputs.given import read_given
 from epsinas_onnx.inputs.minibatch import is_kind
@@ -135,7 +135,7 @@ def score_many(
 
     A model that cannot be scored is one Score with status `error` and the sentence that says why; so is one that
     kills its worker process, or breaks a limit. While it is waited for, the models behind it are scored. Of models that
-    compute the same, to the bit, one is run in each worker process, and the others have a warning that names it.
+    compute the same, to the bit, one is run in each worker process, and the others took no time to run.
 
     Args:
         models: what `score` takes, any number of them; read as they are needed, and all at once for weights `auto`.
@@ -241,7 +241,7 @@ def _here(models: Iterable[ModelSource], options: ScoreOptions) -> Iterator[tupl
     """Score models in this process, one after the other."""
     batch: Alike[Any] = Alike()
     for index, model in enumerate(models):
-        with batch.scoring(source_name(model)):
+        with batch.scoring():
             found = score_or_error(model, options)
         yield index, found
 

@@ -107,8 +107,7 @@ class Judged:
     """A verdict, and how it came about.
 
     arithmetic: in which the outputs were computed. executor: what ran them, None where nothing had to run. order: see
-    `Score`. float32: the status that float32 gives, None where nobody asked. same_as: the model of the batch that was
-    run instead, because it computes the same, None where this one was.
+    `Score`. float32: the status that float32 gives, None where nobody asked.
     """
 
     verdict: Verdict
@@ -116,7 +115,6 @@ class Judged:
     executor: Executor | None
     order: float | None = None
     float32: Status | None = None
-    same_as: str | None = None
 
 
 def judge_model(task: Task) -> Judged:
@@ -153,7 +151,7 @@ def _evaluated_once(task: Task, lowered: LumpedModel, batch: Alike[Judged]) -> J
         return _evaluated(task, lowered)
     known = batch.find(digest)
     if known is not None:
-        return dataclasses.replace(known[1], same_as=known[0])
+        return known
     judged = _evaluated(task, lowered)
     if judged.verdict.status is Status.OK and judged.executor is not None:
         batch.keep(digest, dataclasses.replace(judged, executor=NotRun(judged.executor.lumped)))

@@ -20,7 +20,7 @@ from epsinas_onnx.scoring.feeds import Feeds
 from epsinas_onnx.scoring.judged import Facts, Judged, Task, judge_model
 from epsinas_onnx.scoring.options import ScoreOptions
 from epsinas_onnx.scoring.plan import plan
-from epsinas_onnx.scoring.result import Score, Status, same_as
+from epsinas_onnx.scoring.result import Score, Status
 from epsinas_onnx.scoring.warnings import warnings_for
 from epsinas_onnx.versions import versions
 
@@ -107,7 +107,7 @@ def _record(task: Task, minibatch: Minibatch, judged: Judged, seconds: Mapping[s
         nodes=loaded.nodes,
         seconds={key: round(value, 6) for key, value in seconds.items()},
         output=planned.outputs,
-        warnings=(*notes, *([verdict.note] if verdict.note else []), *_shared(judged, loaded.name)),
+        warnings=(*notes, *([verdict.note] if verdict.note else [])),
         norm_stats=options.norm_stats,
         seed=options.seed,
         arithmetic=judged.arithmetic,
@@ -115,10 +115,6 @@ def _record(task: Task, minibatch: Minibatch, judged: Judged, seconds: Mapping[s
         float32_status=judged.float32,
         versions=versions(),
     )
-
-
-def _shared(judged: Judged, name: str) -> list[str]:
-    return [] if judged.same_as in (None, name) else [same_as(str(judged.same_as))]
 
 
 def _provider(judged: Judged, config: ExecutionConfig) -> str | None:

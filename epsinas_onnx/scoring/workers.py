@@ -139,7 +139,7 @@ def call_for_nothing(work: Callable[..., Any], args: tuple[Any, ...], options: M
 def _score_named(model: ModelSource, name: str, options: ScoreOptions) -> Score | _Lost:
     quiet_libraries()
     try:
-        with _batch.scoring(name):
+        with _batch.scoring():
             found = score_or_error(model, options, raises=OutOfMemory if options.jobs > 1 else ())
     except OutOfMemory:
         return _Lost(name, None)

@@ -14,7 +14,6 @@ import pytest
 from epsinas_exporters import spaces
 from epsinas_onnx import Score, Status, score, score_many
 from epsinas_onnx.scoring import alike
-from epsinas_onnx.scoring.result import same_as
 from tests.builders import build, perceptron
 
 OPTIONS: dict[str, Any] = {"batch": 8, "inputs": "grey"}
@@ -41,8 +40,13 @@ class Named:
 
 
 def own(found: Score) -> dict[str, Any]:
-    """Return a record without what says how it came about."""
-    return {key: value for key, value in found.to_dict().items() if key not in ("seconds", "warnings")}
+    """Return a record without what it took."""
+    return {key: value for key, value in found.to_dict().items() if key != "seconds"}
+
+
+def is_shared(found: Score) -> bool:
+    """Whether nothing was run for a score."""
+    return found.status is Status.OK and found.seconds["run"] == 0
 
 
 def of_batch(*protos: onnx.ModelProto, **options: Any) -> list[Score]:
@@ -67,11 +71,9 @@ def summed(graph: str = SUM, **changes: Any) -> onnx.ModelProto:
 def test_one_of_two_that_compute_the_same_is_run(one: onnx.ModelProto, other: onnx.ModelProto) -> None:
     first, second = of_batch(one, other)
     assert first.status is Status.OK
-    assert same_as("model0") not in first.warnings
-    assert second.warnings[-1] == same_as("model0")
     alone = score(Named("model1", other), **OPTIONS)
+    assert [is_shared(found) for found in (first, second, alone)] == [False, True, False]
     assert own(second) == own(alone)
-    assert not any(warning.startswith("computes") for warning in alone.warnings)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_one_of_two_that_compute_the_same_is_run(one: onnx.ModelProto, other: on
 )  # fmt: skip
 def test_what_computes_something_else_is_run_itself(one: onnx.ModelProto, other: onnx.ModelProto) -> None:
     for found in of_batch(one, other):
-        assert not any(warning.startswith("computes") for warning in found.warnings)
+        assert not is_shared(found)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"inputs": "grey"}, {"batch": 9}, {"weights": (1e-3, 1.0)}])
@@ -95,7 +97,7 @@ def test_what_is_fed_and_the_constants_are_part_of_what_is_computed(change: dict
     batch: alike.Alike[Any] = alike.Alike()
     found = []
     for options in ({**OPTIONS, "inputs": "normal"}, {**OPTIONS, "inputs": "normal", **change}):
-        with batch.scoring("one"):
+        with batch.scoring():
             found.append(score(Named("one", perceptron()), **options))
     assert len(batch) == 2
     assert found[0].score != found[1].score
@@ -144,32 +146,28 @@ def test_networks_of_a_space_are_told_apart_by_what_they_compute() -> None:
     for index, arch in enumerate(archs):
         one, other = found[index], found[index + len(archs)]
         if one.status is Status.OK:
-            assert any(warning.startswith("computes the same") for warning in other.warnings), arch
+            assert is_shared(other), arch
         assert (one.score, one.order, one.float32_status) == (other.score, other.order, other.float32_status)
         alone = score(Named(other.model, ir.to_proto(space.build(arch))), **OPTIONS)
         assert own(other) == own(alone)
-    families: dict[str, set[str]] = {}
-    for one, arch in zip(found, archs, strict=False):
-        run = next((w.split("same as ")[1].split(",")[0] for w in one.warnings if "same as" in w), one.model)
-        families.setdefault(run, set()).add(space.family(arch))
-    assert all(len(members) == 1 for members in families.values())
+    run = {space.family(arch) for one, arch in zip(found, archs, strict=False) if not is_shared(one)}
+    assert run == {space.family(arch) for arch in archs}
 
 
 def test_workers_look_for_them_too() -> None:
     found = of_batch(*(perceptron() for _ in range(6)), jobs=2)
-    shared = [one for one in found if any(warning.startswith("computes the same") for warning in one.warnings)]
-    assert len(shared) >= 4  # each of two processes runs one at most
+    assert sum(map(is_shared, found)) >= 4  # each of two processes runs one at most
     assert len({one.score for one in found}) == 1
 
 
 def test_what_was_asked_for_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alike, "_MOST", 2)
     batch: alike.Alike[int] = alike.Alike()
-    with batch.scoring("m"):
+    with batch.scoring():
         batch.keep(b"1", 1)
         batch.keep(b"2", 2)
-        assert batch.find(b"1") == ("m", 1)
+        assert batch.find(b"1") == 1
         batch.keep(b"3", 3)
     assert batch.find(b"2") is None
-    assert batch.find(b"1") == ("m", 1)
+    assert batch.find(b"1") == 1
     assert len(batch) == 2

@@ -327,8 +327,7 @@ class Nodes:
         assert self.process.stdout.readline() == "done\n"
 
     def seats(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in children if one.name().startswith("ray::Seat") or "ray::Seat" in " ".join(line_of(one))]
+        return [one for one in descendants(psutil.Process(self.process.pid)) if "ray::Seat" in " ".join(line_of(one))]
 
     def end(self) -> None:
         family = psutil.Process(self.process.pid).children(recursive=True)
@@ -337,6 +336,14 @@ class Nodes:
         for one in left:
             one.kill()
         assert not left
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """Return the children of a process and theirs, none where it has just ended."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def line_of(one: psutil.Process) -> list[str]:
@@ -472,7 +479,7 @@ class TestCluster:
             "score", loop, *good, "--engine", "ray", "--ray-address", nodes.address, "--batch", "8", "-o", str(target)
         )
         wait_for(lambda: target.exists() and target.read_text().count("\n") == 3)
-        scoring = [child for seat in nodes.seats() for child in seat.children(recursive=True)]
+        scoring = [child for seat in nodes.seats() for child in descendants(seat)]
         assert scoring
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
         done = ended(running)

@@ -146,7 +146,7 @@ def score_sent(source: str | bytes, name: str, options: Any) -> Score:
     """Score a path, or a model that was pickled elsewhere."""
     quiet_libraries()
     model: ModelSource = source if isinstance(source, str) else pickle.loads(source)
-    with _batch.scoring(name):
+    with _batch.scoring():
         return dataclasses.replace(score_or_error(model, options), model=name)
 
 
