@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from epsinas_onnx._util.fresh import fresh
 from epsinas_onnx.edit.anonymise import anonymise as rename
 from epsinas_onnx.edit.save import write_model
 from epsinas_onnx.errors import ModelError
@@ -207,7 +208,7 @@ class _Stripper:
         """Return nodes that make a tensor of this name and shape, full of one value."""
         key = tuple(int(dim) for dim in dims)
         if key not in shapes:
-            shapes[key] = _fresh(SHAPE_PREFIX + "x".join(map(str, key)), taken)
+            shapes[key] = fresh(SHAPE_PREFIX + "x".join(map(str, key)), taken)
         is_variance = learned.use.role is Role.STATISTICS and learned.use.slot == 4
         value = float((learned.use.role is Role.WEIGHT and learned.part is not Part.ZERO) or is_variance)
         return list(filling(name, shapes[key], key, dtype, value, self.opset))
@@ -261,12 +262,3 @@ def stored_constant(node: onnx.NodeProto) -> StoredConstant | None:
             sparse = attribute.sparse_tensor
             return StoredConstant(tuple(sparse.dims), sparse.values.data_type)
     return None
-
-
-def _fresh(stem: str, taken: set[str]) -> str:
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}.{count}"
-    taken.add(name)
-    return name

@@ -142,10 +142,10 @@ class Trace:
         """Return every value by name, as `Evaluator.values` does."""
         return self._evaluator.values(constant, feeds, axes, references)
 
-    def watch(self, look: Look | None) -> None:
+    def watch(self, look: Look) -> None:
         """Have what is in bodies looked at while values are computed: called for each value in each turn."""
         program = self._evaluator.program
-        self._watch = None if look is None else Watch(self._lowered.graph, self.inner, program.tensors(), look)
+        self._watch = Watch(self._lowered.graph, self.inner, program.tensors(), look)
         program.observer = self._watch
 
     def idle(self) -> set[tuple[str, str]]:

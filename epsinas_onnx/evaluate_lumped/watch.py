@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,14 +29,15 @@ class Watch:
         self, graph: LoweredGraph, wanted: Mapping[str, Lumped], places: Mapping[Tensor, int], look: Look
     ) -> None:
         self._look = look
-        self._loops = {body for _, body, loops in _bodies(graph.nodes) if loops}
+        held = list(bodies_of(graph.nodes))
+        self._loops = {body for node, _, body in held if node.op_type in ("Loop", "Scan")}
         self._wanted: dict[Body, list[tuple[str, Lumped, int]]] = {}
         scopes = scopes_of(graph)
         for name, lumped in wanted.items():
             if lumped.tensor in scopes and lumped.tensor in places:
                 self._wanted.setdefault(scopes[lumped.tensor], []).append((name, lumped, places[lumped.tensor]))
         self._ran: set[Body] = set()
-        self._branches = [(node.source, name, body) for node, name, body in branches_of(graph.nodes)]
+        self._branches = [(node.source, name, body) for node, name, body in held if node.op_type == "If"]
         self._turns: list[Turn] = [()]
         self._times: list[dict[Body, int]] = [{}]
 
@@ -64,30 +65,21 @@ class Watch:
         return {(source, name) for source, name, body in self._branches if body not in self._ran}
 
 
-def branches_of(nodes: Iterable[Node]) -> Iterable[tuple[Node, str, Body]]:
-    """Yield the branches in a graph, and in bodies in it, with the If that holds each and the name of its attribute."""
+def bodies_of(nodes: Iterable[Node]) -> Iterator[tuple[Node, str, Body]]:
+    """Yield the bodies in a graph, and those in them, with the node that holds each and the name of its attribute."""
     for node in nodes:
         for name, value in node.attributes.items():
             if isinstance(value, Body):
-                if node.op_type == "If":
-                    yield node, name, value
-                yield from branches_of(value.nodes)
+                yield node, name, value
+                yield from bodies_of(value.nodes)
 
 
 def scopes_of(graph: LoweredGraph) -> dict[Tensor, Body]:
     """Return for each tensor that is made in a body, or given to one, which it is."""
     found: dict[Tensor, Body] = {}
-    for _, body, _ in _bodies(graph.nodes):
+    for _, _, body in bodies_of(graph.nodes):
         found.update(dict.fromkeys((*body.inputs, *(tensor for node in body.nodes for tensor in node.outputs)), body))
     return found
-
-
-def _bodies(nodes: Iterable[Node]) -> Iterable[tuple[Node, Body, bool]]:
-    for node in nodes:
-        for value in node.attributes.values():
-            if isinstance(value, Body):
-                yield node, value, node.op_type in ("Loop", "Scan")
-                yield from _bodies(value.nodes)
 
 
 def _representatives(lumped: Lumped, value: Value) -> Value:

@@ -87,7 +87,7 @@ def records_of(
                 else:
                     yield derived
         families = again
-    yield from (score.to_dict() for _, score in score_as_done(whole, **options))
+    yield from (score.to_dict() for _, score in score_as_done(whole, alike=False, **options))
 
 
 def _family(network: Buildable) -> Any:

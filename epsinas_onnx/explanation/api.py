@@ -91,7 +91,7 @@ def _explained(scored: Scored) -> Explanation:
     score, task, judged = scored
     arithmetic = score.arithmetic or "float32"
     seen, warnings = _look(scored)
-    nested = _nested(task)
+    nested = Nested.of(task.planned.model)
     ending32 = None
     if arithmetic == "exact" and score.float32_status not in (None, Status.OK):
         with contextlib.suppress(ModelError):  # the node alone is missing then
@@ -138,7 +138,7 @@ def _failed(loaded: LoadedModel, options: ScoreOptions, error: RunError) -> Expl
     if failure is None or node is None:
         raise error
     reason = sentence(str(error))
-    nested = _nested(task)
+    nested = Nested.of(task.planned.model)
     lost = Ending(
         Status.ERROR, reason, str(node.name), operator_of(node), None, feeding_names(node, nested), "float32"
     )  # fmt: skip
@@ -153,7 +153,3 @@ def _failed(loaded: LoadedModel, options: ScoreOptions, error: RunError) -> Expl
 def _maker(task: Task, names: Sequence[str]) -> ir.Node | None:
     """Return the user's node that makes one of some values."""
     return next((node for node in task.planned.model.graph if any(v.name in names for v in node.outputs)), None)
-
-
-def _nested(task: Task) -> Nested:
-    return Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1))

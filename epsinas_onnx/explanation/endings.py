@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -15,7 +14,7 @@ from epsinas_onnx._util.text import sentence
 from epsinas_onnx.errors import ModelError
 from epsinas_onnx.evaluate_lumped.watch import Turn
 from epsinas_onnx.explanation.float_bodies import FloatBodies
-from epsinas_onnx.explanation.inside import Inside
+from epsinas_onnx.explanation.inside import Unrolled
 from epsinas_onnx.explanation.listed import operator_of
 from epsinas_onnx.explanation.nested import Nested, bodies
 from epsinas_onnx.explanation.result import Ending, ExplainedValue
@@ -23,6 +22,7 @@ from epsinas_onnx.explanation.sight import Sight
 from epsinas_onnx.explanation.turns import State
 from epsinas_onnx.graph.traversal import operands
 from epsinas_onnx.inputs.generate import perturb
+from epsinas_onnx.inputs.minibatch import rolled
 from epsinas_onnx.scoring.diagnosis import compare, multiplies_by_zero
 from epsinas_onnx.scoring.executors import LumpedExecutor
 from epsinas_onnx.scoring.judged import Judged, Task
@@ -44,11 +44,11 @@ def ending(task: Task, nested: Nested, judged: Judged, seen: Sight | None) -> En
         constant = task.options.weights[0] if verdict.constant is None else verdict.constant
         with contextlib.suppress(ModelError):  # the node that holds the body is named then
             states = _in_float32(task, judged, constant) if seen is None else _exactly(task, seen, constant)
-            inside = Inside(nested, node, states)
+            unrolled = Unrolled(nested, node, states)
             if verdict.status is Status.OVERFLOW:
-                inner = inside.exploded()
+                inner = unrolled.exploded()
             else:
-                inner = inside.lost(multiplies_by_zero if seen is None else lambda one: one.op_type == "Mul")
+                inner = unrolled.lost(multiplies_by_zero if seen is None else lambda one: one.op_type == "Mul")
             node = node if inner is None else inner
     name = verdict.node if node is None else str(node.name)
     operator, feeding = (None, ()) if node is None else (operator_of(node), feeding_names(node, nested))
@@ -67,7 +67,7 @@ def fed_by(ending: Ending | None, values: Sequence[ExplainedValue]) -> Ending | 
 
 def feeding_names(node: ir.Node, nested: Nested) -> tuple[str, ...]:
     """Return the names of what a node reads."""
-    inner = {value for place in nested.places() if node in place.holders for value in (place.value,)}
+    inner = {place.value for place in nested.places() if node in place.holders}
     return tuple(dict.fromkeys(nested.names[value] for value in operands(node) if value not in inner))
 
 
@@ -88,9 +88,8 @@ def _in_float32(task: Task, judged: Judged, constant: float) -> States:
     executor, feeds = trace_few(task.loaded, task.planned, task.batching, task.config, task.feeds, lumped)
 
     def three(feeds: Mapping[str, Array]) -> list[tuple[float, Mapping[str, Array]]]:
-        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
         moved = {name: perturb(array, seed, None) for name, array in feeds.items()}
-        return [(constant, feeds), (nudged(constant), moved), (constant, rolled)]
+        return [(constant, feeds), (nudged(constant), moved), (constant, rolled(feeds, axes))]
 
     for names in executor.tracer.chunks():
         plain, bits, other = (executor.values(weight, fed, names, cut) for weight, fed in three(feeds))

@@ -14,7 +14,7 @@ from epsinas_onnx.errors import ModelError, RunError
 from epsinas_onnx.explanation.observing import Seen, observed
 from epsinas_onnx.explanation.sight import Sight
 from epsinas_onnx.graph.emitter import PREFIX
-from epsinas_onnx.inputs.minibatch import few_samples
+from epsinas_onnx.inputs.minibatch import all_first, few_samples
 from epsinas_onnx.runtime.session import Engine, to_proto
 from epsinas_onnx.scoring.judged import FEW, Task
 from epsinas_onnx.scoring.plan import plain_graph
@@ -90,11 +90,7 @@ class _Prefixes:
     def sight(self, count: int) -> Sight:
         """Return what the floats of so many nodes hold."""
         axes = {} if self._task.batching.per_sample else self._task.feeds.axes
-        still = {
-            name: np.repeat(np.take(array, [0], axes[name]), array.shape[axes[name]], axes[name])
-            if name in axes else array
-            for name, array in self._feeds.items()
-        }  # fmt: skip
+        still = all_first(self._feeds, axes)
         names = [
             name for node in self._proto.graph.node[:count] for name in node.output
             if name in self._infos and not name.startswith(PREFIX)

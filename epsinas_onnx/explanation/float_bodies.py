@@ -13,17 +13,17 @@ import onnx_ir as ir
 from onnx import helper
 
 from epsinas_onnx.errors import RunError
-from epsinas_onnx.evaluate_lumped.watch import Turn, branches_of, scopes_of
+from epsinas_onnx.evaluate_lumped.watch import Turn, bodies_of, scopes_of
 from epsinas_onnx.explanation.handed_out import hand_out
 from epsinas_onnx.explanation.nested import Nested
 from epsinas_onnx.graph.traversal import StaticValues
-from epsinas_onnx.inputs.minibatch import few_samples
 from epsinas_onnx.lump.lower import LumpedModel
 from epsinas_onnx.lump.value import Lumped
 from epsinas_onnx.runtime.session import Engine, bind_constant, to_proto
 from epsinas_onnx.scoring.executors import lower
 from epsinas_onnx.scoring.judged import Task
-from epsinas_onnx.scoring.plan import ModelPlan, plain_graph, plan
+from epsinas_onnx.scoring.plan import ModelPlan, plain_graph
+from epsinas_onnx.scoring.reruns import plan_few
 
 Array = npt.NDArray[Any]
 
@@ -47,10 +47,7 @@ class FloatBodies:
 
     def __init__(self, task: Task, lumped: bool) -> None:
         self._task = task
-        samples = 1 if task.batching.per_sample else task.batching.traced
-        loosened = task.batching.options.loosen  # such a graph was rewritten for its minibatch
-        few = plan(task.loaded, samples, task.batching.options) if loosened else task.planned.with_batch(samples)
-        self.feeds = few_samples(task.feeds.arrays, task.feeds.axes, task.batching.traced, few.demands)
+        few, self.feeds = plan_few(task.loaded, task.planned, task.batching, task.feeds)
         self.independent: set[str] = set()
         self._lowered: LumpedModel | None = None
         self._inner: dict[str, _Inner] = {}
@@ -62,7 +59,7 @@ class FloatBodies:
     def _of_lumped(self, few: ModelPlan) -> onnx.ModelProto:
         task = self._task
         lowered = self._lowered = lower(few, task.config, 1, bound=False, feeds=task.feeds)
-        nested = Nested(lowered.model.graph, lowered.graph.opset)
+        nested = Nested.of(lowered.model)
         scopes = scopes_of(lowered.graph)
         fetched = lowered.exposed(few.outputs)
         outside = {}
@@ -78,7 +75,7 @@ class FloatBodies:
                     outside[name] = lowered.context.settle(lumped)
         proto = lowered.to_proto(fetched | outside, None)
         renamed = {lowered.context.canonical(one): name for name, one in (fetched | outside).items()}
-        held = [node for node, _, _ in branches_of(lowered.graph.nodes)]
+        held = [node for node, _, _ in bodies_of(lowered.graph.nodes) if node.op_type == "If"]
         self._branches = _flagged(proto, {renamed.get(n.outputs[0], n.outputs[0].name): n.source for n in held})
         for name, lumped in outside.items():
             self._inner[name] = _Inner(name, int(lumped.dtype), 0, lumped)
@@ -86,7 +83,7 @@ class FloatBodies:
 
     def _of_plain(self, few: ModelPlan) -> onnx.ModelProto:
         model = plain_graph(few).model
-        nested = Nested(model.graph, model.opset_imports.get("", 1))
+        nested = Nested.of(model)
         static = StaticValues.of(model)
         for value, name in nested.names.items():
             if value.graph is model.graph:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import helper
 
+from epsinas_onnx._util.fresh import fresh
+
 _LOOPS = ("Loop", "Scan")
 
 
@@ -52,7 +54,7 @@ class _Handing:
         first = next(iter(held.values()))
         outputs = len(first.output) - (node.op_type == "Loop")
         for _ in range(len(node.output), outputs):  # outputs that the file leaves out
-            node.output.append(self._fresh("epsinas.left_out"))
+            node.output.append(fresh("epsinas.left_out", self._taken))
         if node.op_type == "Scan":
             more = sum(map(len, inner.values()))
             for attribute in node.attribute:
@@ -62,25 +64,17 @@ class _Handing:
         for key, values in inner.items():
             for name, value, dtype in values:
                 for other, body in held.items():
-                    label = self._fresh(f"{value}/handed_out")
+                    label = fresh(f"{value}/handed_out", self._taken)
                     if other == key:
                         body.node.add(op_type="Identity", input=[name], output=[label])
                     else:
                         empty = helper.make_tensor("", dtype, [0], [])
                         body.node.append(helper.make_node("Constant", [], [label], value=empty))
                     body.output.append(_info(label, dtype))
-                outer = self._fresh(f"{value}/handed_out")
+                outer = fresh(f"{value}/handed_out", self._taken)
                 node.output.append(outer)
                 found.append((outer, value, dtype))
         return found
-
-    def _fresh(self, stem: str) -> str:
-        name, count = stem, 0
-        while name in self._taken:
-            count += 1
-            name = f"{stem}.{count}"
-        self._taken.add(name)
-        return name
 
 
 _GRAPH = onnx.AttributeProto.GRAPH

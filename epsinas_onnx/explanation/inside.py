@@ -15,7 +15,7 @@ Zero = Callable[[ir.Node], bool]
 _At = tuple[ir.Value, Turn]
 
 
-class Inside:
+class Unrolled:
     """The values in the bodies of one node, unrolled: each once a turn.
 
     holder: the node that `score` names. states: what was seen, by name and turn; of a value outside of all loops the

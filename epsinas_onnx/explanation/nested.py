@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from epsinas_onnx._util.fresh import fresh
 from epsinas_onnx.graph.traversal import all_graphs, node_bodies, operands
 
 _LOOPS = ("Loop", "Scan")
@@ -49,6 +50,11 @@ class Nested:
         self.names = self._named()
         self.nodes = {str(node.name): node for node in self.position}
 
+    @classmethod
+    def of(cls, model: ir.Model) -> Nested:
+        """Return the values of a model."""
+        return cls(model.graph, model.opset_imports.get("", 1))
+
     def _named(self) -> dict[ir.Value, str]:
         everywhere = [(value, each) for each in all_graphs(self.graph) for value in _values(each)]
         times = Counter(value.name for value, _ in everywhere)
@@ -58,12 +64,7 @@ class Nested:
             name = str(value.name)
             if each is not self.graph and times[value.name] > 1:
                 node, attribute = self.holder_of[each]
-                stem = name = f"{node.name}/{attribute}/{value.name}"
-                count = 0
-                while name in taken:
-                    count += 1
-                    name = f"{stem}_{count}"
-                taken.add(name)
+                name = fresh(f"{node.name}/{attribute}/{value.name}", taken, "_")
             names[value] = name
         return names
 

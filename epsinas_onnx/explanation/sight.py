@@ -15,6 +15,7 @@ from epsinas_onnx.explanation import turns
 from epsinas_onnx.explanation.nested import Nested, bodies
 from epsinas_onnx.explanation.observing import Seen, exact, observed, seen_as
 from epsinas_onnx.explanation.turns import Collected, Inside
+from epsinas_onnx.inputs.minibatch import all_first
 from epsinas_onnx.scoring.evaluated import ExactExecutor
 from epsinas_onnx.scoring.judged import Task
 from epsinas_onnx.scoring.reruns import trace_few
@@ -49,7 +50,7 @@ def exactly(task: Task, executor: ExactExecutor) -> Sight:
 
 
 def _exactly(task: Task, executor: ExactExecutor) -> Sight:
-    traced = executor.tracer(lambda graph: _named(graph, task))
+    traced = executor.tracer(_named)
     cut, weights = task.cut_axes, task.options.weights
     few = cut is None and 2 * traced.held_bytes() > _HELD
     tries = [task.of_few().feeds.arrays] if few else []
@@ -71,26 +72,22 @@ def _exactly(task: Task, executor: ExactExecutor) -> Sight:
         one, other = [made[name] for made in first], [made[name] for made in second]
         entries = [executor.entries_of(lumped, values) for values in (one, other)]
         seen[name] = seen_as((exact(one), exact(other)), entries, lumped)
-    not_run = Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1)).without(idle)
+    not_run = Nested.of(task.planned.model).without(idle)
     seen = {name: one for name, one in seen.items() if name not in not_run}
     samples = 2 if cut is not None else _samples(feeds, task.feeds.axes)
     return Sight(seen, samples, turns.exactly(executor, traced, inside, not_run))
 
 
-def _named(graph: ir.Graph, task: Task) -> dict[ir.Value, str]:
+def _named(model: ir.Model) -> dict[ir.Value, str]:
     """Return the names of all values in bodies."""
-    nested = Nested(graph, task.planned.model.opset_imports.get("", 1))
-    return {value: name for value, name in nested.names.items() if value.graph is not graph}
+    return {value: name for value, name in Nested.of(model).names.items() if value.graph is not model.graph}
 
 
 def in_float32(task: Task, lumped: bool) -> Sight:
     """Return every float value of a few samples as ONNX Runtime gives it; lumped: whether the lumped graph runs."""
     executor, feeds = trace_few(task.loaded, task.planned, task.batching, task.config, task.feeds, lumped)
     axes, cut = task.feeds.axes, task.cut_axes
-    still = {
-        name: np.broadcast_to(np.take(array, [0], axes[name]), array.shape) if name in axes else array
-        for name, array in feeds.items()
-    }
+    still = all_first(feeds, axes)
     seen = {}
     for names in executor.tracer.chunks():
         ran = [executor.values(constant, feeds, names, cut) for constant in task.options.weights]

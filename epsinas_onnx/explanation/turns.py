@@ -17,6 +17,7 @@ from epsinas_onnx.explanation.float_bodies import FloatBodies
 from epsinas_onnx.explanation.nested import Nested
 from epsinas_onnx.explanation.observing import Seen, exact, merged, observed, seen_as
 from epsinas_onnx.explanation.result import Observed
+from epsinas_onnx.inputs.minibatch import all_first
 from epsinas_onnx.scoring.evaluated import ExactExecutor
 from epsinas_onnx.scoring.judged import Task
 
@@ -95,11 +96,8 @@ def in_float32(task: Task, lumped: bool) -> Inside:
     except RunError:
         return Inside()
     axes, cut, weights = task.feeds.axes, task.cut_axes, task.options.weights
-    still = {
-        name: np.broadcast_to(np.take(array, [0], axes[name]), array.shape) if name in axes else array
-        for name, array in bodies.feeds.items()
-    }
-    nested = Nested(task.planned.model.graph, task.planned.model.opset_imports.get("", 1))
+    still = all_first(bodies.feeds, axes)
+    nested = Nested.of(task.planned.model)
     not_run = nested.without(bodies.idle(weights[0]) | bodies.idle(weights[1]))
     values: dict[str, Seen] = {}
     states: tuple[dict[str, dict[Turn, State]], dict[str, dict[Turn, State]]] = ({}, {})

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
+from epsinas_onnx._util.fresh import fresh
 from epsinas_onnx.errors import ModelError, UnsupportedError, UsageError
 from epsinas_onnx.graph import deserialise
 from epsinas_onnx.graph.dtypes import FLOATS
@@ -318,7 +319,7 @@ def _name_everything(model: ir.Model) -> None:
             if not value.name and value.uses():
                 if values is None:
                     values = {v.name for graph in all_graphs(model.graph) for n in graph for v in n.outputs}
-                value.name = _fresh(f"{node.op_type}_out{index}", values)
+                value.name = fresh(f"{node.op_type}_out{index}", values, "_")
         if not node.name:
             first = next((value.name for value in node.outputs if value.name), "")
             node.name = f"{node.op_type}({first})"
@@ -332,7 +333,7 @@ def _tell_apart(graph: ir.Graph, prefix: str, shared: Collection[str | None], ta
     for node in graph:
         if node.name in shared:
             name = f"{prefix}{node.name}"
-            node.name = _fresh(name, taken) if prefix or name in seen else name
+            node.name = fresh(name, taken, "_") if prefix or name in seen else name
             seen.add(name)
         for attribute in node.attributes.values():
             for place, body in _bodies_of(attribute):
@@ -347,15 +348,6 @@ def _bodies_of(attribute: ir.Attr) -> Iterator[tuple[str, ir.Graph]]:
     elif attribute.type == ir.AttributeType.GRAPHS:
         for number, body in enumerate(attribute.as_graphs()):
             yield f"{attribute.name}.{number}", body
-
-
-def _fresh(stem: str, taken: set[str | None]) -> str:
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name
 
 
 def _first_line(error: BaseException) -> str:

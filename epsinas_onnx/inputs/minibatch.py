@@ -143,6 +143,19 @@ def each_sample(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> Iterator
         }
 
 
+def rolled(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> dict[str, Array]:
+    """Return the inputs with every sample in the place of the one behind it."""
+    return {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
+
+
+def all_first(feeds: Mapping[str, Array], axes: Mapping[str, int]) -> dict[str, Array]:
+    """Return the inputs with the first sample in the place of each."""
+    return {
+        name: np.broadcast_to(np.take(array, [0], axes[name]), array.shape) if name in axes else array
+        for name, array in feeds.items()
+    }
+
+
 def evenly(array: Array, axis: int, count: int) -> Array:
     """Return at most `count` indices of an axis, evenly spaced from the first to the last; what is one stays one."""
     indices = np.linspace(0, array.shape[axis] - 1, min(array.shape[axis], count)).round().astype(np.int64)

@@ -102,10 +102,10 @@ class ExactExecutor:
         *_, values = self.every_value(traced, constant, feeds, axes)
         return traced, {name: summary(value) for name, value in values.items()}
 
-    def tracer(self, named: Callable[[ir.Graph], Mapping[ir.Value, str]] | None = None) -> Trace:
-        """Return what looks at every value of the user's graph; named: of a graph, names of values in its bodies."""
+    def tracer(self, named: Callable[[ir.Model], Mapping[ir.Value, str]] | None = None) -> Trace:
+        """Return what looks at every value of the user's graph; named: of a model, names of values in its bodies."""
         with _evaluating():
-            names = None if named is None else named(self._lowered.model.graph)
+            names = None if named is None else named(self._lowered.model)
             return Trace(self._lowered, list(self._fetched), names)
 
     def every_value(

@@ -12,7 +12,7 @@ from epsinas_onnx.errors import RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.load import LoadedModel
 from epsinas_onnx.inputs.generate import perturb
-from epsinas_onnx.inputs.minibatch import few_samples
+from epsinas_onnx.inputs.minibatch import few_samples, rolled
 from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
@@ -76,13 +76,13 @@ class Reruns:
         few, feeds = self._trace()
         cut, axes = self._cut_axes, self._feeds.axes
         moved, changed = nudged(constant), self._moved(feeds)
-        rolled = {name: np.roll(array, 1, axes[name]) if name in axes else array for name, array in feeds.items()}
+        turned = rolled(feeds, axes)
         largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
         try:
             return few.tracer.lost(
                 lambda names: few.values(constant, feeds, names, cut),
                 lambda names: few.values(moved, changed, names, cut),
-                lambda names: few.values(constant, rolled, names, cut),
+                lambda names: few.values(constant, turned, names, cut),
                 largest,
             )
         except RunError:  # the verdict stands without the node
@@ -118,11 +118,18 @@ def trace_few(
     loaded: LoadedModel, planned: ModelPlan, batching: Batching, config: ExecutionConfig, feeds: Feeds, lumped: bool
 ) -> tuple[TracedExecutor, dict[str, Array]]:
     """Lower or rewrite a graph anew for a few samples, with every value to look at; return them too."""
+    few, arrays = plan_few(loaded, planned, batching, feeds)
+    return TracedExecutor(few, config, lumped, feeds), arrays
+
+
+def plan_few(
+    loaded: LoadedModel, planned: ModelPlan, batching: Batching, feeds: Feeds
+) -> tuple[ModelPlan, dict[str, Array]]:
+    """Plan a graph anew for a few samples; return them too."""
     samples = 1 if batching.per_sample else batching.traced
     # A loosened graph was rewritten for its minibatch.
     few = plan(loaded, samples, batching.options) if batching.options.loosen else planned.with_batch(samples)
-    traced = TracedExecutor(few, config, lumped, feeds)
-    return traced, few_samples(feeds.arrays, feeds.axes, batching.traced, few.demands)
+    return few, few_samples(feeds.arrays, feeds.axes, batching.traced, few.demands)
 
 
 class WithoutReasons:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from epsinas_onnx._util.fresh import fresh
 from epsinas_onnx.search.around.activations import write_activation
 from epsinas_onnx.search.around.blocks import Blocks
 from epsinas_onnx.search.around.decisions import Decisions, chosen_widths
@@ -219,9 +220,4 @@ class _Builder:
         return self._lists[key]
 
     def _fresh(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}.{count}"
-        self._taken.add(name)
-        return name
+        return fresh(stem, self._taken, first=2)
