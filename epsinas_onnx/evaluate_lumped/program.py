@@ -56,18 +56,23 @@ class Program:
         self.exact = exact
         self.without_rule: list[Node] = []
         self.observer: Observer | None = None
-        self._places: dict[Tensor, int] = {}
         self._values: list[Any] = []
         live = graph.live_nodes(outputs)
+        read = [reads(node) for node in live]
+        needed = {tensor for tensors in read for tensor in tensors}.union(outputs)
+        stored = [tensor for tensor in graph.initializers if tensor in needed]
+        derived = [tensor for tensor in graph.derived if tensor in needed]
+        lasting = dict.fromkeys([*graph.inputs, *stored, *derived, *outputs])
+        made = [tensor for node in live for tensor in node.outputs]
+        self._places = {tensor: place for place, tensor in enumerate(dict.fromkeys([*lasting, *made]))}
         self.inputs = [(tensor, self.place(tensor)) for tensor in graph.inputs]
-        needed = {tensor for node in live for tensor in reads(node)} | set(outputs)
-        stored = [(tensor, array) for tensor, array in graph.initializers.items() if tensor in needed]
-        self._stored = {self.place(tensor): self._as_stored(tensor, array) for tensor, array in stored}
-        self._derived = [(self.place(t), t, make) for t, make in graph.derived.items() if t in needed]
+        self._stored = {self.place(tensor): self._as_stored(tensor, graph.initializers[tensor]) for tensor in stored}
+        self._derived = [(self.place(tensor), tensor, graph.derived[tensor]) for tensor in derived]
         self.outputs = [self.place(tensor) for tensor in outputs]
         self._zeros = zeros_of(graph, live) if exact else set()
         self.centred = frozenset(node.source for node in self._zeros)
-        self.steps = self._compiled(live, () if keep else outputs, keep)
+        done = [()] * len(live) if keep else self._done(read, set(lasting))
+        self.steps = [self._step(node, places) for node, places in zip(live, done, strict=True)]
 
     def place(self, tensor: Tensor) -> int:
         """Return where a tensor's value lies."""
@@ -84,16 +89,15 @@ class Program:
     def _as_stored(self, tensor: Tensor, array: Array) -> Any:
         return fixed(array) if self.exact else array.astype(tensor.dtype.numpy(), copy=False)
 
-    def _compiled(self, nodes: Sequence[Node], outputs: Sequence[Tensor], keep: bool) -> list[Step]:
-        steps = []
-        alive = {self.place(tensor) for tensor in outputs} | self._stored.keys()
-        alive |= {place for place, *_ in self._derived} | {place for _, place in self.inputs}
-        for node in reversed(nodes):
-            used = {self.place(tensor) for tensor in reads(node)}
-            done = () if keep or used <= alive else tuple(used - alive)
-            alive |= used
-            steps.append((node, done))
-        return [self._step(node, done) for node, done in reversed(steps)]
+    def _done(self, read: Sequence[Sequence[Tensor]], alive: set[Tensor]) -> list[tuple[int, ...]]:
+        """Return for each node the places that nobody reads afterwards. read: what each reads. alive: what stays."""
+        places, done = self._places, []
+        for tensors in reversed(read):
+            last = {tensor: None for tensor in tensors if tensor not in alive}
+            done.append(tuple([places[tensor] for tensor in last if tensor in places]))  # what bodies make has none yet
+            alive.update(last)
+        done.reverse()
+        return done
 
     def _step(self, node: Node, done: tuple[int, ...]) -> Step:
         inputs = tuple([-1 if tensor is None else self.place(tensor) for tensor in node.inputs])
@@ -105,7 +109,7 @@ class Program:
             return lambda _: (Value(shape, None, None),)
         known = self.graph.initializers
         stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
-        held = {name: self._body(value) for name, value in node.attributes.items() if type(value) is Body}
+        held = {name: self._body(body) for name, body in node.bodies.items()}
         call = Call(node, stored, self.graph.imports, held)
         if held:
             return bodies.run_of(call, self.exact)

@@ -68,10 +68,9 @@ class Watch:
 def bodies_of(nodes: Iterable[Node]) -> Iterator[tuple[Node, str, Body]]:
     """Yield the bodies in a graph, and those in them, with the node that holds each and the name of its attribute."""
     for node in nodes:
-        for name, value in node.attributes.items():
-            if isinstance(value, Body):
-                yield node, name, value
-                yield from bodies_of(value.nodes)
+        for name, body in node.bodies.items():
+            yield node, name, body
+            yield from bodies_of(body.nodes)
 
 
 def scopes_of(graph: LoweredGraph) -> dict[Tensor, Body]:

@@ -38,7 +38,7 @@ class Reducible(Related, Protocol):
     """One that can be run with less."""
 
     def live(self) -> Buildable:
-        """The same, by the same name, without what its output does not depend on."""
+        """The same, by the same name, without what its output does not depend on, or has twice."""
 
 
 def records_of(
@@ -50,8 +50,8 @@ def records_of(
     known: records that there are. named: the networks that they belong to, by name. options: keyword arguments of
     `score_many`. Only a score is shared: a reason why there is none names nodes of the network that was run, so those
     of its family are run too. Nothing is shared where other scores are asked for, which tell such networks apart.
-    What a network's output does not depend on is left out, unless a store is to know what was run, or float32 is asked
-    for, in which many networks have no score.
+    What a network's output does not depend on, or has twice, is left out, unless a store is to know what was run, roles
+    name nodes, or float32 is asked for, in which many networks have no score.
     """
     from epsinas_onnx.scoring.api import score_as_done
 
@@ -68,7 +68,7 @@ def records_of(
         else:
             waiting.setdefault(family, []).append(network)
     families = list(waiting.values())
-    as_they_are = options.get("store") or options.get("arithmetic") == "float32"
+    as_they_are = options.get("store") or options.get("roles") or options.get("arithmetic") == "float32"
     whole: list[Buildable] = []
     while families:
         run = [first if as_they_are else _live(first) for first, *_ in families]

@@ -270,17 +270,19 @@ def _inline(model: ir.Model, name: str) -> ir.Model:
 def _check_values(model: ir.Model, name: str) -> None:
     """Raise ModelError for the first value that nothing makes, or that is made of itself; bring nodes into order."""
     for graph in all_graphs(model.graph):
+        known: set[ir.Value | None] = set()
         for node in graph:
             for slot, value in enumerate(node.inputs):
-                if value is not None and _made_by_nobody(value):
+                if value is not None and value not in known and _made_by_nobody(value):
                     raise ModelError(
                         f"{name}: node {node.name!r} ({node.op_type}), input {slot}: nothing makes the value "
                         f"{value.name!r}; export the model again, with its parameters (strip takes weights out)"
                     )
+            known.update(node.inputs)
         for value in graph.outputs:
             if _made_by_nobody(value):
                 raise ModelError(f"{name}: nothing makes the output {value.name!r}; export the model again")
-    if not _in_order(model.graph, set()):
+    if not _in_order(model.graph, {None}):
         try:
             model.graph.sort()
         except ValueError:
@@ -289,15 +291,16 @@ def _check_values(model: ir.Model, name: str) -> None:
             ) from None
 
 
-def _in_order(graph: ir.Graph, made: set[ir.Node]) -> bool:
-    """Whether every node comes behind those that it reads, in bodies too; made: nodes that are known to."""
+def _in_order(graph: ir.Graph, made: set[ir.Value | None]) -> bool:
+    """Whether every node comes behind those that it reads, in bodies too; made: values that are known to be there."""
     for node in graph:
-        if any(value is not None and value.producer() not in made for value in node.inputs if _is_computed(value)):
-            return False
+        for value in node.inputs:
+            if value not in made and _is_computed(value):
+                return False
         if not all(_in_order(body, made) for body in node_bodies(node)):
             return False
-        made.add(node)
-    return all(value.producer() in made for value in graph.outputs if _is_computed(value))
+        made.update(node.outputs)
+    return all(value in made for value in graph.outputs if _is_computed(value))
 
 
 def _is_computed(value: ir.Value | None) -> bool:

@@ -61,17 +61,16 @@ def multiply_adds(graph: LoweredGraph, outputs: Sequence[Tensor]) -> MultiplyAdd
 def _calls(graph: LoweredGraph, nodes: Iterable[Node], stored: set[Tensor]) -> list[Call]:
     calls = []
     for node in nodes:
-        bodies = [value for value in node.attributes.values() if isinstance(value, Body)]
-        if not bodies and node.op_type not in RANDOM and all(t is None or t in stored for t in node.inputs):
+        if not node.bodies and node.op_type not in RANDOM and all(t is None or t in stored for t in node.inputs):
             stored.update(node.outputs)
             continue
         operands = [None if t is None else Operand(t.shape, graph.initializers.get(t)) for t in node.inputs]
         attributes = {
             name: value.value if isinstance(value, ir.Attr) else value
             for name, value in node.attributes.items()
-            if not isinstance(value, Body)
+            if name not in node.bodies
         }
-        inner = [CalledBody(_calls(graph, body.nodes, stored), _endless(graph, body)) for body in bodies]
+        inner = [CalledBody(_calls(graph, body.nodes, stored), _endless(graph, body)) for body in node.bodies.values()]
         shapes = [tensor.shape for tensor in node.outputs]
         calls.append(Call(node.source, node.op_type, node.domain, operands, shapes, attributes, inner, graph.opset))
     return calls

@@ -23,7 +23,7 @@ _PLAIN = frozenset({int, float, str, list, tuple})
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One node of the lowered graph. source: the user's node that it was made for."""
+    """One node of the lowered graph. source: the user's node that it was made for. bodies: attributes that are one."""
 
     op_type: str
     domain: str
@@ -31,6 +31,7 @@ class Node:
     outputs: tuple[Tensor, ...]
     attributes: Mapping[str, Any]
     source: str
+    bodies: Mapping[str, Body] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -137,14 +138,15 @@ class LoweredGraph:
         """Append a node with any number of outputs, given as shape and dtype; share: whether it is deterministic."""
         attributes = attributes or {}
         key = (domain, op_type, tuple(inputs), len(outputs), *(_key(attributes) if attributes else ()))
-        share = share and not any(isinstance(value, Body) for value in attributes.values())
+        bodies = {name: value for name, value in attributes.items() if isinstance(value, Body)}
+        share = share and not bodies
         if share:
             for scope in self._scopes:
                 if key in scope.seen:
                     return scope.seen[key]
         made = tuple(Tensor(self._fresh(op_type), shape, dtype) for shape, dtype in outputs)
         scope = self._scopes[-1]
-        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source))
+        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source, bodies))
         if share:
             scope.seen[key] = made
         return made
@@ -225,11 +227,10 @@ class LoweredGraph:
 def reads(node: Node) -> list[Tensor]:
     """Return what a node takes, what its bodies take from outside included."""
     found = [tensor for tensor in node.inputs if tensor is not None]
-    for value in node.attributes.values():
-        if isinstance(value, Body):
-            found += value.outputs
-            for inner in value.nodes:
-                found += reads(inner)
+    for body in node.bodies.values():
+        found += body.outputs
+        for inner in body.nodes:
+            found += reads(inner)
     return found
 
 

@@ -108,7 +108,7 @@ class Partition:
             return np.zeros(1, np.int64)
         return np.unique(self.labels, return_index=True)[1].astype(np.int64)
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all classes have equally many indices, so that an average over classes is one over indices."""
         return self.count <= 1 or self.is_discrete or bool((self.sizes == self.sizes[0]).all())

@@ -137,6 +137,5 @@ def _value_info(name: str, tensor: Tensor) -> onnx.ValueInfoProto:
 def _domains(nodes: Iterable[Node]) -> Iterable[str]:
     for node in nodes:
         yield node.domain
-        for value in node.attributes.values():
-            if isinstance(value, Body):
-                yield from _domains(value.nodes)
+        for body in node.bodies.values():
+            yield from _domains(body.nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class GraphBuilder:
             domain,
             op_type,
             inputs,
-            [_attribute(op_type, key, value) for key, value in attributes.items()],
+            [_attribute(op_type, key, _hashable(value)) for key, value in attributes.items()],
             name=name,
             outputs=[ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(outputs)],
         )
@@ -132,6 +132,43 @@ class GraphBuilder:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="epsinas-onnx", metadata_props=metadata)
 
 
+class SharingBuilder(GraphBuilder):
+    """Makes nothing twice: for networks whose weights are all one constant, so that equal layers compute the same.
+
+    Parameters of one shape and value are one initializer, whose numbers are made only if somebody asks for them. A node
+    that is there already stands for one that would do the same to the same values, by the name that it has.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        /,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: object,
+    ) -> ir.Value:
+        """Append a node called `name`, unless there is one; return the first output."""
+        operands = sorted(inputs, key=id) if op_type == "Add" and domain == "" else inputs
+        key = (domain, op_type, outputs, *operands, *attributes, *map(_hashable, attributes.values()))
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = super().op(op_type, inputs, name, domain, outputs, **attributes)
+        return found
+
+    def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:
+        """Return a float32 parameter of `shape` that holds `value` everywhere, one per shape and value."""
+        tensor = _filled(tuple(shape), value)
+        if tensor.name not in self.initializers:
+            self.initializers[str(tensor.name)] = _holding(tensor)
+        return self.initializers[str(tensor.name)]
+
+
 def tensor_input(name: str, shape: Sequence[int | str], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
     """Return a graph input; a string in `shape` names a free dimension."""
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
@@ -144,33 +181,46 @@ def typed_output(value: ir.Value, shape: Sequence[int | str]) -> ir.Value:
     return value
 
 
+def _hashable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=4096, typed=True)
 def _attribute(op_type: str, name: str, value: object) -> ir.Attr:
-    """Return an attribute; onnx-ir's own conversion would take two thirds of the time that a network takes."""
+    """Return an attribute; networks of one space are made of few, which nobody modifies.
+
+    onnx-ir's own conversion would take two thirds of the time that a network takes.
+    """
     match value:
-        case float() if op_type == "ConstantOfShape":
-            return _filling(value)
+        case float() if op_type == "ConstantOfShape":  # the value that it repeats
+            return ir.AttrTensor("value", ir.tensor(np.asarray([value], np.float32)))
         case int():
             return ir.AttrInt64(name, value)
         case float():
             return ir.AttrFloat32(name, value)
-        case list() if all(isinstance(item, int) for item in value):
+        case tuple() if all(isinstance(item, int) for item in value):
             return ir.AttrInt64s(name, value)
         case _:
-            return ir.convenience.convert_attribute(name, value)  # type: ignore[arg-type]
-
-
-@cache
-def _filling(value: float) -> ir.Attr:
-    """Return the value that a ConstantOfShape repeats, as a tensor of one float32."""
-    return ir.AttrTensor("value", ir.tensor(np.asarray([value], np.float32)))
+            return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)  # type: ignore[arg-type]
 
 
 def _initializer(name: str, array: np.ndarray) -> ir.Value:
     return _holding(ir.Tensor(array, name=name))
 
 
-def _holding(tensor: ir.Tensor[Any]) -> ir.Value:
+def _holding(tensor: ir.Tensor[Any] | ir.LazyTensor) -> ir.Value:
     return ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+@lru_cache(maxsize=4096)
+def _filled(shape: tuple[int, ...], value: float) -> ir.LazyTensor:
+    """Return a tensor that holds one number everywhere, which nobody modifies, either."""
+
+    def made() -> ir.Tensor[Any]:
+        return ir.Tensor(np.broadcast_to(np.float32(value), shape))
+
+    name = f"parameter_{'x'.join(map(str, shape))}_{value:g}"
+    return ir.LazyTensor(made, dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=name)
 
 
 @lru_cache(maxsize=4096)

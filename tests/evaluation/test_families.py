@@ -78,6 +78,18 @@ def test_what_does_not_reach_the_output_is_not_in_the_live_network() -> None:
     assert {node.name for node in network.live().build().graph} < {node.name for node in network.build().graph}
 
 
+def test_what_the_output_has_twice_is_once_in_the_live_network() -> None:
+    network = spaces.Network(
+        "nasbench201", "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
+    )
+    live = [node for node in network.live().build().graph if ".cell0" in str(node.name) and "stage0" in str(node.name)]
+    # one Relu in front of both convolutions of the input, and one 3x3 convolution for two nodes
+    assert [sum(node.op_type == kind for node in live) for kind in ("Relu", "Conv", "BatchNormalization")] == [2, 3, 3]
+    weights = network.live().build().graph.initializers
+    assert weights["parameter_16x16x3x3_1"].const_value.numpy().min() == 1  # what the whole network's parameters hold
+    assert weights["parameter_16_0"].const_value.numpy().max() == 0
+
+
 @pytest.mark.parametrize("arch", random.Random(9).sample(families()["nothing"], 8))
 def test_a_constant_network_has_the_reason_of_the_whole_one(arch: str) -> None:
     network = spaces.Network("nasbench201", arch)
@@ -138,6 +150,20 @@ def test_without_a_score_each_is_run_for_a_reason_of_its_own() -> None:
     records, called = run([first, second], status=Status.UNDERFLOW)
     assert called == [first, second, first, second]  # the live networks first, which may lack a node that is to blame
     assert [record["reason"] for record in records] == [f"node {first}", f"node {second}"]
+
+
+def test_networks_are_run_as_they_are_where_roles_name_their_nodes() -> None:
+    ran: list[Buildable] = []
+
+    def score_as_done(models: Sequence[Buildable], **_: Any) -> Iterator[tuple[int, Score]]:
+        ran.extend(models)
+        return iter(())
+
+    network = spaces.Network("nasbench201", drawn(1, seed=3)[0][0])
+    with mock.patch("epsinas_onnx.scoring.api.score_as_done", score_as_done):
+        list(scoring.scored([network], {**OPTIONS, "roles": {"stem.*": "constant"}}, None))
+        list(scoring.scored([network], OPTIONS, None))
+    assert ran == [network, network.live()]
 
 
 def test_a_run_that_goes_on_takes_what_the_file_has_of_a_family(tmp_path: Path) -> None:

@@ -46,11 +46,15 @@ def first_in_front(x: Array) -> Array:
 
 def positive(x: Array) -> Array:
     """Return max(x, 0). A row of zeros is compared with several times faster than a number is."""
-    shape = [1] * x.ndim
-    if shape:
-        inner = 0 if first_innermost(x) else -1
-        shape[inner] = x.shape[inner]
-    made: Array = np.maximum(x, np.zeros(shape, x.dtype))
+    inner = 0 if first_innermost(x) else x.ndim - 1
+    made: Array = np.maximum(x, _zeros(x.shape[inner] if x.ndim else 1, inner, x.ndim, x.dtype))
+    return made
+
+
+@lru_cache(maxsize=16)
+def _zeros(count: int, axis: int, rank: int, dtype: np.dtype[Any]) -> Array:
+    made = np.zeros([count if place == axis else 1 for place in range(rank)], dtype)
+    made.flags.writeable = False
     return made
 
 

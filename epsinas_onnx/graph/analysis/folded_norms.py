@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.exporter_traces import gap, proof, recorded_epsilon
 from epsinas_onnx.graph.analysis.layer_uses import ACTIVATIONS, is_gate, is_head, is_swish, makes_gate
-from epsinas_onnx.graph.analysis.layers import CONVOLUTIONS, LAYERS, METADATA, Kind, Layer, find_layers, letters
+from epsinas_onnx.graph.analysis.layers import LAYERS, METADATA, Kind, Layer, find_layers, letters
 from epsinas_onnx.graph.analysis.ranks import Ranks
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs
 
@@ -66,58 +67,95 @@ def find_folded(model: ir.Model, static: StaticValues, ranks: Ranks, which: str 
 
 
 class _Judge:
-    """Judges layers one by one, with what all of them together tell about the exporter."""
+    """Judges layers one by one, with what all of them together tell about the exporter.
+
+    That is looked for when a layer is met that has no normalisation behind it, and in many networks none is.
+    """
 
     def __init__(self, model: ir.Model, static: StaticValues, layers: Sequence[Layer]) -> None:
-        self.static = static
+        self.model, self.static, self.layers = model, static, layers
         self.behind = {layer.node: norm for layer in layers if (norm := _normalisation_behind(layer.end))}
-        self.kept = {
+
+    @cached_property
+    def kept(self) -> set[str]:
+        """The kinds of normalisations that the graph has."""
+        return {
             node.op_type if node.op_type in _NORMALISATIONS else "decomposed"
-            for graph in all_graphs(model.graph)
+            for graph in all_graphs(self.model.graph)
             for node in graph
             if node.op_type in _NORMALISATIONS or _centres(node)
         }
-        self.proofs = {layer.node: told for layer in layers if (told := proof(layer))}
-        self.places = {layer.node: place for layer in layers if (place := self._place(layer))}
-        self.gaps = {layer.node: number for layer in layers if (number := gap(layer)) is not None}
-        convolutions = [layer for layer in layers if layer.node.op_type in CONVOLUTIONS]
-        self.convolutions = [layer.node for layer in convolutions if layer.node not in self.places]
-        self.recorded = any("record" in proof for proof in self.proofs.values())
-        free = [layer for layer in convolutions if layer.node not in self.places and layer.node not in self.behind]
-        self.biased = sum(layer.biased for layer in free)
-        self.free, self.normalised = len(free), sum(layer.node in self.behind for layer in convolutions)
-        self.active = sum(layer.biased and _is_activated(layer.end, static) for layer in free)
-        self.era = _era(free, static)
+
+    @cached_property
+    def proofs(self) -> dict[ir.Node, str]:
+        """What the exporter left behind, by layer."""
+        return {layer.node: told for layer in self.layers if (told := proof(layer))}
+
+    @cached_property
+    def recorded(self) -> bool:
+        """Whether some of it is a record."""
+        return any("record" in proof for proof in self.proofs.values())
+
+    @cached_property
+    def places(self) -> dict[ir.Node, str]:
+        """Why layers never had a normalisation, by where they are."""
+        return {layer.node: place for layer in self.layers if (place := self._place(layer))}
+
+    @cached_property
+    def convolutions(self) -> list[Layer]:
+        """The convolutions that may have had one."""
+        return [layer for layer in self.layers if layer.is_convolution and layer.node not in self.places]
+
+    @cached_property
+    def free(self) -> list[Layer]:
+        """Those of them that have none."""
+        return [layer for layer in self.convolutions if layer.node not in self.behind]
+
+    @cached_property
+    def normalised(self) -> int:
+        """How many convolutions have one."""
+        return sum(layer.is_convolution and layer.node in self.behind for layer in self.layers)
+
+    @cached_property
+    def biased(self) -> int:
+        """How many of those without have a bias."""
+        return sum(layer.biased for layer in self.free)
+
+    @cached_property
+    def active(self) -> int:
+        """How many of these are activated."""
+        return sum(layer.biased and _is_activated(layer.end, self.static) for layer in self.free)
 
     def of(self, layer: Layer, which: str) -> FoldedNorm:
         node = layer.node
         if node in layer.tail:
-            return FoldedNorm(layer, Kind.FOLDED, self.proofs.get(node, f"metadata of the node: {Kind.FOLDED}"))
+            return FoldedNorm(layer, Kind.FOLDED, proof(layer) or f"metadata of the node: {Kind.FOLDED}")
         told = node.metadata_props.get(METADATA)
         if told in set(Kind) and (which != ALL or told == Kind.FOLDED):
             kind = Kind(told)
             return FoldedNorm(layer, kind, f"metadata of the node: {told}" if kind is not Kind.DOUBT else _DOUBT)
         if node in self.behind:
             return FoldedNorm(layer, Kind.OWN, f"the normalisation {self.behind[node]!r} is behind it")
-        found = self.proofs.get(node)
+        found = proof(layer)
         if found and (node.op_type in LAYERS - {"MatMul"} or layer.scaled):
             return FoldedNorm(layer, Kind.FOLDED, found)
-        if node in self.places:
-            return FoldedNorm(layer, Kind.OWN, self.places[node])
-        if node.op_type not in CONVOLUTIONS:
+        place = self._place(layer)
+        if place is not None:
+            return FoldedNorm(layer, Kind.OWN, place)
+        if not layer.is_convolution:
             return FoldedNorm(layer, Kind.OWN, "no convolution, and nothing says that a normalisation was behind it")
         if which == ALL:
             return FoldedNorm(layer, Kind.FOLDED, "given: all")
         return self._bynames_of(layer) or self._by_shape(layer)
 
     def _bynames_of(self, layer: Layer) -> FoldedNorm | None:
-        numbered = self.gaps.get(layer.node)
+        numbered = gap(layer)
         if numbered is not None:
             kind, why = numbered
             return FoldedNorm(layer, kind, why)
         if not self.proofs:
             return None
-        named = sum(node in self.proofs for node in self.convolutions)
+        named = sum(one.node in self.proofs for one in self.convolutions)
         plain = not layer.biased and _is_activated(layer.end, self.static)
         if plain and not self.recorded and named >= _MOST * len(self.convolutions):
             return FoldedNorm(
@@ -134,13 +172,18 @@ class _Judge:
             why = "BatchNormalization is left, but behind none of the convolutions, and those with a bias are activated"
             kind = Kind.FOLDED if _is_activated(layer.end, self.static) else Kind.OWN
             return FoldedNorm(layer, kind, why)
-        if self.biased < FOLDED_FROM or self.biased < _MOST * self.free or self.biased < _MORE * self.normalised:
-            have = f"only {self.biased} of {self.free + self.normalised} convolutions have a bias and no normalisation"
-            return FoldedNorm(layer, Kind.OWN, have)
+        free, have = len(self.free), "convolutions have a bias and no normalisation"
+        have = f"{self.biased} of {free + self.normalised} {have}"
+        if self.biased < FOLDED_FROM or self.biased < _MOST * free or self.biased < _MORE * self.normalised:
+            return FoldedNorm(layer, Kind.OWN, f"only {have}")
         if self.era:
-            have = f"{self.biased} of {self.free + self.normalised} convolutions have a bias and no normalisation"
             return FoldedNorm(layer, Kind.FOLDED, f"{have}, and {self.era}")
         return FoldedNorm(layer, Kind.DOUBT, _DOUBT)
+
+    @cached_property
+    def era(self) -> str | None:
+        """What shows that the network is of a kind that is trained with normalisation."""
+        return _era(self.free, self.static)
 
     def _place(self, layer: Layer) -> str | None:
         if is_head(layer.end, self.static):

@@ -159,15 +159,16 @@ class _Decider:
                 yield from self._node(node)
 
     def _node(self, node: ir.Node) -> Iterator[Use]:
+        may_be_told = bool(self.patterns) or bool(node.metadata_props)
         for slot, value in enumerate(node.inputs):
-            if value is None:
+            if value is None or (value not in self.static and not may_be_told):
                 continue
-            operand = find_operand(node, slot)
-            told = self._explicit(node, str(slot), str(value.name))
+            told = self._explicit(node, str(slot), str(value.name)) if may_be_told else None
             if value not in self.static:
                 if told is not None and told[0] is not Role.CONSTANT and self._means(node, slot, value):
                     self._refuse_computed(node, slot, value)
                 continue
+            operand = find_operand(node, slot)
             if operand is None and told is None:
                 self.unjudged += unjudged_operand(node, slot, self.static.stored(value) or [])
             if value.dtype not in FLOATS and not (operand is None and told is not None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.registry import Operands, Outcome, rule
 from epsinas_onnx.lump.reshape import reshaped
 from epsinas_onnx.lump.step import Step
-from epsinas_onnx.lump.value import Cause, Lumped, Tensor
+from epsinas_onnx.lump.value import Array, Cause, Lumped, Parts, Tensor
 
 _IDENTICAL = "normalises identical values, which leaves 0"
 
@@ -257,11 +258,7 @@ def _as_one_node(
     record: bool,
 ) -> Lumped:
     """Return the same as one node of our own: x, what each position weighs in a mean, and a scale of one class."""
-    weights = np.ones((1,) * x.rank)
-    for axis in axes:
-        part = x.axes[axis]
-        if not part.uniform:
-            weights = weights * (part.sizes / part.size).reshape((-1,) + (1,) * (x.rank - axis - 1))
+    weights = _shares(x.axes, tuple(axes))
     tensor = context.canonical(x)
     lead = x.varied  # constants in front are no axis of the user's
     inside = scale if scale is not None and scale.is_single and scale.varied == x.varied else None
@@ -271,7 +268,7 @@ def _as_one_node(
         "Standardise",
         [
             tensor,
-            None if weights.size == 1 else context.constant(weights),
+            None if weights is None else context.constant(weights),
             None if inside is None else context.tensor(context.settle(inside)),
         ],
         [(tensor.shape, x.dtype), (whole, x.dtype), (whole, x.dtype)],
@@ -285,6 +282,17 @@ def _as_one_node(
     if scale is not None and inside is None:
         y = context.mul(y, scale)
     return y if shift is None else context.add(y, shift)
+
+
+@lru_cache(maxsize=1024)
+def _shares(parts: Parts, axes: tuple[int, ...]) -> Array | None:
+    """Return what each combination of classes weighs in a mean over some axes; None where all weigh the same."""
+    shares = np.ones((1,) * len(parts))
+    for axis in axes:
+        part = parts[axis]
+        if not part.uniform:
+            shares = shares * (part.sizes / part.size).reshape((-1,) + (1,) * (len(parts) - axis - 1))
+    return None if shares.size == 1 else shares
 
 
 def _statistics_wanted(step: Step) -> bool:

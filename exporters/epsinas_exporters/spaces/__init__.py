@@ -54,7 +54,7 @@ class Network:
         return get(self.space).counts(self.arch)
 
     def live(self) -> Live:
-        """Return the same without what its output does not depend on."""
+        """Return the same without what its output does not depend on, or has twice."""
         return Live(self.space, self.arch)
 
     def build(self) -> ir.Model:
@@ -63,7 +63,7 @@ class Network:
 
 
 class Live(Network):
-    """One architecture without what its output does not depend on (`SearchSpace.build_live`)."""
+    """One architecture without what its output does not depend on, or has twice (`SearchSpace.build_live`)."""
 
     def build(self) -> ir.Model:
         """Return the network."""

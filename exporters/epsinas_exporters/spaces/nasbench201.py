@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import onnx_ir as ir
 
-from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
+from epsinas_exporters.builder import GraphBuilder, SharingBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces.base import (
     ArchitectureError,
     Choices,
@@ -143,11 +143,12 @@ def build(arch: str, *, channels: int = 16, cells: int = 5, classes: int = 1) ->
     """
     cell = parse(arch)
     check_sizes(channels=channels, cells=cells, classes=classes)
-    return _build(cell, channels, cells, classes, build_cell)
+    return _build(GraphBuilder("nasbench201"), cell, channels, cells, classes, build_cell)
 
 
-def _build(cell: Cell, channels: int, cells: int, classes: int, add_cell: Callable[..., ir.Value]) -> ir.Model:
-    builder = GraphBuilder("nasbench201")
+def _build(
+    builder: GraphBuilder, cell: Cell, channels: int, cells: int, classes: int, add_cell: Callable[..., ir.Value]
+) -> ir.Model:
     image = tensor_input("input", ["batch", 3, 32, 32])
     x = builder.batch_norm(builder.conv(image, "stem.conv", 3, channels, 3), "stem.bn", channels)
     width = channels
@@ -207,13 +208,14 @@ class NASBench201(SearchSpace):
         return build(arch, **sizes)
 
     def build_live(self, arch: str) -> ir.Model:
-        """Return the CIFAR network without the edges that do not reach their cell's output.
+        """Return the CIFAR network without the edges that do not reach their cell's output, and without equal layers.
 
         Where no edge does, nothing behind the first cell is of any account, and there is one cell a stage.
         """
         cell = parse(arch)
-        nothing = expression(cell) is None
-        return _build(cell, 16, 1, 1, build_cell) if nothing else _build(cell, 16, 5, 1, _live_cell)
+        if expression(cell) is None:
+            return _build(GraphBuilder(self.name), cell, 16, 1, 1, build_cell)
+        return _build(SharingBuilder(self.name), cell, 16, 5, 1, _live_cell)
 
     def family(self, arch: str) -> str:
         """Return what the cell computes, as text; all that compute nothing are one family."""
