@@ -13,6 +13,8 @@ _ROUNDING = re.compile(
     r"(?<=formula gives )[\d.e-]+|(?<=alone can give )[\d.e-]+|(?<=by )\d+%(?= of its variation)|=+(?= )|(?<= )=+|-{3,}"
 )
 """What rounding errors make, or a ruler as wide as what stands on it."""
+_PLACED = re.compile(r"(?<![\d.,])[\d,]+(?= +\(\d+\))")
+"""A whole number with a place behind is a score all the same: `swap` counts patterns of signs, which rounding decides."""
 _TOKEN = re.compile(r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:e[+-]?\d+)?|[^\s\d]+")
 _GAP = "..."
 
@@ -45,7 +47,7 @@ def differs(printed: str, said: str) -> str | None:
 
 def _tokens(text: str) -> list[str]:
     text = " ".join(text.split())
-    return _TOKEN.findall(_ROUNDING.sub("~", _TIMES.sub("~", text)))
+    return _TOKEN.findall(_PLACED.sub(r"\g<0>.0", _ROUNDING.sub("~", _TIMES.sub("~", text))))
 
 
 def _equal(found: Sequence[str], said: Sequence[str]) -> bool:
