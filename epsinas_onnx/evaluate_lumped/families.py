@@ -247,9 +247,10 @@ def numbers(function: Callable[..., Value], make: Maker) -> Rule:
         kernel = make(call)
 
         def run(operands: Operands) -> Sequence[Operand | None]:
-            if all(isinstance(operand, Value) for operand in operands):
-                return [function(*operands)]
-            return _pairs(kernel, operands)
+            for operand in operands:
+                if not isinstance(operand, Value):
+                    return _pairs(kernel, operands)
+            return [function(*operands)]
 
         return run
 

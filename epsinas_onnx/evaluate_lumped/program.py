@@ -22,6 +22,9 @@ from epsinas_onnx.lump.value import Array, Tensor
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
+_ALIKE = frozenset({"Add", "Mul", "Relu", "Sub"})
+"""Operators of which one closure does for all nodes: it looks at nothing but the operands. Most nodes are such."""
+
 
 class Step(NamedTuple):
     """One node. done: the places that nobody reads afterwards."""
@@ -57,6 +60,7 @@ class Program:
         self.without_rule: list[Node] = []
         self.observer: Observer | None = None
         self._values: list[Any] = []
+        self._ready: dict[str, Run] = {}
         live = graph.live_nodes(outputs)
         read = [reads(node) for node in live]
         needed = {tensor for tensors in read for tensor in tensors}.union(outputs)
@@ -107,6 +111,8 @@ class Program:
         if node in self._zeros:
             shape = node.outputs[0].dims
             return lambda _: (Value(shape, None, None),)
+        if node.op_type in self._ready and not node.domain:
+            return self._ready[node.op_type]
         known = self.graph.initializers
         stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
         held = {name: self._body(body) for name, body in node.bodies.items()}
@@ -116,7 +122,10 @@ class Program:
         entry = find_entry(node.domain, node.op_type)
         try:
             if entry is not None:
-                return entry.rule(call) if self.exact else _listed(entry.kernel(call))
+                run = entry.rule(call) if self.exact else _listed(entry.kernel(call))
+                if node.op_type in _ALIKE and not node.domain:
+                    self._ready[node.op_type] = run
+                return run
         except Unsupported:
             pass
         self.without_rule.append(node)
@@ -151,17 +160,19 @@ class Program:
         side by side (MaxPool) as many times as they have positions. Tensors of unknown shape count as nothing.
         """
         width = 24 if self.exact else 4
-        sizes = {self.place(tensor): tensor.elements * width for step in self.steps for tensor in step.node.outputs}
-        sizes |= {place: tensor.elements * width for tensor, place in self.inputs}
-        peak, current = 0, sum(sizes[place] for _, place in self.inputs)
+        sizes = {place: tensor.elements * width for tensor, place in self.inputs}
+        peak, current = 0, sum(sizes.values())
         largest, name = max(((sizes[place], tensor.name) for tensor, place in self.inputs), default=(0, ""))
-        for step in self.steps:
-            made = sum(sizes[place] for place in step.outputs)
-            for tensor in step.node.outputs:
-                largest, name = max((largest, name), (sizes[self.place(tensor)], tensor.name))
-            working = made * (_window_of(step.node) if self.exact else 1)
+        for _, _, outputs, done, node in self.steps:
+            made = 0
+            for place, tensor in zip(outputs, node.outputs, strict=True):
+                size = sizes[place] = tensor.elements * width
+                made += size
+                if size > largest:
+                    largest, name = size, tensor.name
+            working = made * (_window_of(node) if self.exact else 1)
             peak = max(peak, current + made + working)
-            current += made - sum(sizes.get(place, 0) for place in step.done)
+            current += made - sum([sizes.get(place, 0) for place in done])
         return peak + sum(_bytes_of(stored) for stored in self._stored.values()), name
 
     def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
@@ -203,14 +214,14 @@ def _bytes_of(stored: Any) -> int:
 
 
 def _advance(steps: Sequence[Step], values: list[Any]) -> None:
-    for step in steps:
+    for run, inputs, outputs, done, node in steps:
         try:
-            made = step.run([values[place] for place in step.inputs])
+            made = run([values[place] for place in inputs])
         except (ArithmeticError, AssertionError, LookupError, TypeError, Unsupported, ValueError) as error:
-            raise RunError(f"node {step.node.source!r} ({step.node.op_type}) cannot be evaluated: {error}") from error
-        for place, value in zip(step.outputs, made):  # noqa: B905 -- outputs that nobody reads may be left out
+            raise RunError(f"node {node.source!r} ({node.op_type}) cannot be evaluated: {error}") from error
+        for place, value in zip(outputs, made):  # noqa: B905 -- outputs that nobody reads may be left out
             values[place] = value
-        for place in step.done:
+        for place in done:
             values[place] = None
 
 

@@ -62,9 +62,10 @@ class StaticValues:
             return True
         if node.op_type in RANDOM or (bodies and node.op_type != "If"):
             return False
-        operands = [value for value in node.inputs if value is not None]
-        operands += [output for body in bodies for output in body.outputs]
-        return all(value in self.values for value in operands)
+        for value in node.inputs:
+            if value is not None and value not in self.values:
+                return False
+        return not bodies or all(output in self.values for body in bodies for output in body.outputs)
 
     def stored(self, value: ir.Value) -> list[ir.Value] | None:
         """Return the stored tensors that a static value is made of, or None where a formula made it.

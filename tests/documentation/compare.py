@@ -14,7 +14,7 @@ _ROUNDING = re.compile(
 )
 """What rounding errors make, or a ruler as wide as what stands on it."""
 _PLACED = re.compile(r"(?<![\d.,])[\d,]+(?= +\(\d+\))")
-"""A whole number with a place behind is a score all the same: `swap` counts patterns of signs, which rounding decides."""
+"""A whole number with a place behind is a score: `swap` counts patterns of signs, and rounding decides some."""
 _TOKEN = re.compile(r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:e[+-]?\d+)?|[^\s\d]+")
 _GAP = "..."
 

@@ -90,10 +90,12 @@ def _layer(node: ir.Node, static: StaticValues) -> Layer | None:
 
 def _affine_alone(node: ir.Node, static: StaticValues, ranks: Ranks) -> Layer | None:
     """Return affine operators that a BatchNorm left where no layer is in front of them."""
+    if node.op_type not in _LETTERS:
+        return None
     operands = [value for value in node.inputs if value is not None]
     signal = [value for value in operands if value not in static]
     vector = next((value for value in operands if value in static), None)
-    if node.op_type not in _LETTERS or len(operands) != 2 or len(signal) != 1 or vector is None:
+    if len(operands) != 2 or len(signal) != 1 or vector is None:
         return None
     shape = known_shape(vector)
     if not shape or sum(dim > 1 for dim in shape) != 1 or is_input(signal[0], static):

@@ -108,7 +108,7 @@ class SearchSpace(ABC):
         return self.parse(arch)
 
     def build_live(self, arch: str) -> ir.Model:
-        """Return a network of the same family, without what its output does not depend on, or has twice: it runs sooner.
+        """Return a network of the same family, without what its output does not depend on or has twice: it runs sooner.
 
         Its nodes are some of those of the network of `arch`, by the same names, and where its output is constant the
         same node is to blame. That network itself, unless a space knows better.
