@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from epsinas_exporters.builder import GraphBuilder, tensor_input, typed_output
+from epsinas_exporters.builder import GraphBuilder, SharingBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces.base import (
     ArchitectureError,
     Choices,
@@ -46,9 +46,13 @@ def build(arch: str, *, classes: int = 1) -> ir.Model:
     Input `input`: float32 `[batch, 3, 32, 32]`. Output `output`: float32 `[batch, classes]`.
     Raises ArchitectureError for a bad text, and ValueError when there are no classes.
     """
-    digits = iter(parse(arch))
+    digits = parse(arch)
     check_sizes(classes=classes)
-    b = GraphBuilder("nasbenchmacro")
+    return _build(GraphBuilder("nasbenchmacro"), digits, classes)
+
+
+def _build(b: GraphBuilder, arch: str, classes: int) -> ir.Model:
+    digits = iter(arch)
     image = tensor_input("input", ["batch", 3, 32, 32])
     x = _conv_bn_relu(b, image, "stem", 3, STEM, 3)
     width = STEM
@@ -62,7 +66,7 @@ def build(arch: str, *, classes: int = 1) -> ir.Model:
     x = _conv_bn_relu(b, x, "head", width, LAST, 1)
     x = b.op("Flatten", [b.op("GlobalAveragePool", [x], "head.pool")], "head.flatten")
     x = b.linear(x, "output", LAST, classes)
-    return b.model([image], [typed_output(x, ["batch", classes])], **{"epsinas.arch": parse(arch)})
+    return b.model([image], [typed_output(x, ["batch", classes])], **{"epsinas.arch": arch})
 
 
 def _conv_bn_relu(
@@ -132,6 +136,10 @@ class NASBenchMacro(SearchSpace):
     def build(self, arch: str, **sizes: int) -> ir.Model:
         """Return the CIFAR network."""
         return build(arch, **sizes)
+
+    def build_live(self, arch: str) -> ir.Model:
+        """Return the CIFAR network with its parameters of one shape stored once."""
+        return _build(SharingBuilder(self.name), self.parse(arch), 1)
 
     def family(self, arch: str) -> str:
         """Return the digits stage by stage, without identities behind a stage's first layer: they do nothing."""
