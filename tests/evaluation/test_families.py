@@ -71,6 +71,18 @@ def test_all_of_a_family_have_the_same_score_bit_for_bit(name: str, one: str, ot
                 assert found[key] == first[key], key
 
 
+@pytest.mark.parametrize("inputs", ["grey", "normal"])
+def test_zeros_that_layers_are_made_of_change_no_bit(inputs: str) -> None:
+    """A convolution, a rectifier and a pooling of zeros are zeros, which a sum does without: nothing is rounded."""
+    arch = "|avg_pool_3x3~0|+|none~0|none~1|+|avg_pool_3x3~0|none~1|nor_conv_3x3~2|"
+    network = spaces.Network("nasbench201", arch)
+    options = {**OPTIONS, "weights": (1e-3, 1.0), "inputs": inputs}
+    whole, live = (score(one, **options).to_dict() for one in (network, network.live()))
+    for key in whole:
+        if key not in ("parameters", "nodes", "seconds"):
+            assert live[key] == whole[key], key
+
+
 def test_what_does_not_reach_the_output_is_not_in_the_live_network() -> None:
     network = spaces.Network("nasbench201", "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
     live = {node.name for node in network.live().build().graph if ".cell" in str(node.name)}

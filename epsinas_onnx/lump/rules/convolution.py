@@ -46,8 +46,10 @@ def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     )  # fmt: skip
     if min(box.space) < 1:
         return None
-    x = countable(context, x, whole[2:], box.space)
-    y = _scaled_box(context, x, weight, counts, channels, box)
+    if x.zero:
+        y = context.zeros((x.shape[0], whole[0], *box.space), x.dtype, x.cause)
+    else:
+        y = _scaled_box(context, countable(context, x, whole[2:], box.space), weight, counts, channels, box)
     return y if bias is None or bias.zero else context.add(y, context.per_channel(bias, y.rank))
 
 

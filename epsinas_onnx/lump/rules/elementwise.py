@@ -52,8 +52,8 @@ def contributed_gelu(context: Context, step: Step, operands: Operands) -> Lumped
 def relu(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """max(0, x): equal entries stay equal, and a positive factor comes out unchanged."""
     (x,) = operands
-    if x is None:
-        return None
+    if x is None or x.zero:
+        return x
     if x.factor < 0:
         x = context.settle(x)
     tensor = context.tensor(x)

@@ -284,7 +284,7 @@ def _as_one_node(
     return y if shift is None else context.add(y, shift)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _shares(parts: Parts, axes: tuple[int, ...]) -> Array | None:
     """Return what each combination of classes weighs in a mean over some axes; None where all weigh the same."""
     shares = np.ones((1,) * len(parts))

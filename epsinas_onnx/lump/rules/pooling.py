@@ -23,6 +23,8 @@ def pool(context: Context, step: Step, operands: Operands) -> Lumped | None:
     shape = _pooled(step, x) or step.out_shape()
     if x is None or shape is None or (len(step.node.outputs) > 1 and step.node.outputs[1].uses()):
         return None
+    if x.zero:
+        return context.zeros(shape, x.dtype, x.cause)
     if x.factor < 0:
         x = context.settle(x)
     return windows(context, step, x, shape[2:])
