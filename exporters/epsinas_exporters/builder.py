@@ -45,7 +45,7 @@ class GraphBuilder:
             domain,
             op_type,
             inputs,
-            [_attribute(op_type, key, _hashable(value)) for key, value in attributes.items()],
+            [_attribute(op_type, key, value) for key, value in attributes.items()],
             name=name,
             outputs=[ir.Value(name=name if i == 0 else f"{name}:{i}") for i in range(outputs)],
         )
@@ -185,9 +185,16 @@ def _hashable(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=4096, typed=True)
 def _attribute(op_type: str, name: str, value: object) -> ir.Attr:
-    """Return an attribute; networks of one space are made of few, which nobody modifies.
+    value = _hashable(value)
+    if isinstance(value, (int, float, str, tuple)):
+        return _plain_attribute(op_type, name, value)
+    return ir.convenience.convert_attribute(name, value)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _plain_attribute(op_type: str, name: str, value: float | str | tuple[Any, ...]) -> ir.Attr:
+    """Return an attribute that holds no graph; networks of one space are made of few, which nobody modifies.
 
     onnx-ir's own conversion would take two thirds of the time that a network takes.
     """
@@ -201,7 +208,7 @@ def _attribute(op_type: str, name: str, value: object) -> ir.Attr:
         case tuple() if all(isinstance(item, int) for item in value):
             return ir.AttrInt64s(name, value)
         case _:
-            return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)  # type: ignore[arg-type]
+            return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)
 
 
 def _initializer(name: str, array: np.ndarray) -> ir.Value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from epsinas_exporters import spaces
 from epsinas_exporters.spaces import ArchitectureError, NotEnumerable, nasbenchnlp
 from epsinas_exporters.spaces.nasbenchnlp import parse
 from epsinas_onnx import inspect
+from epsinas_onnx.graph.traversal import all_graphs
 from tests.exporters.filling import fill, random_values
 
 SPACE = spaces.get("nasbenchnlp")
@@ -136,3 +139,13 @@ def test_onnxruntime_and_torch_agree_on_random_weights(arch: str) -> None:
     assert np.ptp(theirs.numpy()) > 0
     # Small entries are differences of large ones, whose rounding they have: 1.3e-4 beside 527, without AVX-512.
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-6 * max(10.0, float(theirs.abs().max())))
+
+
+def test_nothing_keeps_a_network_that_nobody_has_any_more() -> None:
+    """Attributes are shared between networks, but for those that hold a graph."""
+    model = SPACE.build(SPACE.sample(1, 0)[0])
+    *_, body = all_graphs(model.graph)
+    seen = weakref.ref(body)
+    del model, body
+    gc.collect()
+    assert seen() is None
