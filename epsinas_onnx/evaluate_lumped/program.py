@@ -111,7 +111,8 @@ class Program:
         if node in self._zeros:
             shape = node.outputs[0].dims
             return lambda _: (Value(shape, None, None),)
-        if node.op_type in self._ready and not node.domain:
+        alike = node.op_type in _ALIKE and not node.domain
+        if alike and node.op_type in self._ready:
             return self._ready[node.op_type]
         known = self.graph.initializers
         stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
@@ -123,7 +124,7 @@ class Program:
         try:
             if entry is not None:
                 run = entry.rule(call) if self.exact else _listed(entry.kernel(call))
-                if node.op_type in _ALIKE and not node.domain:
+                if alike:
                     self._ready[node.op_type] = run
                 return run
         except Unsupported:

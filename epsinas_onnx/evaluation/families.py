@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard, runtime_checkable
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, runtime_checkable
 
 from epsinas_onnx.graph.load import Buildable
 from epsinas_onnx.scoring.result import SAME, Status, same_as
@@ -91,36 +90,17 @@ def records_of(
     yield from (score.to_dict() for _, score in score_as_done(whole, alike=False, **options))
 
 
-def _is_related(network: Buildable) -> TypeGuard[Related]:
-    return _offers(network, Related)
-
-
-def _is_reducible(network: Buildable) -> TypeGuard[Reducible]:
-    return _offers(network, Reducible)
-
-
-def _offers(network: Buildable, protocol: type) -> bool:
-    """Whether a network is of a protocol, asked once for each class: the answer takes longer than all else here."""
-    known = _OFFERED.setdefault(type(network), {})
-    if protocol not in known:
-        known[protocol] = isinstance(network, protocol)
-    return known[protocol]
-
-
-_OFFERED: WeakKeyDictionary[type, dict[type, bool]] = WeakKeyDictionary()
-
-
 def _family(network: Buildable) -> Any:
     """Return what networks of one family have in common; a network without one, or a bad one, is a family alone."""
     try:
-        return ("family", network.family) if _is_related(network) else network.name
+        return ("family", network.family) if isinstance(network, Related) else network.name
     except ValueError:
         return network.name
 
 
 def _live(network: Buildable) -> Buildable:
     """Return what is run for a family; a network of which nobody knows the size is run as it is."""
-    return network.live() if _is_reducible(network) and _counts(network) is not None else network
+    return network.live() if isinstance(network, Reducible) and _counts(network) is not None else network
 
 
 def _own(network: Buildable, record: dict[str, Any]) -> dict[str, Any] | None:
@@ -135,14 +115,14 @@ def _own(network: Buildable, record: dict[str, Any]) -> dict[str, Any] | None:
 
 def _counts(network: Buildable) -> Counts | None:
     try:
-        return network.counts() if _is_related(network) else None
+        return network.counts() if isinstance(network, Related) else None
     except ValueError:  # a bad network, which is run for the sentence that says so
         return None
 
 
 def _derived(network: Buildable, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the record of a network of the same family as that of `record`, None where it must be run itself."""
-    if record is None or record.get("status") != Status.OK or not _is_related(network):
+    if record is None or record.get("status") != Status.OK or not isinstance(network, Related):
         return None
     counts = network.counts()
     if counts is None:

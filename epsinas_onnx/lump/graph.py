@@ -31,7 +31,10 @@ class Node:
     outputs: tuple[Tensor, ...]
     attributes: Mapping[str, Any]
     source: str
-    bodies: Mapping[str, Body] = field(default_factory=dict)
+    bodies: Mapping[str, Body] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = {name: value for name, value in self.attributes.items() if isinstance(value, Body)}
 
 
 @dataclass(eq=False)
@@ -138,15 +141,14 @@ class LoweredGraph:
         """Append a node with any number of outputs, given as shape and dtype; share: whether it is deterministic."""
         attributes = attributes or {}
         key = (domain, op_type, tuple(inputs), len(outputs), *(_key(attributes) if attributes else ()))
-        bodies = {name: value for name, value in attributes.items() if isinstance(value, Body)}
-        share = share and not bodies
+        share = share and not any(isinstance(value, Body) for value in attributes.values())
         if share:
             for scope in self._scopes:
                 if key in scope.seen:
                     return scope.seen[key]
         made = tuple(Tensor(self._fresh(op_type), shape, dtype) for shape, dtype in outputs)
         scope = self._scopes[-1]
-        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source, bodies))
+        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source))
         if share:
             scope.seen[key] = made
         return made

@@ -188,10 +188,7 @@ class Walker:
         What has no known shape is measured all the same. A value of which few entries stand for all is small as long
         as there is a rule for what reads it.
         """
-        fixed = True
-        for operand in operands:
-            if operand is not None and (operand.depends or operand.weighted):
-                fixed = False
+        fixed = not any(operand is not None and (operand.depends or operand.weighted) for operand in operands)
         if not fixed and node.op_type != "Loop":
             return
         pairs = [(v, result) for v, result in zip(node.outputs, results, strict=False) if result is not None]
@@ -234,10 +231,11 @@ class Walker:
         Sums with positive weights, poolings and rectifiers behind a batch normalisation keep that; behind anything
         else (the input, a sigmoid, a difference) a normalisation may be enlarging rounding alone.
         """
-        keeps = True
-        for value, operand in zip(node.inputs, operands, strict=True):
-            if operand is not None and operand.depends and value not in self._spread:
-                keeps = False
+        keeps = all(
+            value in self._spread
+            for value, operand in zip(node.inputs, operands, strict=True)
+            if value is not None and operand is not None and operand.depends
+        )
         if node.op_type in _NORMALISES or (keeps and node.op_type in _KEEPS_SPREAD):
             self._spread.update(node.outputs)
         return keeps
@@ -251,11 +249,8 @@ class Walker:
             return None
         if node.op_type in ("Shape", "Size"):
             return self._measured(step, operands[0])
-        if not operands:
+        if not operands or not all(operand is None or operand.known is not None for operand in operands):
             return None
-        for operand in operands:
-            if operand is not None and operand.known is None:
-                return None
         shapes = [step.out_shape(index) for index in range(len(node.outputs))]
         if any(shape is not None and math.prod(shape) > _KNOWN_SIZE for shape in shapes):
             return None

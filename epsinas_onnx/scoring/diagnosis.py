@@ -16,7 +16,7 @@ from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.shapes import known_shape
 from epsinas_onnx.graph.emitter import PREFIX
 from epsinas_onnx.graph.passes.constant_weights import REPLACES, WEIGHT_INPUT
-from epsinas_onnx.graph.traversal import StaticValues, node_bodies, operands
+from epsinas_onnx.graph.traversal import StaticValues, operands
 from epsinas_onnx.lump.lower import CutOff
 
 Array = npt.NDArray[Any]
@@ -250,9 +250,8 @@ def longest_path(model: ir.Model, outputs: Sequence[str]) -> int:
     depth: dict[ir.Value, int] = {}
     for node in model.graph:
         level = 0
-        for value in operands(node) if node_bodies(node) else node.inputs:
-            if value is not None:
-                level = max(level, depth.get(value, 0))
+        for value in operands(node):
+            level = max(level, depth.get(value, 0))
         for output in node.outputs:
             depth[output] = level + 1
     return max((level for value, level in depth.items() if value.name in outputs), default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -41,6 +41,13 @@ class GraphBuilder:
         **attributes: object,
     ) -> ir.Value:
         """Append a node called `name` and return its first output, which carries the same name."""
+        return self._append(name, (domain, op_type, outputs), inputs, attributes)
+
+    def _append(
+        self, name: str, kind: tuple[str, str, int], inputs: Sequence[ir.Value | None], attributes: Mapping[str, object]
+    ) -> ir.Value:
+        """Do what `op` says; kind: domain, operator and number of outputs."""
+        domain, op_type, outputs = kind
         node = ir.Node(
             domain,
             op_type,
@@ -143,27 +150,20 @@ class SharingBuilder(GraphBuilder):
         super().__init__(name)
         self._made: dict[tuple[object, ...], ir.Value] = {}
 
-    def op(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        name: str,
-        /,
-        domain: str = "",
-        outputs: int = 1,
-        **attributes: object,
+    def _append(
+        self, name: str, kind: tuple[str, str, int], inputs: Sequence[ir.Value | None], attributes: Mapping[str, object]
     ) -> ir.Value:
         """Append a node called `name`, unless there is one; return the first output."""
-        operands = sorted(inputs, key=id) if op_type == "Add" and domain == "" else inputs
-        key = (domain, op_type, outputs, *operands, *attributes, *map(_hashable, attributes.values()))
+        operands = sorted(inputs, key=id) if kind[:2] == ("", "Add") else inputs
+        key = (kind, *operands, *attributes, *map(_hashable, attributes.values()))
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = super().op(op_type, inputs, name, domain, outputs, **attributes)
+            found = self._made[key] = super()._append(name, kind, inputs, attributes)
         return found
 
     def parameter(self, name: str, shape: Sequence[int], value: float = 1.0) -> ir.Value:
         """Return a float32 parameter of `shape` that holds `value` everywhere, one per shape and value."""
-        tensor = _filled(tuple(shape), value)
+        tensor = _full(tuple(shape), value)
         if tensor.name not in self.initializers:
             self.initializers[str(tensor.name)] = _holding(tensor)
         return self.initializers[str(tensor.name)]
@@ -220,7 +220,7 @@ def _holding(tensor: ir.Tensor[Any] | ir.LazyTensor) -> ir.Value:
 
 
 @lru_cache(maxsize=4096)
-def _filled(shape: tuple[int, ...], value: float) -> ir.LazyTensor:
+def _full(shape: tuple[int, ...], value: float) -> ir.LazyTensor:
     """Return a tensor that holds one number everywhere, which nobody modifies, either."""
 
     def made() -> ir.Tensor[Any]:

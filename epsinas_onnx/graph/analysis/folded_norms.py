@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 
 import onnx_ir as ir
 
@@ -74,6 +74,7 @@ class _Judge:
 
     def __init__(self, model: ir.Model, static: StaticValues, layers: Sequence[Layer]) -> None:
         self.model, self.static, self.layers = model, static, layers
+        self._proof, self._place = cache(proof), cache(lambda layer: _place(layer, static))
         self.behind = {layer.node: norm for layer in layers if (norm := _normalisation_behind(layer.end))}
 
     @cached_property
@@ -89,7 +90,7 @@ class _Judge:
     @cached_property
     def proofs(self) -> dict[ir.Node, str]:
         """What the exporter left behind, by layer."""
-        return {layer.node: told for layer in self.layers if (told := proof(layer))}
+        return {layer.node: told for layer in self.layers if (told := self._proof(layer))}
 
     @cached_property
     def recorded(self) -> bool:
@@ -129,14 +130,14 @@ class _Judge:
     def of(self, layer: Layer, which: str) -> FoldedNorm:
         node = layer.node
         if node in layer.tail:
-            return FoldedNorm(layer, Kind.FOLDED, proof(layer) or f"metadata of the node: {Kind.FOLDED}")
+            return FoldedNorm(layer, Kind.FOLDED, self._proof(layer) or f"metadata of the node: {Kind.FOLDED}")
         told = node.metadata_props.get(METADATA)
         if told in set(Kind) and (which != ALL or told == Kind.FOLDED):
             kind = Kind(told)
             return FoldedNorm(layer, kind, f"metadata of the node: {told}" if kind is not Kind.DOUBT else _DOUBT)
         if node in self.behind:
             return FoldedNorm(layer, Kind.OWN, f"the normalisation {self.behind[node]!r} is behind it")
-        found = proof(layer)
+        found = self._proof(layer)
         if found and (node.op_type in LAYERS - {"MatMul"} or layer.scaled):
             return FoldedNorm(layer, Kind.FOLDED, found)
         place = self._place(layer)
@@ -185,12 +186,14 @@ class _Judge:
         """What shows that the network is of a kind that is trained with normalisation."""
         return _era(self.free, self.static)
 
-    def _place(self, layer: Layer) -> str | None:
-        if is_head(layer.end, self.static):
-            return "it is a head: it feeds an output, a softmax or a sigmoid"
-        if is_gate(layer.end, self.static) or makes_gate(layer.node.inputs[0], layer.end, self.static):
-            return "it is part of a gate: it feeds a sigmoid that multiplies other features"
-        return None
+
+def _place(layer: Layer, static: StaticValues) -> str | None:
+    """Return why a layer never had a normalisation, by where it is."""
+    if is_head(layer.end, static):
+        return "it is a head: it feeds an output, a softmax or a sigmoid"
+    if is_gate(layer.end, static) or makes_gate(layer.node.inputs[0], layer.end, static):
+        return "it is part of a gate: it feeds a sigmoid that multiplies other features"
+    return None
 
 
 def _normalisation_behind(value: ir.Value) -> str | None:
