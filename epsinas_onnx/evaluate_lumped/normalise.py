@@ -31,10 +31,11 @@ def standardise(call: Call) -> Run:
     def run(operands: Operands) -> Sequence[Operand | None]:
         x, *rest = operands
         assert isinstance(x, Value)
-        weights = formed(rest[0]) if rest and rest[0] is not None else None
-        if averages.get(len(x.shape)) is None:
-            averages[len(x.shape)] = Average(axes, weights, len(x.shape))
-        made = standardised(x, axes, epsilon, averages[len(x.shape)])
+        average = averages.get(len(x.shape))
+        if average is None:
+            weights = formed(rest[0]) if rest and rest[0] is not None else None  # stored, and always the same
+            average = averages[len(x.shape)] = Average(axes, weights, len(x.shape))
+        made = standardised(x, axes, epsilon, average)
         scale = rest[1] if len(rest) > 1 else None
         if isinstance(scale, Value) and scale.deviation is None and scale.base is not None:
             made = algebra.multiply(made, scale)
@@ -52,6 +53,9 @@ def standardised(x: Value, axes: tuple[int, ...], epsilon: float, mean: Average 
     """Return x less its mean, over the root of its variance plus epsilon; mean: what is to be taken for a mean."""
     rank = len(x.shape)
     average = Average(axes, None, rank) if mean is None else mean
+    alone = _of_samples_alone(x, axes, epsilon, average)
+    if alone is not None:
+        return alone
 
     def stays(axis: int, rank: int) -> bool:
         return axis not in axes or average.weights is None or average.weights.shape[axis] == 1
@@ -86,6 +90,22 @@ def standardised(x: Value, axes: tuple[int, ...], epsilon: float, mean: Average 
     return Value(x.shape, scaled.divide(base, its), made)
 
 
+def _of_samples_alone(x: Value, axes: tuple[int, ...], epsilon: float, average: Average) -> Value | None:
+    """Return the same where nothing is common to the samples and one mean is taken over all; None elsewhere.
+
+    Nearly every normalisation of an image is such a one, whose parts need not be looked at one by one.
+    """
+    part = x.deviation
+    if x.base is not None or part is None or part.array.shape != x.shape or 0 not in axes:
+        return None
+    found = average.about_mean(part.array)
+    if found is None or not _NARROW**-2 < found[2] < _NARROW**2:  # else the squares may have left float64's range
+        return None
+    array, _, square = found
+    centred = Scaled(array, part.mantissa, part.exponent, 0)
+    return Value(x.shape, None, _over_root(centred, float(square) * part.mantissa**2, 2 * part.exponent, epsilon))
+
+
 def _mean(first: Scaled, second: Scaled, average: Average) -> Scaled:
     made = scaled.multiply(first, second)
     return made.become(average(made.array))
@@ -105,16 +125,21 @@ def _spread(variance: Scaled, epsilon: Scaled) -> Scaled:
 def _over_spread(part: Scaled, variance: Scaled, epsilon: float) -> Scaled:
     """Return a part over the root of a variance plus epsilon; of one number it changes the scale alone."""
     if variance.array.size == 1 and 0 < (value := variance.array.item()) < math.inf:
-        mantissa, exponent = math.frexp(value * variance.mantissa)
-        exponent += variance.exponent
-        if epsilon:
-            more, place = math.frexp(epsilon)
-            top = max(exponent, place)
-            mantissa = math.ldexp(mantissa, max(exponent - top, -2000)) + math.ldexp(more, max(place - top, -2000))
-            exponent = top
-        odd = exponent % 2
-        return part.times(1.0 / math.sqrt(mantissa * 2**odd), -((exponent - odd) // 2))
+        return _over_root(part, value * variance.mantissa, variance.exponent, epsilon)
     return scaled.divide(part, _spread(variance, scaled.number(epsilon)))
+
+
+def _over_root(part: Scaled, value: float, exponent: int, epsilon: float) -> Scaled:
+    """Return a part over the root of epsilon plus a variance, which is value * 2**exponent and not 0."""
+    mantissa, more = math.frexp(value)
+    exponent += more
+    if epsilon:
+        least, place = math.frexp(epsilon)
+        top = max(exponent, place)
+        mantissa = math.ldexp(mantissa, max(exponent - top, -2000)) + math.ldexp(least, max(place - top, -2000))
+        exponent = top
+    odd = exponent % 2
+    return part.times(1.0 / math.sqrt(mantissa * 2**odd), -((exponent - odd) // 2))
 
 
 def _like(value: Scaled, other: Scaled) -> Scaled:

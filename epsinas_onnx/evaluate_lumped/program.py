@@ -22,9 +22,6 @@ from epsinas_onnx.lump.value import Array, Tensor
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
-_ALIKE = frozenset({"Add", "Mul", "Relu", "Sub"})
-"""Operators of which one closure does for all nodes: it looks at nothing but the operands. Most nodes are such."""
-
 
 class Step(NamedTuple):
     """One node. done: the places that nobody reads afterwards."""
@@ -60,7 +57,6 @@ class Program:
         self.without_rule: list[Node] = []
         self.observer: Observer | None = None
         self._values: list[Any] = []
-        self._ready: dict[str, Run] = {}
         live = graph.live_nodes(outputs)
         read = [reads(node) for node in live]
         needed = {tensor for tensors in read for tensor in tensors}.union(outputs)
@@ -111,9 +107,10 @@ class Program:
         if node in self._zeros:
             shape = node.outputs[0].dims
             return lambda _: (Value(shape, None, None),)
-        alike = node.op_type in _ALIKE and not node.domain
-        if alike and node.op_type in self._ready:
-            return self._ready[node.op_type]
+        kind = node.kind
+        ready = None if kind is None else kind.made.get(self.exact)
+        if ready is not None:
+            return ready  # type: ignore[no-any-return]
         known = self.graph.initializers
         stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
         held = {name: self._body(body) for name, body in node.bodies.items()}
@@ -124,8 +121,8 @@ class Program:
         try:
             if entry is not None:
                 run = entry.rule(call) if self.exact else _listed(entry.kernel(call))
-                if alike:
-                    self._ready[node.op_type] = run
+                if kind is not None:
+                    kind.made[self.exact] = run
                 return run
         except Unsupported:
             pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,23 @@ _PLAIN = frozenset({int, float, str, list, tuple})
 """Types of attributes that are no object of onnx-ir."""
 
 
+class Kind:
+    """Nodes that differ in their tensors' names alone, in whatever graphs. made: what was worked out for one of them.
+
+    They have one operator, operands of the same shapes, of which the same numbers are stored, and the same attributes.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[Any, Any] = {}
+
+
 @dataclass(eq=False, slots=True)
 class Node:
-    """One node of the lowered graph. source: the user's node that it was made for. bodies: attributes that are one."""
+    """One node of the lowered graph.
+
+    source: the user's node that it was made for. kind: what it is one of, None where nobody knows. bodies: attributes
+    that are one.
+    """
 
     op_type: str
     domain: str
@@ -31,6 +45,7 @@ class Node:
     outputs: tuple[Tensor, ...]
     attributes: Mapping[str, Any]
     source: str
+    kind: Kind | None = None
     bodies: Mapping[str, Body] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +95,10 @@ class LoweredGraph:
 
     def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
         """Return a stored tensor; equal arrays are stored once. dtype: what it counts as, that of the array if None."""
-        key = (array.dtype, array.shape, array.tobytes(), dtype)
+        return self.stored(stored_key(array, dtype), array, dtype)
+
+    def stored(self, key: Hashable, array: Array, dtype: ir.DataType | None) -> Tensor:
+        """Return the same by the key of `stored_key`."""
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = Tensor(
@@ -140,17 +158,31 @@ class LoweredGraph:
     ) -> tuple[Tensor, ...]:
         """Append a node with any number of outputs, given as shape and dtype; share: whether it is deterministic."""
         attributes = attributes or {}
-        key = (domain, op_type, tuple(inputs), len(outputs), *(_key(attributes) if attributes else ()))
         share = share and not any(isinstance(value, Body) for value in attributes.values())
-        if share:
+        key = (domain, op_type, len(outputs), *attributes_key(attributes)) if share else None
+        return self.append(key, op_type, tuple(inputs), outputs, domain, attributes)
+
+    def append(
+        self,
+        key: tuple[Hashable, ...] | None,
+        op_type: str,
+        inputs: tuple[Tensor | None, ...],
+        outputs: Sequence[tuple[Dims | None, ir.DataType]],
+        domain: str,
+        attributes: Mapping[str, Any],
+        kind: Kind | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Append a node, unless there is one of the same key and inputs. key: None for one that is never the same."""
+        if key is not None:
             for scope in self._scopes:
-                if key in scope.seen:
-                    return scope.seen[key]
-        made = tuple(Tensor(self._fresh(op_type), shape, dtype) for shape, dtype in outputs)
+                found = scope.seen.get((key, inputs))
+                if found is not None:
+                    return found
+        made = tuple([Tensor(self._fresh(op_type), shape, dtype) for shape, dtype in outputs])
         scope = self._scopes[-1]
-        scope.nodes.append(Node(op_type, domain, tuple(inputs), made, attributes, self.source))
-        if share:
-            scope.seen[key] = made
+        scope.nodes.append(Node(op_type, domain, inputs, made, attributes, self.source, kind))
+        if key is not None:
+            scope.seen[key, inputs] = made
         return made
 
     def outermost(
@@ -236,7 +268,17 @@ def reads(node: Node) -> list[Tensor]:
     return found
 
 
-def _key(attributes: Mapping[str, Any]) -> Iterable[Any]:
+def stored_key(array: Array, dtype: ir.DataType | None) -> Hashable:
+    """Return what tells stored tensors apart."""
+    return array.dtype, array.shape, array.tobytes(), dtype
+
+
+def attributes_key(attributes: Mapping[str, Any]) -> tuple[Hashable, ...]:
+    """Return what tells attributes apart: their values, or the object where that has none that can be compared."""
+    return tuple(_keys(attributes)) if attributes else ()
+
+
+def _keys(attributes: Mapping[str, Any]) -> Iterable[Hashable]:
     for name in sorted(attributes):
         value = attributes[name]
         if type(value) in _PLAIN:  # asking whether something is an onnx-ir attribute takes longer than all else here

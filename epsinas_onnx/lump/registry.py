@@ -23,23 +23,27 @@ class Registered:
 
     What multiplies by a weight does not: factors that gather over many layers would leave tensors behind that underflow
     where their values do not.
+
+    repeats: whether what it does follows from the node's operator, attributes and inferred output alone, and from its
+    operands' partitions, types, factors, shapes of tensors, known numbers, and what they depend on (`lump.repeats`).
     """
 
     function: Rule
     scaled: bool
+    repeats: bool
 
 
 RULES: dict[tuple[str, str], Registered] = {}
 
 
-def rule(*op_types: str, domain: str = "", scaled: bool = False) -> Callable[[Rule], Rule]:
+def rule(*op_types: str, domain: str = "", scaled: bool = False, repeats: bool = False) -> Callable[[Rule], Rule]:
     """Register a function as the rule of operators; its operands have known shapes and, unless `scaled`, no factors."""
 
     def register(function: Rule) -> Rule:
         for op_type in op_types:
             key = (domain, op_type)
             assert key not in RULES, f"{op_type} has two rules"
-            RULES[key] = Registered(function, scaled)
+            RULES[key] = Registered(function, scaled, repeats)
         return function
 
     return register

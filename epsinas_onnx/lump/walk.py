@@ -22,6 +22,7 @@ from epsinas_onnx.lump.all_rules import find_rule
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.registry import Outcome
+from epsinas_onnx.lump.repeats import Repeats
 from epsinas_onnx.lump.step import SeparateRuns, ShapesMissing, Step
 from epsinas_onnx.lump.unlumpable import Unlumpable
 from epsinas_onnx.lump.value import Dims, Lumped, Tensor
@@ -49,6 +50,7 @@ class Walker:
     def __init__(self, context: Context, decisions: RoleDecisions, name: str, seed: int, inferred: bool = True) -> None:
         self.context = context
         context.bodies = self
+        self._repeats = Repeats(context)
         self.name = name
         self._inferred = inferred
         self.values: dict[ir.Value, Lumped] = {}
@@ -166,7 +168,10 @@ class Walker:
             if found is not None:
                 taken = operands if found.scaled else [o if o is None else context.settle(o) for o in operands]
                 try:
-                    outcome = found.function(context, step, taken)
+                    if found.repeats:
+                        outcome = self._repeats.outcome(found.function, step, taken)
+                    else:
+                        outcome = found.function(context, step, taken)
                 except (ArithmeticError, LookupError, TypeError, ValueError):
                     outcome = None  # operands that contradict each other: ONNX Runtime says what is wrong with them
         if outcome is None:

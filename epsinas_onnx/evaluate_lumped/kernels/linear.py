@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -151,8 +152,15 @@ class Window:
 
 def along(call: Call) -> Kernel:
     """Some axes multiplied by a matrix each, one after the other: as sums of slices where it holds little but zeros."""
-    axes = [int(axis) for axis in call.attribute("axes")]
-    matrices = [np.asarray(call.constant(slot + 1)) for slot in range(len(axes))]
+    axes = tuple(int(axis) for axis in call.attribute("axes"))
+    matrices = [np.asarray(call.constant(slot + 1), np.float64) for slot in range(len(axes))]
+    return _along(axes, tuple((matrix.shape, matrix.tobytes()) for matrix in matrices))
+
+
+@lru_cache(maxsize=256)
+def _along(axes: tuple[int, ...], held: tuple[tuple[tuple[int, int], bytes], ...]) -> Kernel:
+    """Return the same for matrices as shape and bytes of float64: networks of one space have few different ones."""
+    matrices = [np.frombuffer(data).reshape(shape) for shape, data in held]
     few = [_SPARSE * np.count_nonzero(matrix) < matrix.size for matrix in matrices]
     small = all_at_once(matrices, axes) if any(few) else None
     sums = [
@@ -174,13 +182,24 @@ def along(call: Call) -> Kernel:
 
 
 def _product_with(matrix: Array, axis: int) -> Sums:
-    return lambda x: multiplied(x, matrix.astype(x.dtype, copy=False), axis)
+    in_type: dict[Any, Array] = {}
+
+    def product(x: Array) -> Array:
+        own = in_type.get(x.dtype)
+        if own is None:
+            own = in_type[x.dtype] = matrix.astype(x.dtype)
+        return multiplied(x, own, axis)
+
+    return product
 
 
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
-    if first_innermost(x) and place > 0:
-        return first_in_front(multiplied(first_behind(x), matrix, place - 1))
+    if place > 0 and first_innermost(x):
+        rows = first_behind(x)
+        shape = rows.shape
+        flat = rows.reshape(math.prod(shape[: place - 1]), shape[place - 1], -1)
+        return first_in_front(np.matmul(matrix, flat).reshape(*shape[: place - 1], len(matrix), *shape[place:]))
     if place == x.ndim - 1:
         product: Array = np.dot(x, matrix.T)
         return product

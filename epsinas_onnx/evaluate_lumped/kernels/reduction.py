@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from epsinas_onnx.evaluate_lumped.call import Call
-from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_innermost, listed
+from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, listed
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SHORT = 32
@@ -163,12 +163,18 @@ def standardise(call: Call) -> Kernel:
         if average is None:
             own = None if weights is None else weights.astype(x.dtype, copy=False)
             average = averages[x.ndim, x.dtype] = Average(axes, own, x.ndim)
-        mean = average(x)
-        centred = x - mean
-        variance = average.squares(centred)
+        found = average.about_mean(x)
+        if found is None:
+            mean = average(x)
+            centred = x - mean
+            variance = average.squares(centred)
+            spread = np.sqrt(variance + x.dtype.type(epsilon))
+            made = centred / spread if scale is None else centred * (scale.reshape((1,) * x.ndim) / spread)
+            return made, mean, variance
+        centred, mean, variance = found
         spread = np.sqrt(variance + x.dtype.type(epsilon))
-        made = centred / spread if scale is None else centred * (scale.reshape((1,) * x.ndim) / spread)
-        return made, mean, variance
+        made = centred / spread if scale is None else centred * (scale.reshape(-1)[0] / spread)
+        return made, average.filled(mean), average.filled(variance)
 
     return kernel
 
@@ -191,29 +197,47 @@ class Average:
 
     def __call__(self, x: Array) -> Array:
         """Return the mean, with size 1 along the axes."""
-        found = self._by_rows(x)
-        if found is None:
-            return self._over_axes(x)
-        rows, weights = found
-        return self._number((weights @ rows).sum() / len(x))
+        rows = self._rows_of(x)
+        return self._over_axes(x) if rows is None else self.filled(self._mean_of(rows, x))
 
     def squares(self, x: Array) -> Array:
         """Return the mean of the squares."""
-        if x.dtype == np.float64 or len(x) < _SHORT:
-            found = self._by_rows(x)
-            if found is not None:
-                rows, weights = found
-                if rows.shape[1] < _SHORT:
-                    return self._number((weights @ (rows * rows)).sum() / len(x))
-                each = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
-                return self._number(weights @ each / len(x))
-            if self.weights is None and self._is_one_number(x) and x.size:
+        if self._squares_rows(x):
+            rows = self._rows_of(x)
+            if rows is not None:
+                return self.filled(self._square_of(rows, x))
+            if self.weights is None and self._is_one_number(x):
                 flat = x.ravel("K")
-                return self._number(flat @ flat / x.size)
+                return self.filled(flat @ flat / x.size)
         return self._over_axes(x * x)
 
-    def _number(self, value: Any) -> Array:
+    def about_mean(self, x: Array) -> tuple[Array, Any, Any] | None:
+        """Return x less its mean, the mean, and the mean of the squares of what is left; None where they are several.
+
+        It is what the others give, bit for bit, with one look at how x lies in memory.
+        """
+        if not self._squares_rows(x):
+            return None
+        rows = self._rows_of(x)
+        if rows is not None:
+            mean = self._mean_of(rows, x)
+            left = rows - mean
+            square = self._square_of(left, x)
+            return first_in_front(left.reshape(*x.shape[1:], len(x))), mean, square
+        if self.weights is not None or not self._is_one_number(x):
+            return None
+        mean = np.add.reduce(x, axis=None) / x.dtype.type(x.size)
+        centred = x - mean
+        flat = centred.ravel("K")
+        return centred, mean, flat @ flat / x.dtype.type(x.size)
+
+    def filled(self, value: Any) -> Array:
+        """Return a number with as many axes as there are."""
         return np.asarray(value).reshape((1,) * self.rank)
+
+    def _squares_rows(self, x: Array) -> bool:
+        """Whether squares may be added up by products of rows, which in float32 rounds long rows otherwise."""
+        return x.size > 0 and (x.dtype == np.float64 or len(x) < _SHORT)
 
     def _is_one_number(self, x: Array) -> bool:
         shape = x.shape
@@ -222,22 +246,36 @@ class Average:
             found = self._one[shape] = all(size == 1 or axis in self.axes for axis, size in enumerate(shape))
         return found
 
-    def _by_rows(self, x: Array) -> tuple[Array, Array] | None:
-        """Return a mean over everything as rows of samples and what each row weighs, where samples lie innermost."""
+    def _rows_of(self, x: Array) -> Array | None:
+        """Return what a mean over everything is taken of as rows of samples, where these lie innermost."""
         if self.weights is None or 0 in self._weighed or not first_innermost(x) or not self._is_one_number(x):
             return None
+        return first_behind(x).reshape(-1, len(x))
+
+    def _weights_of(self, x: Array) -> Array:
+        """Return what each of these rows weighs."""
+        assert self.weights is not None
         weights = self._rows.get(x.shape[1:])
         if weights is None:
             weights = np.broadcast_to(self.weights[0], x.shape[1:]).reshape(-1).astype(x.dtype)
             rest = math.prod(x.shape[axis] for axis in self._rest if axis)
             weights = self._rows[x.shape[1:]] = weights / x.dtype.type(rest)
-        return first_behind(x).reshape(-1, len(x)), weights
+        return weights
+
+    def _mean_of(self, rows: Array, x: Array) -> Any:
+        return np.add.reduce(self._weights_of(x) @ rows) / x.dtype.type(len(x))
+
+    def _square_of(self, rows: Array, x: Array) -> Any:
+        if rows.shape[1] < _SHORT:
+            return np.add.reduce(self._weights_of(x) @ (rows * rows)) / x.dtype.type(len(x))
+        each = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
+        return self._weights_of(x) @ each / x.dtype.type(len(x))
 
     def _over_axes(self, x: Array) -> Array:
         weights, weighed, rest = self.weights, self._weighed, self._rest
         if weights is None:
             if x.dtype == np.float64 and self._is_one_number(x):
-                return self._number(np.add.reduce(x, axis=None) / x.size)
+                return self.filled(np.add.reduce(x, axis=None) / x.size)
             return np.asarray(x.mean(axis=self.axes, keepdims=True))
         lead = weighed[0] if weighed else self.rank
         if weighed == tuple(range(lead, self.rank)):

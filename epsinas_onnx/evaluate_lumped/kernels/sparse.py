@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,6 @@ _WIDE = 2**11
 _FULL = 32
 """Entries a row from which on one product costs more than one along each axis."""
 
-_Matrix = tuple[tuple[int, int], bytes]
-
 
 def all_at_once(matrices: Sequence[Array], axes: Sequence[int]) -> Callable[[Array], Array | None] | None:
     """Return what multiplies axes by `[out, in]` each in one product, or gives None for a value that is too large.
@@ -34,7 +32,7 @@ def all_at_once(matrices: Sequence[Array], axes: Sequence[int]) -> Callable[[Arr
         return None
     if math.prod(np.count_nonzero(matrix) / len(matrix) for matrix in matrices) > _FULL:
         return None
-    key = tuple((matrix.shape, matrix.astype(np.float64, copy=False).tobytes()) for matrix in matrices)
+    joined: dict[npt.DTypeLike, sparse.csr_array] = {}
     out = tuple(len(matrix) for matrix in matrices)
     first, last = axes[0], axes[-1]
 
@@ -48,14 +46,16 @@ def all_at_once(matrices: Sequence[Array], axes: Sequence[int]) -> Callable[[Arr
         if math.prod(shape[:front]) != 1:
             return None
         flat = rows.reshape(math.prod(shape[front:behind]), -1)
-        made: Array = (_joined(key, x.dtype) @ flat).reshape(*shape[:front], *out, *shape[behind:])
+        matrix = joined.get(x.dtype)
+        if matrix is None:
+            matrix = joined[x.dtype] = _joined(matrices, x.dtype)
+        made: Array = (matrix @ flat).reshape(*shape[:front], *out, *shape[behind:])
         return first_in_front(made) if turned else made
 
     return product
 
 
-@lru_cache(maxsize=512)
-def _joined(key: tuple[_Matrix, ...], dtype: npt.DTypeLike) -> sparse.csr_array:
+def _joined(matrices: Sequence[Array], dtype: npt.DTypeLike) -> sparse.csr_array:
     """Return the Kronecker product of matrices."""
-    matrices = [sparse.csr_array(np.frombuffer(data).reshape(shape).astype(dtype)) for shape, data in key]
-    return sparse.csr_array(reduce(lambda one, other: sparse.kron(one, other, "csr"), matrices))
+    stored = [sparse.csr_array(matrix.astype(dtype)) for matrix in matrices]
+    return sparse.csr_array(reduce(lambda one, other: sparse.kron(one, other, "csr"), stored))

@@ -65,7 +65,7 @@ def sums_along(matrix: Array, place: int) -> Sums:
     return _sums_along(matrix.shape, matrix.astype(np.float64, copy=False).tobytes(), place)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _sums_along(shape: tuple[int, int], data: bytes, place: int) -> Sums:
     taps, count = _taps_of(np.frombuffer(data).reshape(shape)), shape[0]
     lead = (slice(None),) * place

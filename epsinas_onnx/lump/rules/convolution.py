@@ -18,7 +18,7 @@ _LARGEST = 2**16
 """Entries of the largest matrix that stands for windows over positions of which none are equal."""
 
 
-@rule("Conv")
+@rule("Conv", repeats=True)
 def convolve(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """y[n, o, p] = sum over channels i of o's group, offsets k: w * x[n, i, p + k].
 

@@ -26,7 +26,7 @@ def unary(context: Context, step: Step, x: Lumped, domain: str = "") -> Lumped:
     return context.result(made, x.axes, [x])
 
 
-@rule(*UNARY)
+@rule(*UNARY, repeats=True)
 def unary_operator(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """f(x): equal entries stay equal."""
     (x,) = operands
@@ -48,7 +48,7 @@ def contributed_gelu(context: Context, step: Step, operands: Operands) -> Lumped
     return context.result(made, x.axes, [x])
 
 
-@rule("Relu", scaled=True)
+@rule("Relu", scaled=True, repeats=True)
 def relu(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """max(0, x): equal entries stay equal, and a positive factor comes out unchanged."""
     (x,) = operands
@@ -84,14 +84,14 @@ def negative(context: Context, step: Step, operands: Operands) -> Lumped | None:
     return unary(context, step, x)
 
 
-@rule("Add", scaled=True)
+@rule("Add", scaled=True, repeats=True)
 def add(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """X + y over the common refinement; adding 0 costs nothing, and a factor stays pending."""
     x, y = operands
     return None if x is None or y is None else context.add(x, y)
 
 
-@rule("Sub", scaled=True)
+@rule("Sub", scaled=True, repeats=True)
 def subtract(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """X - y over the common refinement.
 
@@ -112,7 +112,7 @@ def subtract(context: Context, step: Step, operands: Operands) -> Lumped | None:
     return context.elementwise("Sub", [x, y])
 
 
-@rule("Mul")
+@rule("Mul", repeats=True)
 def multiply(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The product over the common refinement; a stored 0 ends the signal.
 
@@ -131,7 +131,7 @@ def multiply(context: Context, step: Step, operands: Operands) -> Lumped | None:
     return context.mul(x, y)
 
 
-@rule("Div", "PRelu", "Mod", "And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
+@rule("Div", "PRelu", "Mod", "And", "Or", "Xor", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", repeats=True)
 def binary(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """f(x, y) over the common refinement."""
     x, y = operands
@@ -183,7 +183,7 @@ def where(context: Context, step: Step, operands: Operands) -> Lumped | None:
     return context.elementwise("Where", [condition, x, y], x.dtype)
 
 
-@rule("Clip")
+@rule("Clip", repeats=True)
 def clip(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Bounds are scalars: they are copied where they are stored, and compared with Min and Max where they vary."""
     x, bounds = operands[0], [*operands[1:], None, None][:2]

@@ -53,7 +53,7 @@ def _wanted(shape: Dims, given: Sequence[int], zeros: bool) -> Dims:
     return tuple(dims)
 
 
-@rule("Flatten", scaled=True)
+@rule("Flatten", scaled=True, repeats=True)
 def flatten(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Two axes: everything in front of `axis`, and the rest."""
     (x,) = operands
@@ -88,7 +88,7 @@ def unsqueeze(context: Context, step: Step, operands: Operands) -> Lumped | None
     return relabelled(context, x, tuple(Partition.one(1) if axis in inserted else next(rest) for axis in range(rank)))
 
 
-@rule("Transpose", scaled=True)
+@rule("Transpose", scaled=True, repeats=True)
 def transpose(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Axes in another order take their partitions with them."""
     (x,) = operands
@@ -139,7 +139,7 @@ def constant_of_shape(context: Context, step: Step, operands: Operands) -> Lumpe
     return Lumped(tuple(map(Partition.one, shape)), dtype, tensor, zero=not number.any())
 
 
-@rule("Concat", scaled=True)
+@rule("Concat", scaled=True, repeats=True)
 def join(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """[n, a] ++ [n, b] -> [n, a + b]: the classes of the operands one behind the other."""
     values = [operand for operand in operands if operand is not None]

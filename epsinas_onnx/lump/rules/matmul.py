@@ -11,7 +11,7 @@ from epsinas_onnx.lump.step import Step
 from epsinas_onnx.lump.value import Lumped
 
 
-@rule("MatMul")
+@rule("MatMul", repeats=True)
 def matrix_product(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """y[..., i, j] = sum over k: a[..., i, k] * b[..., k, j]; rows and columns stay as equal as they were."""
     a, b = operands
@@ -30,7 +30,7 @@ def fused_product(context: Context, step: Step, operands: Operands) -> Lumped | 
     return y.replace(factor=y.factor * step.number("alpha", 1.0))
 
 
-@rule("Gemm")
+@rule("Gemm", repeats=True)
 def general_product(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """Alpha * A * B + beta * C, A and B transposed where the attributes say so (ONNX Gemm)."""
     return _gemm(context, step, operands)

@@ -18,7 +18,7 @@ from epsinas_onnx.lump.value import Array, Cause, Lumped, Parts, Tensor
 _IDENTICAL = "normalises identical values, which leaves 0"
 
 
-@rule("BatchNormalization", scaled=True)
+@rule("BatchNormalization", scaled=True, repeats=True)
 def batch_normalise(context: Context, step: Step, operands: Operands) -> Outcome:
     """(x - mean) * scale / sqrt(variance + epsilon) + shift, a channel at a time.
 

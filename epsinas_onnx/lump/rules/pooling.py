@@ -16,7 +16,7 @@ from epsinas_onnx.lump.value import Array, Lumped
 from epsinas_onnx.lump.windows import Window, averaged, except_at, held, pads_of, seen
 
 
-@rule("AveragePool", "MaxPool", scaled=True)
+@rule("AveragePool", "MaxPool", scaled=True, repeats=True)
 def pool(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The mean or the largest of every window: equal channels stay equal, and a positive factor comes out unchanged."""
     (x,) = operands
@@ -190,7 +190,7 @@ def _largest(context: Context, step: Step, x: Lumped, space: tuple[int, ...], fo
     return y.replace(parts=(*y.axes[:2], *wanted))
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool", scaled=True)
+@rule("GlobalAveragePool", "GlobalMaxPool", scaled=True, repeats=True)
 def pool_everything(context: Context, step: Step, operands: Operands) -> Lumped | None:
     """The mean or the largest over all positions."""
     (x,) = operands

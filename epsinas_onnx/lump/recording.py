@@ -1,0 +1,164 @@
+"""Writes down what a rule does to a lowered graph while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.graph import Kind, attributes_key, stored_key
+from epsinas_onnx.lump.recipe import Action, Appended, LaidOut, Made, Recipe, Reshaped, Stored
+from epsinas_onnx.lump.registry import Operands, Outcome
+from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
+
+_LARGEST = 2**14
+"""Bytes of the largest stored tensor in a recipe."""
+_HARMLESS = frozenset({"in_body", "opset", "source"})
+"""What a rule may ask a graph for without its recipe knowing."""
+
+
+class _Unknown(Exception):
+    """Raised where a value comes from elsewhere than the operands and what the rule made of them."""
+
+
+class Recording:
+    """Stands for a context's graph while a rule works: `with Recording(...) as recording`."""
+
+    def __init__(self, context: Context, operands: Operands) -> None:
+        self._context, self._operands = context, operands
+        self._graph = context.graph
+        self._actions: list[Action] = []
+        self._places: dict[Tensor, int] = {}
+        for place, operand in enumerate(operands):
+            if operand is not None and operand.tensor is not None:
+                self._places.setdefault(operand.tensor, place)
+        self._given = set(self._places)
+        self._count = len(operands)
+        self._whole = True
+        self._observed, self._guards = len(context.observed), len(context.guards)
+
+    def __enter__(self) -> Recording:
+        self._stand_for(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stand_for(self._graph)
+
+    def _stand_for(self, graph: Any) -> None:
+        context: Any = self._context
+        context.graph, context.op, context.constant, context.reshape = graph, graph.op, graph.constant, graph.reshape
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what nobody writes down, which leaves no recipe."""
+        if name not in _HARMLESS:
+            self._whole = False
+        return getattr(self._graph, name)
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        shape: Dims | None,
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Tensor:
+        """Do what `LoweredGraph.op` does."""
+        if dtype is None:
+            assert inputs[0] is not None
+            dtype = inputs[0].dtype
+        return self.ops(op_type, inputs, [(shape, dtype)], domain, attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[tuple[Dims | None, ir.DataType]],
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        share: bool = True,
+    ) -> tuple[Tensor, ...]:
+        """Do what `LoweredGraph.ops` does."""
+        attributes = attributes or {}
+        if not share or not all(map(_tells_all, attributes.values())):
+            self._whole = False
+            return self._graph.ops(op_type, inputs, outputs, domain, attributes, share)
+        key = (domain, op_type, len(outputs), *attributes_key(attributes))
+        places = tuple([-1 if tensor is None else self._place(tensor) for tensor in inputs])
+        others = any(tensor in self._given and tensor in self._graph.initializers for tensor in inputs)
+        kind = None if others else Kind()  # what else is stored is the same in all graphs
+        made = self._graph.append(key, op_type, tuple(inputs), outputs, domain, attributes, kind)
+        self._note(Appended(key, op_type, places, tuple(outputs), domain, attributes, kind), *made)
+        return made
+
+    def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
+        """Do what `LoweredGraph.constant` does."""
+        made = self._graph.constant(array, dtype)
+        self._whole &= array.nbytes <= _LARGEST
+        self._note(Stored(stored_key(array, dtype), array, dtype), made)
+        return made
+
+    def reshape(self, tensor: Tensor, shape: Dims) -> Tensor:
+        """Do what `LoweredGraph.reshape` does."""
+        made = self._graph.reshape(tensor, shape)
+        if made is not tensor:
+            self._note(Reshaped(self._place(tensor), shape), made)
+        return made
+
+    def laid_out(self, tensor: Tensor, shape: Dims, change: Callable[[Array, Dims], Array]) -> Tensor | None:
+        """Do what `LoweredGraph.laid_out` does."""
+        made = self._graph.laid_out(tensor, shape, change)
+        if made is not None:
+            self._note(LaidOut(self._place(tensor), shape, change), made)
+        return made
+
+    def _place(self, tensor: Tensor) -> int:
+        place = self._places.get(tensor, -1)
+        self._whole &= place >= 0  # else it is from elsewhere, such as zeros that a context keeps
+        return place
+
+    def _note(self, action: Action, *made: Tensor) -> None:
+        self._actions.append(action)
+        for tensor in made:
+            # An operand by chance: a graph gives what it has already instead of the same once more.
+            self._whole &= tensor not in self._given
+            self._places.setdefault(tensor, self._count)
+            self._count += 1
+
+    def recipe(self, made: Outcome) -> Recipe | None:
+        """Return all that the rule did, which returned `made`; None where that is not known."""
+        if not self._whole or not isinstance(made, Lumped) or len(self._context.guards) != self._guards:
+            return None
+        same = next((place for place, operand in enumerate(self._operands) if operand is made), None)
+        try:
+            observed = [(self._made(m), self._made(v)) for _, m, v in self._context.observed[self._observed :]]
+            return Recipe(tuple(self._actions), self._made(made) if same is None else same, tuple(observed))
+        except _Unknown:
+            return None
+
+    def _made(self, value: Lumped) -> Made:
+        place = -1 if value.tensor is None else self._places.get(value.tensor, -1)
+        if place < 0 or value.known is not None or value.table is not None or value.parts is None:
+            raise _Unknown
+        return Made(
+            place, self._cause(value), value.parts, value.dtype, value.factor, value.weighted, value.varied,
+            value.depends, value.zero,
+        )  # fmt: skip
+
+    def _cause(self, value: Lumped) -> int:
+        if value.cause is None:
+            return -1
+        having = [place for place, o in enumerate(self._operands) if o is not None and o.cause is not None]
+        own = self._operands[having[0]] if len(having) == 1 else None
+        if own is None or own.cause is not value.cause:
+            raise _Unknown  # a new one names the node, and of several the first in the graph counts
+        return having[0]
+
+
+def _tells_all(attribute: Any) -> bool:
+    """Whether an attribute holds numbers and text alone, which do not belong to a graph."""
+    value = attribute.value if isinstance(attribute, ir.Attr) else attribute
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    return all(type(item) in (int, float, str) for item in items)

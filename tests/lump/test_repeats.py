@@ -1,0 +1,164 @@
+"""What a rule did to one node is done to the next like it: the lowered graph is the one that the rules make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epsinas_exporters.builder import OPSET
+from epsinas_exporters.spaces import get
+from epsinas_onnx.graph.load import load_model
+from epsinas_onnx.lump import repeats
+from epsinas_onnx.lump.graph import Body, Node
+from epsinas_onnx.lump.lower import LumpedModel, lump
+from epsinas_onnx.lump.partition import Partition
+from epsinas_onnx.lump.step import Target
+from epsinas_onnx.lump.unlumpable import Unlumpable
+from epsinas_onnx.lump.value import Lumped, Parts, Tensor
+from epsinas_onnx.scoring.options import GraphOptions
+from epsinas_onnx.scoring.plan import plan
+from tests.lump.harness import examples
+from tests.lump.networks import random_network
+
+MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
+SPACES = ("nasbench201", "nasbench101", "nasbenchmacro", "nasbenchnlp", "darts")
+TARGETS = (Target.evaluated(), Target(2), Target(1, blocked=False, bound=False))
+BATCH = 4
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    repeats._recipes.cache_clear()
+    yield
+    repeats._recipes.cache_clear()
+
+
+def lowered(source: object, target: Target, grey: bool) -> LumpedModel:
+    """Lower a model; grey: for images of which all pixels are one class."""
+    loaded = load_model(source)  # type: ignore[arg-type]
+    planned = plan(loaded, BATCH, GraphOptions()).with_shapes()
+    parts: dict[str, Parts] = {}
+    if grey:
+        for spec in planned.specs:
+            if len(spec.shape) == 4:
+                sizes = [Partition.one(size) for size in spec.shape[1:]]
+                parts[spec.name] = (Partition.discrete(spec.shape[0]), *sizes)
+    return lump(planned.model, planned.decisions, planned.specs, planned.name, target, parts=parts)
+
+
+def dump(made: LumpedModel) -> dict[str, Any]:
+    """Return all that a lowered graph is, in plain values."""
+    graph = made.graph
+    return {
+        "nodes": [written(node) for node in graph.nodes],
+        "stored": {
+            named(tensor): (array.dtype, array.shape, array.tobytes()) for tensor, array in graph.initializers.items()
+        },
+        "derived": {
+            named(tensor): make(np.full(made.constants, 0.5, np.float32)).tobytes()
+            for tensor, make in graph.derived.items()
+        },
+        "values": {str(value.name): held(lumped) for value, lumped in made.values.items()},
+        "observed": [(name, held(mean), held(variance)) for name, mean, variance in made.context.observed],
+        "guards": [held(guard) for guard in made.context.guards],
+        "cut off": None if made.cut_off is None else made.cut_off.why,
+        "without rule": [node.name for node in made.without_rule],
+    }
+
+
+def named(tensor: Tensor | None) -> Any:
+    return None if tensor is None else (tensor.name, tensor.shape, tensor.dtype)
+
+
+def written(node: Node) -> Any:
+    attributes = {
+        name: [written(inner) for inner in value.nodes] if isinstance(value, Body)
+        else value.value if isinstance(value, ir.Attr) and value.type != ir.AttributeType.GRAPH
+        else np.asarray(value).tolist()
+        for name, value in node.attributes.items()
+    }  # fmt: skip
+    inputs, outputs = (list(map(named, tensors)) for tensors in (node.inputs, node.outputs))
+    return node.domain, node.op_type, inputs, outputs, attributes, node.source
+
+
+def held(lumped: Lumped) -> Any:
+    known = None if lumped.known is None else lumped.known.tolist()
+    cause = None if lumped.cause is None else (lumped.cause.node.name, lumped.cause.why, lumped.cause.order)
+    return (
+        lumped.parts, lumped.dtype, named(lumped.tensor), lumped.factor, lumped.weighted, lumped.varied, lumped.depends,
+        cause, lumped.zero, known, lumped.table,
+    )  # fmt: skip
+
+
+def by_rules_alone(source: object, target: Target, grey: bool) -> dict[str, Any] | str:
+    def outcome(self: repeats.Repeats, rule: Any, step: Any, operands: Any) -> Any:
+        return rule(self._context, step, operands)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeats.Repeats, "outcome", outcome)
+        return made(source, target, grey)
+
+
+def made(source: object, target: Target, grey: bool) -> dict[str, Any] | str:
+    try:
+        return dump(lowered(source, target, grey))
+    except Unlumpable as error:
+        return str(error)
+
+
+def recipes() -> int:
+    """Return how many are known for the first target and the operator set of what this package builds."""
+    return len(repeats._recipes(TARGETS[0], (("", OPSET),)))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_file_is_lowered_as_its_rules_have_it(path: Path, grey: bool) -> None:
+    for target in TARGETS[:2]:
+        expected = by_rules_alone(path, target, grey)
+        for _ in range(2):  # the second time from what the first one remembered
+            assert made(path, target, grey) == expected
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_networks_of_a_space_are_lowered_as_their_rules_have_it(name: str) -> None:
+    space, target = get(name), TARGETS[0]
+    for arch in space.sample(5, seed=3):
+        model = space.build(arch)
+        assert made(model, target, True) == by_rules_alone(model, target, True)
+    assert recipes() > 10  # or nothing was compared
+
+
+@examples(40)
+@given(seed=st.integers(0, 2**20), other=st.integers(0, 2**20), grey=st.booleans(), target=st.sampled_from(TARGETS))
+def test_what_one_network_left_behind_does_not_show_in_another(
+    seed: int, other: int, grey: bool, target: Target
+) -> None:
+    for number in (seed, other, seed):
+        model = random_network(number)
+        assert made(model, target, grey) == by_rules_alone(model, target, grey)
+
+
+def test_no_more_is_remembered_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "_MOST", 7)
+    for seed in range(3):
+        model = random_network(seed)
+        assert made(model, TARGETS[0], True) == by_rules_alone(model, TARGETS[0], True)
+        assert 0 < recipes() <= 7
+
+
+def test_a_large_stored_tensor_is_not_kept() -> None:
+    model = random_network(1)
+    model.graph.inputs[0].shape = ir.Shape(["batch", 3, 64, 64])  # matrices of 32 kB, where all positions differ
+    made(model, TARGETS[0], False)
+    known = repeats._recipes(TARGETS[0], (("", OPSET),))
+    arrays = [action.array for recipe in known.values() for action in recipe.actions if hasattr(action, "array")]
+    assert known
+    assert max(array.nbytes for array in arrays) <= 2**14
