@@ -84,41 +84,49 @@ def as_formed(make: Maker) -> Rule:
     return rule
 
 
-def _data_first(make: Maker, law: Callable[[Call, Kernel, Value, Operands], list[Operand | None]]) -> Rule:
-    """Return the rule of what makes numbers of its first operand's by a law, and other tensors as they are."""
+def linear(make: Maker, free: Free = none_free) -> Rule:
+    """Linear in the first operand, with whatever the others say: on base and deviation alike."""
 
     def rule(call: Call) -> Run:
-        kernel = make(call)
+        kernel, ready = make(call), _small_stored(call)
 
         def run(operands: Operands) -> Sequence[Operand | None]:
             data = operands[0]
             if isinstance(data, Pair):
                 return _pairs(kernel, operands)
             assert data is not None
-            return law(call, kernel, data, operands)
+            rest = ready
+            if rest is None:
+                if any(depends(operand) for operand in operands[1:]):
+                    here, there = ([formed(o, side) for o in operands[1:]] for side in (False, True))
+                    if call.op_type == "Gather":  # the indices' axes become axes of the result: one may stand for all
+                        there = [array if array is None else unstretched(array) for array in there]
+                    return [moved_apart(kernel, data, here, there)]
+                rest = [formed(operand) for operand in operands[1:]]
+            part = data.deviation
+            if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
+                made = kernel(part.array, *rest)
+                return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
+            return through(lambda array: kernel(array, *rest), data, free)
 
         return run
 
     return rule
 
 
-def linear(make: Maker, free: Free = none_free) -> Rule:
-    """Linear in the first operand, with whatever the others say: on base and deviation alike."""
+_SMALL = 2**14
+"""Bytes of a stored operand that is made ready once; a larger one in float64 would take more memory than time."""
 
-    def law(call: Call, kernel: Kernel, data: Value, operands: Operands) -> list[Operand | None]:
-        if any(depends(operand) for operand in operands[1:]):
-            here, there = ([formed(o, side) for o in operands[1:]] for side in (False, True))
-            if call.op_type == "Gather":  # the indices' axes become axes of the result: one may stand for all
-                there = [array if array is None else unstretched(array) for array in there]
-            return [moved_apart(kernel, data, here, there)]
-        rest = [formed(operand) for operand in operands[1:]]
-        part = data.deviation
-        if data.base is None and data.total is None and part is not None and part.array.shape == data.shape:
-            made = kernel(part.array, *rest)
-            return [Value(one.shape, None, part.become(one)) for one in _tuple(made)]
-        return [*through(lambda array: kernel(array, *rest), data, free)]
 
-    return _data_first(make, law)
+def _small_stored(call: Call) -> list[Array | None] | None:
+    """Return all operands but the first where they are stored and small, or left out; None where some are not."""
+    found: list[Array | None] = []
+    for slot in range(1, len(call.node.inputs)):
+        array = call.constant(slot)
+        if (array is None and call.has(slot)) or (array is not None and array.nbytes > _SMALL):
+            return None
+        found.append(None if array is None else formed(fixed(array)))
+    return found
 
 
 def through(kernel: Kernel, data: Value, free: Free) -> list[Value]:
@@ -272,12 +280,20 @@ def several(function: Callable[[Value, Value], Value], make: Maker) -> Rule:
 def reshaped(make: Maker) -> Rule:
     """Return the rule of what changes the shape alone: axes that one index stands for stay so where they can."""
 
-    def law(call: Call, kernel: Kernel, data: Value, operands: Operands) -> list[Operand | None]:
-        rest = [formed(operand) for operand in operands[1:]]
-        shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *rest).shape
-        return [algebra.mapped(data, lambda part: part.become(folded(part, data.shape, shape), 0), shape)]
+    def rule(call: Call) -> Run:
+        kernel = make(call)
 
-    return _data_first(make, law)
+        def run(operands: Operands) -> Sequence[Operand | None]:
+            data = operands[0]
+            if not isinstance(data, Value):
+                return _pairs(kernel, operands)
+            rest = [formed(operand) for operand in operands[1:]]
+            shape = kernel(np.broadcast_to(np.zeros(()), data.shape), *rest).shape
+            return [algebra.mapped(data, lambda part: part.become(folded(part, data.shape, shape), 0), shape)]
+
+        return run
+
+    return rule
 
 
 def folded(part: Scaled, shape: Shape, wanted: Shape) -> Array:
