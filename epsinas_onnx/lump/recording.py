@@ -35,6 +35,7 @@ class Recording:
             if operand is not None and operand.tensor is not None:
                 self._places.setdefault(operand.tensor, place)
         self._given = set(self._places)
+        self._same: set[Tensor] = set()  # stored tensors that hold the same numbers whatever the operands hold
         self._count = len(operands)
         self._whole = True
         self._observed, self._guards = len(context.observed), len(context.guards)
@@ -87,8 +88,8 @@ class Recording:
             return self._graph.ops(op_type, inputs, outputs, domain, attributes, share)
         key = (domain, op_type, len(outputs), *attributes_key(attributes))
         places = tuple([-1 if tensor is None else self._place(tensor) for tensor in inputs])
-        others = any(tensor in self._given and tensor in self._graph.initializers for tensor in inputs)
-        kind = None if others else Kind()  # what else is stored is the same in all graphs
+        others = any(tensor in self._graph.initializers and tensor not in self._same for tensor in inputs)
+        kind = None if others else Kind()
         made = self._graph.append(key, op_type, tuple(inputs), outputs, domain, attributes, kind)
         self._note(Appended(key, op_type, places, tuple(outputs), domain, attributes, kind), *made)
         return made
@@ -98,6 +99,7 @@ class Recording:
         made = self._graph.constant(array, dtype)
         self._whole &= array.nbytes <= _LARGEST
         self._note(Stored(stored_key(array, dtype), array, dtype), made)
+        self._same.add(made)
         return made
 
     def reshape(self, tensor: Tensor, shape: Dims) -> Tensor:
@@ -105,6 +107,8 @@ class Recording:
         made = self._graph.reshape(tensor, shape)
         if made is not tensor:
             self._note(Reshaped(self._place(tensor), shape), made)
+            if tensor in self._same:
+                self._same.add(made)
         return made
 
     def laid_out(self, tensor: Tensor, shape: Dims, change: Callable[[Array, Dims], Array]) -> Tensor | None:
@@ -112,6 +116,8 @@ class Recording:
         made = self._graph.laid_out(tensor, shape, change)
         if made is not None:
             self._note(LaidOut(self._place(tensor), shape, change), made)
+            if tensor in self._same:
+                self._same.add(made)
         return made
 
     def _place(self, tensor: Tensor) -> int:

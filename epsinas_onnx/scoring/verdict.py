@@ -163,10 +163,15 @@ def _may_be_rounding(evidence: Evidence, index: int) -> bool:
     """Whether rounding alone could be what makes the output for one of the constants vary."""
     if evidence.sample_norms or amplification(evidence.outputs[index]) * LOST * evidence.precision.epsilon > 1:
         return True
-    return any(
-        bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
-        for mean, variance in evidence.channel_stats[index]
-    )
+    return any(_enlarges_rounding(mean, variance) for mean, variance in evidence.channel_stats[index])
+
+
+def _enlarges_rounding(mean: Array, variance: Array) -> bool:
+    """Whether a normalisation may have been given channels that vary by rounding alone."""
+    if variance.size == mean.size == 1:  # as of most lumped ones, where NumPy would take longer than everything else
+        share = NORM_DEVIATION * float(mean.item())
+        return 0.0 < float(variance.item()) < share * share
+    return bool(np.any((variance > 0) & (variance < (NORM_DEVIATION * mean) ** 2)))
 
 
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epsinas_exporters.builder import OPSET
+from epsinas_exporters.builder import OPSET, GraphBuilder, tensor_input, typed_output
 from epsinas_exporters.spaces import get
+from epsinas_onnx import score
 from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.lump import repeats
-from epsinas_onnx.lump.graph import Body, Node
+from epsinas_onnx.lump.graph import Body, Kind, Node
 from epsinas_onnx.lump.lower import LumpedModel, lump
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.step import Target
@@ -162,3 +164,39 @@ def test_a_large_stored_tensor_is_not_kept() -> None:
     arrays = [action.array for recipe in known.values() for action in recipe.actions if hasattr(action, "array")]
     assert known
     assert max(array.nbytes for array in arrays) <= 2**14
+
+
+def with_stored_row(numbers: npt.NDArray[np.float32]) -> ir.Model:
+    """Return a network that ends in a product with a stored row `[1, features]`, which stays as it is."""
+    b = GraphBuilder("stored")
+    features = tensor_input("input", ["batch", numbers.size])
+    x = b.op("Sigmoid", [b.op("Mul", [features, b.parameter("scale", [numbers.size])], "product")], "sigmoid")
+    x = b.op("Gemm", [x, b.floats(numbers[None], "row")], "sum", transB=1)
+    return b.model([features], [typed_output(x, ["batch", 1])])
+
+
+# Few numbers tell nodes apart, more are like no others, and so many are not known.
+@pytest.mark.parametrize("features", [4, 40, 5000])
+def test_numbers_that_one_network_stores_are_not_those_of_the_next(features: int) -> None:
+    rng = np.random.default_rng(0)
+    fed = rng.standard_normal((8, features), np.float32)
+    roles = {"row": "constant", "scale": "weight"}
+    options: dict[str, Any] = {"inputs": fed, "batch": 8, "weights": (0.1, 2.0), "roles": roles}
+    seen, graphs = set(), []
+    for _ in range(3):
+        model = with_stored_row(rng.permutation(features).astype(np.float32) - features / 4)  # no two are equal
+        plain = score(model, arithmetic="float32", lump=False, **options).raw_score
+        seen.add(plain)
+        for arithmetic in ("exact", "float32", "auto"):
+            assert score(model, arithmetic=arithmetic, **options).raw_score == pytest.approx(plain, rel=1e-3)
+        planned = plan(load_model(model), 8, GraphOptions(roles=roles)).with_shapes()
+        graphs.append(lump(planned.model, planned.decisions, planned.specs, planned.name, TARGETS[0], parts={}).graph)
+    assert len(seen) == 3  # the numbers matter
+    kinds: dict[Kind, set[Any]] = {}
+    for graph in graphs:
+        for node in graph.nodes:
+            if node.kind is not None:
+                stored = [graph.initializers.get(tensor) for tensor in node.inputs if tensor is not None]
+                kinds.setdefault(node.kind, set()).add(tuple(None if a is None else a.tobytes() for a in stored))
+    assert kinds
+    assert all(len(numbers) == 1 for numbers in kinds.values())
