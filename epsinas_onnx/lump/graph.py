@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -62,7 +63,68 @@ class Body:
     seen: dict[Any, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
-class LoweredGraph:
+class Operation(NamedTuple):
+    """What a node does. key: what tells it from others, None for one that is never the same.
+
+    outputs: shapes and dtypes. attributes: int, float, str, lists of these, an array, an onnx-ir attribute, or a Body.
+    """
+
+    key: tuple[Hashable, ...] | None
+    op_type: str
+    domain: str
+    outputs: tuple[tuple[Dims | None, ir.DataType], ...]
+    attributes: Mapping[str, Any]
+
+
+class Appender(ABC):
+    """Takes nodes and stored tensors."""
+
+    @abstractmethod
+    def append(
+        self, operation: Operation, inputs: tuple[Tensor | None, ...], kind: Kind | None = None
+    ) -> tuple[Tensor, ...]:
+        """Append a node, unless there is one that does the same to the same inputs; return the outputs."""
+
+    @abstractmethod
+    def stored(self, key: Hashable, array: Array, dtype: ir.DataType | None) -> Tensor:
+        """Return a stored tensor by the key of `stored_key`."""
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        shape: Dims | None,
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Tensor:
+        """Append a node with one output and return it; its dtype is that of the first input unless given."""
+        if dtype is None:
+            assert inputs[0] is not None
+            dtype = inputs[0].dtype
+        return self.ops(op_type, inputs, [(shape, dtype)], domain, attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[tuple[Dims | None, ir.DataType]],
+        domain: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        share: bool = True,
+    ) -> tuple[Tensor, ...]:
+        """Append a node with any number of outputs; share: whether it is deterministic."""
+        attributes = attributes or {}
+        share = share and not any(isinstance(value, Body) for value in attributes.values())
+        key = (domain, op_type, len(outputs), *attributes_key(attributes)) if share else None
+        return self.append(Operation(key, op_type, domain, tuple(outputs), attributes), tuple(inputs))
+
+    def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
+        """Return a stored tensor; equal arrays are stored once. dtype: what it counts as, that of the array if None."""
+        return self.stored(stored_key(array, dtype), array, dtype)
+
+
+class LoweredGraph(Appender):
     """Collects nodes in topological order; a node that was there before is not made again.
 
     imports: operator sets, domain to version; those of the user's model, because his operators are copied as they are.
@@ -93,12 +155,8 @@ class LoweredGraph:
         self.inputs.append(tensor)
         return tensor
 
-    def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
-        """Return a stored tensor; equal arrays are stored once. dtype: what it counts as, that of the array if None."""
-        return self.stored(stored_key(array, dtype), array, dtype)
-
     def stored(self, key: Hashable, array: Array, dtype: ir.DataType | None) -> Tensor:
-        """Return the same by the key of `stored_key`."""
+        """Return a stored tensor by the key of `stored_key`."""
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = Tensor(
@@ -129,50 +187,11 @@ class LoweredGraph:
             self._constants[key] = self.derive(lambda weight: change(inner(weight), shape), shape, tensor.dtype)
         return self._constants[key]
 
-    def op(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        shape: Dims | None,
-        dtype: ir.DataType | None = None,
-        domain: str = "",
-        **attributes: Any,
-    ) -> Tensor:
-        """Append a node with one output and return it; its dtype is that of the first input unless given.
-
-        attributes: int, float, str, lists of these, an array, an onnx-ir attribute, or a Body.
-        """
-        if dtype is None:
-            assert inputs[0] is not None
-            dtype = inputs[0].dtype
-        return self.ops(op_type, inputs, [(shape, dtype)], domain, attributes)[0]
-
-    def ops(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        outputs: Sequence[tuple[Dims | None, ir.DataType]],
-        domain: str = "",
-        attributes: Mapping[str, Any] | None = None,
-        share: bool = True,
-    ) -> tuple[Tensor, ...]:
-        """Append a node with any number of outputs, given as shape and dtype; share: whether it is deterministic."""
-        attributes = attributes or {}
-        share = share and not any(isinstance(value, Body) for value in attributes.values())
-        key = (domain, op_type, len(outputs), *attributes_key(attributes)) if share else None
-        return self.append(key, op_type, tuple(inputs), outputs, domain, attributes)
-
     def append(
-        self,
-        key: tuple[Hashable, ...] | None,
-        op_type: str,
-        inputs: tuple[Tensor | None, ...],
-        outputs: Sequence[tuple[Dims | None, ir.DataType]],
-        domain: str,
-        attributes: Mapping[str, Any],
-        kind: Kind | None = None,
+        self, operation: Operation, inputs: tuple[Tensor | None, ...], kind: Kind | None = None
     ) -> tuple[Tensor, ...]:
-        """Append a node, unless there is one of the same key and inputs. key: None for one that is never the same."""
+        """Append a node, unless there is one that does the same to the same inputs; return the outputs."""
+        key, op_type, domain, outputs, attributes = operation
         if key is not None:
             for scope in self._scopes:
                 found = scope.seen.get((key, inputs))

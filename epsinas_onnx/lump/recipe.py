@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.graph import Kind, LoweredGraph
+from epsinas_onnx.lump.graph import Kind, LoweredGraph, Operation
 from epsinas_onnx.lump.registry import Operands
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Parts, Tensor
 
@@ -66,18 +66,15 @@ class LaidOut(NamedTuple):
 class Appended(NamedTuple):
     """`LoweredGraph.append`; places: of the inputs, -1 for one that is left out."""
 
-    key: tuple[Hashable, ...]
-    op_type: str
+    operation: Operation
     places: tuple[int, ...]
-    outputs: tuple[tuple[Dims | None, ir.DataType], ...]
-    domain: str
-    attributes: Mapping[str, Any]
     kind: Kind | None
 
     def again(self, graph: LoweredGraph, tensors: Tensors) -> tuple[Tensor | None, ...]:
         """Do it in a graph; return what it makes."""
-        inputs = tuple([None if place < 0 else tensors[place] for place in self.places])
-        return graph.append(self.key, self.op_type, inputs, self.outputs, self.domain, self.attributes, self.kind)
+        return graph.append(
+            self.operation, tuple([None if place < 0 else tensors[place] for place in self.places]), self.kind
+        )
 
 
 class Made(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
-from epsinas_onnx.lump.graph import Kind, attributes_key, stored_key
+from epsinas_onnx.lump.graph import Appender, Kind, Operation
 from epsinas_onnx.lump.recipe import Action, Appended, LaidOut, Made, Recipe, Reshaped, Stored
 from epsinas_onnx.lump.registry import Operands, Outcome
 from epsinas_onnx.lump.value import Array, Dims, Lumped, Tensor
@@ -23,7 +23,7 @@ class _Unknown(Exception):
     """Raised where a value comes from elsewhere than the operands and what the rule made of them."""
 
 
-class Recording:
+class Recording(Appender):
     """Stands for a context's graph while a rule works: `with Recording(...) as recording`."""
 
     def __init__(self, context: Context, operands: Operands) -> None:
@@ -57,48 +57,23 @@ class Recording:
             self._whole = False
         return getattr(self._graph, name)
 
-    def op(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        shape: Dims | None,
-        dtype: ir.DataType | None = None,
-        domain: str = "",
-        **attributes: Any,
-    ) -> Tensor:
-        """Do what `LoweredGraph.op` does."""
-        if dtype is None:
-            assert inputs[0] is not None
-            dtype = inputs[0].dtype
-        return self.ops(op_type, inputs, [(shape, dtype)], domain, attributes)[0]
-
-    def ops(
-        self,
-        op_type: str,
-        inputs: Sequence[Tensor | None],
-        outputs: Sequence[tuple[Dims | None, ir.DataType]],
-        domain: str = "",
-        attributes: Mapping[str, Any] | None = None,
-        share: bool = True,
+    def append(
+        self, operation: Operation, inputs: tuple[Tensor | None, ...], kind: Kind | None = None
     ) -> tuple[Tensor, ...]:
-        """Do what `LoweredGraph.ops` does."""
-        attributes = attributes or {}
-        if not share or not all(map(_tells_all, attributes.values())):
-            self._whole = False
-            return self._graph.ops(op_type, inputs, outputs, domain, attributes, share)
-        key = (domain, op_type, len(outputs), *attributes_key(attributes))
+        """Do what `LoweredGraph.append` does."""
+        self._whole &= operation.key is not None and all(map(_tells_all, operation.attributes.values()))
         places = tuple([-1 if tensor is None else self._place(tensor) for tensor in inputs])
         others = any(tensor in self._graph.initializers and tensor not in self._same for tensor in inputs)
-        kind = None if others else Kind()
-        made = self._graph.append(key, op_type, tuple(inputs), outputs, domain, attributes, kind)
-        self._note(Appended(key, op_type, places, tuple(outputs), domain, attributes, kind), *made)
+        kind = Kind() if self._whole and not others else None
+        made = self._graph.append(operation, inputs, kind)
+        self._note(Appended(operation, places, kind), *made)
         return made
 
-    def constant(self, array: Array, dtype: ir.DataType | None = None) -> Tensor:
-        """Do what `LoweredGraph.constant` does."""
-        made = self._graph.constant(array, dtype)
+    def stored(self, key: Hashable, array: Array, dtype: ir.DataType | None) -> Tensor:
+        """Do what `LoweredGraph.stored` does."""
+        made = self._graph.stored(key, array, dtype)
         self._whole &= array.nbytes <= _LARGEST
-        self._note(Stored(stored_key(array, dtype), array, dtype), made)
+        self._note(Stored(key, array, dtype), made)
         self._same.add(made)
         return made
 
