@@ -138,7 +138,7 @@ def test_networks_of_a_space_are_lowered_as_their_rules_have_it(name: str) -> No
     assert recipes() > 10  # or nothing was compared
 
 
-@examples(40)
+@examples(20)
 @given(seed=st.integers(0, 2**20), other=st.integers(0, 2**20), grey=st.booleans(), target=st.sampled_from(TARGETS))
 def test_what_one_network_left_behind_does_not_show_in_another(
     seed: int, other: int, grey: bool, target: Target
