@@ -98,12 +98,14 @@ def _of_samples_alone(x: Value, axes: tuple[int, ...], epsilon: float, average: 
     part = x.deviation
     if x.base is not None or part is None or part.array.shape != x.shape or 0 not in axes:
         return None
-    found = average.about_mean(part.array)
-    if found is None or not _NARROW**-2 < found[2] < _NARROW**2:  # else the squares may have left float64's range
+    if not average.is_one_number(part.array):
         return None
-    array, _, square = found
+    array, _, squares = average.about_mean(part.array)
+    square = float(squares.item())
+    if not _NARROW**-2 < square < _NARROW**2:  # else it may have left the range of float64
+        return None
     centred = Scaled(array, part.mantissa, part.exponent, 0)
-    return Value(x.shape, None, _over_root(centred, float(square) * part.mantissa**2, 2 * part.exponent, epsilon))
+    return Value(x.shape, None, _over_root(centred, square * part.mantissa**2, 2 * part.exponent, epsilon))
 
 
 def _mean(first: Scaled, second: Scaled, average: Average) -> Scaled:

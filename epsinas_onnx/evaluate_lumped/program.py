@@ -108,9 +108,9 @@ class Program:
             shape = node.outputs[0].dims
             return lambda _: (Value(shape, None, None),)
         kind = node.kind
-        ready = None if kind is None else kind.made.get(self.exact)
+        ready: Run | None = None if kind is None else kind.made.get(self.exact)
         if ready is not None:
-            return ready  # type: ignore[no-any-return]
+            return ready
         known = self.graph.initializers
         stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
         held = {name: self._body(body) for name, body in node.bodies.items()}

@@ -81,19 +81,20 @@ class Recording(Appender):
         """Do what `LoweredGraph.reshape` does."""
         made = self._graph.reshape(tensor, shape)
         if made is not tensor:
-            self._note(Reshaped(self._place(tensor), shape), made)
-            if tensor in self._same:
-                self._same.add(made)
+            self._note_change(Reshaped(self._place(tensor), shape), tensor, made)
         return made
 
     def laid_out(self, tensor: Tensor, shape: Dims, change: Callable[[Array, Dims], Array]) -> Tensor | None:
         """Do what `LoweredGraph.laid_out` does."""
         made = self._graph.laid_out(tensor, shape, change)
         if made is not None:
-            self._note(LaidOut(self._place(tensor), shape, change), made)
-            if tensor in self._same:
-                self._same.add(made)
+            self._note_change(LaidOut(self._place(tensor), shape, change), tensor, made)
         return made
+
+    def _note_change(self, action: Action, tensor: Tensor, made: Tensor) -> None:
+        self._note(action, made)
+        if tensor in self._same:
+            self._same.add(made)
 
     def _place(self, tensor: Tensor) -> int:
         place = self._places.get(tensor, -1)
@@ -139,7 +140,10 @@ class Recording(Appender):
 
 
 def _tells_all(attribute: Any) -> bool:
-    """Whether an attribute holds numbers and text alone, which do not belong to a graph."""
-    value = attribute.value if isinstance(attribute, ir.Attr) else attribute
+    return is_plain(attribute.value if isinstance(attribute, ir.Attr) else attribute)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether the value of an attribute is numbers and text alone, which do not belong to a graph."""
     items = value if isinstance(value, (list, tuple)) else (value,)
     return all(type(item) in (int, float, str) for item in items)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
 from epsinas_onnx.lump.recipe import Recipe
-from epsinas_onnx.lump.recording import Recording
+from epsinas_onnx.lump.recording import Recording, is_plain
 from epsinas_onnx.lump.registry import Operands, Outcome, Rule
 from epsinas_onnx.lump.step import Step, Target
 from epsinas_onnx.lump.value import Lumped, Tensor
@@ -86,13 +86,9 @@ class Repeats:
 def _plain(attribute: ir.Attr) -> Hashable:
     """Return the value of an attribute that holds numbers or text alone, with its type, since 1 equals 1.0."""
     value = attribute.value
-    if isinstance(value, (list, tuple)):
-        if any(type(item) not in (int, float, str) for item in value):
-            raise _Unlike
-        return attribute.type, tuple(value)
-    if type(value) not in (int, float, str):
+    if not is_plain(value):
         raise _Unlike
-    return attribute.type, value
+    return attribute.type, tuple(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=16)

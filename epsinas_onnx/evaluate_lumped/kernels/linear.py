@@ -182,24 +182,13 @@ def _along(axes: tuple[int, ...], held: tuple[tuple[tuple[int, int], bytes], ...
 
 
 def _product_with(matrix: Array, axis: int) -> Sums:
-    in_type: dict[Any, Array] = {}
-
-    def product(x: Array) -> Array:
-        own = in_type.get(x.dtype)
-        if own is None:
-            own = in_type[x.dtype] = matrix.astype(x.dtype)
-        return multiplied(x, own, axis)
-
-    return product
+    return lambda x: multiplied(x, matrix.astype(x.dtype, copy=False), axis)
 
 
 def multiplied(x: Array, matrix: Array, place: int) -> Array:
     """Return x with one axis multiplied by `[out, in]`."""
-    if place > 0 and first_innermost(x):
-        rows = first_behind(x)
-        shape = rows.shape
-        flat = rows.reshape(math.prod(shape[: place - 1]), shape[place - 1], -1)
-        return first_in_front(np.matmul(matrix, flat).reshape(*shape[: place - 1], len(matrix), *shape[place:]))
+    if first_innermost(x) and place > 0:
+        return first_in_front(multiplied(first_behind(x), matrix, place - 1))
     if place == x.ndim - 1:
         product: Array = np.dot(x, matrix.T)
         return product

@@ -163,18 +163,10 @@ def standardise(call: Call) -> Kernel:
         if average is None:
             own = None if weights is None else weights.astype(x.dtype, copy=False)
             average = averages[x.ndim, x.dtype] = Average(axes, own, x.ndim)
-        found = average.about_mean(x)
-        if found is None:
-            mean = average(x)
-            centred = x - mean
-            variance = average.squares(centred)
-            spread = np.sqrt(variance + x.dtype.type(epsilon))
-            made = centred / spread if scale is None else centred * (scale.reshape((1,) * x.ndim) / spread)
-            return made, mean, variance
-        centred, mean, variance = found
+        centred, mean, variance = average.about_mean(x)
         spread = np.sqrt(variance + x.dtype.type(epsilon))
-        made = centred / spread if scale is None else centred * (scale.reshape(-1)[0] / spread)
-        return made, average.filled(mean), average.filled(variance)
+        made = centred / spread if scale is None else centred * (scale.reshape((1,) * x.ndim) / spread)
+        return made, mean, variance
 
     return kernel
 
@@ -198,40 +190,32 @@ class Average:
     def __call__(self, x: Array) -> Array:
         """Return the mean, with size 1 along the axes."""
         rows = self._rows_of(x)
-        return self._over_axes(x) if rows is None else self.filled(self._mean_of(rows, x))
+        return self._over_axes(x) if rows is None else self._filled(self._mean_of(rows, x))
 
     def squares(self, x: Array) -> Array:
         """Return the mean of the squares."""
         if self._squares_rows(x):
             rows = self._rows_of(x)
             if rows is not None:
-                return self.filled(self._square_of(rows, x))
-            if self.weights is None and self._is_one_number(x):
+                return self._filled(self._square_of(rows, x))
+            if self.weights is None and self.is_one_number(x):
                 flat = x.ravel("K")
-                return self.filled(flat @ flat / x.size)
+                return self._filled(flat @ flat / x.size)
         return self._over_axes(x * x)
 
-    def about_mean(self, x: Array) -> tuple[Array, Any, Any] | None:
-        """Return x less its mean, the mean, and the mean of the squares of what is left; None where they are several.
+    def about_mean(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return x less its mean, the mean, and the mean of the squares of what is left."""
+        rows = self._rows_of(x) if self._squares_rows(x) else None
+        if rows is None:
+            mean = self(x)
+            centred = x - mean
+            return centred, mean, self.squares(centred)
+        level = self._mean_of(rows, x)
+        left = rows - level
+        squared = self._square_of(left, x)
+        return first_in_front(left.reshape(*x.shape[1:], len(x))), self._filled(level), self._filled(squared)
 
-        It is what the others give, bit for bit, with one look at how x lies in memory.
-        """
-        if not self._squares_rows(x):
-            return None
-        rows = self._rows_of(x)
-        if rows is not None:
-            mean = self._mean_of(rows, x)
-            left = rows - mean
-            square = self._square_of(left, x)
-            return first_in_front(left.reshape(*x.shape[1:], len(x))), mean, square
-        if self.weights is not None or not self._is_one_number(x):
-            return None
-        mean = np.add.reduce(x, axis=None) / x.dtype.type(x.size)
-        centred = x - mean
-        flat = centred.ravel("K")
-        return centred, mean, flat @ flat / x.dtype.type(x.size)
-
-    def filled(self, value: Any) -> Array:
+    def _filled(self, value: Any) -> Array:
         """Return a number with as many axes as there are."""
         return np.asarray(value).reshape((1,) * self.rank)
 
@@ -239,7 +223,8 @@ class Average:
         """Whether squares may be added up by products of rows, which in float32 rounds long rows otherwise."""
         return x.size > 0 and (x.dtype == np.float64 or len(x) < _SHORT)
 
-    def _is_one_number(self, x: Array) -> bool:
+    def is_one_number(self, x: Array) -> bool:
+        """Whether the mean is one over everything."""
         shape = x.shape
         found = self._one.get(shape)
         if found is None:
@@ -248,7 +233,7 @@ class Average:
 
     def _rows_of(self, x: Array) -> Array | None:
         """Return what a mean over everything is taken of as rows of samples, where these lie innermost."""
-        if self.weights is None or 0 in self._weighed or not first_innermost(x) or not self._is_one_number(x):
+        if self.weights is None or 0 in self._weighed or not first_innermost(x) or not self.is_one_number(x):
             return None
         return first_behind(x).reshape(-1, len(x))
 
@@ -274,8 +259,8 @@ class Average:
     def _over_axes(self, x: Array) -> Array:
         weights, weighed, rest = self.weights, self._weighed, self._rest
         if weights is None:
-            if x.dtype == np.float64 and self._is_one_number(x):
-                return self.filled(np.add.reduce(x, axis=None) / x.size)
+            if x.dtype == np.float64 and self.is_one_number(x):
+                return self._filled(np.add.reduce(x, axis=None) / x.size)
             return np.asarray(x.mean(axis=self.axes, keepdims=True))
         lead = weighed[0] if weighed else self.rank
         if weighed == tuple(range(lead, self.rank)):
