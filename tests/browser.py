@@ -7,6 +7,7 @@ import importlib.resources
 import importlib.util
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Browser:
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(page.resolve().as_uri())
+        while self.run("return document.readyState") != "complete":  # a driver may be back before a large page is read
+            time.sleep(0.05)
 
     def look(self, width: int, height: int, scheme: str) -> None:
         """Change size and colours."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +16,8 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 LONGEST = 2**25
 """Indices of the longest axis that are written down one by one."""
+LONGEST_KEPT = 2**14
+"""Entries of the longest axis whose partition is kept for others that ask for the same."""
 LONGEST_LABELLED = 2**23
 """Entries of the longest axis whose classes are found, which takes half a gigabyte; honest models have none such."""
 
@@ -124,6 +126,8 @@ class Partition:
             return self
         if self.is_one or other.is_discrete:
             return other
+        if self.size > LONGEST_KEPT:
+            return _refined(self, other)
         return _joined(self, other)
 
     def classes_in(self, finer: Partition) -> Integers:
@@ -218,9 +222,13 @@ def of_slices(array: npt.NDArray[np.generic], axis: int) -> Partition:
     return Partition.of([seen.setdefault(row.tobytes(), len(seen)) for row in rows])
 
 
+def _refined(first: Partition, second: Partition) -> Partition:
+    return Partition.of(first.labels * second.count + second.labels)
+
+
 @lru_cache(maxsize=4096)
 def _joined(first: Partition, second: Partition) -> Partition:
-    return Partition.of(first.labels * second.count + second.labels)
+    return _refined(first, second)
 
 
 @lru_cache(maxsize=4096)
@@ -228,6 +236,10 @@ def _one(size: int) -> Partition:
     return Partition(size, min(size, 1))
 
 
-@cache
 def _discrete(size: int) -> Partition:
+    return Partition(size, size) if size > LONGEST_KEPT else _short_discrete(size)
+
+
+@lru_cache(maxsize=4096)
+def _short_discrete(size: int) -> Partition:
     return _one(size) if size <= 1 else Partition(size, size)

@@ -16,12 +16,36 @@ from epsinas_onnx.lump.value import Lumped, Tensor
 
 _MOST = 2048
 """Recipes that are kept for one target, after which it begins anew; a space of networks has some hundreds."""
+_MOST_ENTRIES = 2**20
+"""Entries of the axes, as far as their classes are told apart, of all those; some bytes each are kept with them."""
 _KNOWN = 16
 """Entries of the largest known operand by which nodes are compared."""
 
 
 class _Unlike(Exception):
     """Raised for a node that is like no other."""
+
+
+class Recipes:
+    """Recipes by what their nodes have in common; few enough that nobody notices what they hold."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Recipe] = {}
+        self._entries = 0
+        self.get = self._known.get
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def keep(self, key: Hashable, recipe: Recipe, entries: int) -> None:
+        """Keep one, with the entries of the axes in it and its key; without the others if they are too much."""
+        if entries > _MOST_ENTRIES:
+            return
+        if len(self._known) >= _MOST or self._entries + entries > _MOST_ENTRIES:
+            self._known.clear()
+            self._entries = 0
+        self._known[key] = recipe
+        self._entries += entries
 
 
 class Repeats:
@@ -49,9 +73,7 @@ class Repeats:
             made = rule(context, step, operands)
         recipe = recording.recipe(made)
         if recipe is not None:
-            if len(recipes) >= _MOST:
-                recipes.clear()
-            recipes[key] = recipe
+            recipes.keep(key, recipe, sum(_entries(value) for value in (*operands, made)))
         return made
 
     def _key(self, step: Step, operands: Operands) -> Hashable:
@@ -91,6 +113,12 @@ def _plain(attribute: ir.Attr) -> Hashable:
     return attribute.type, tuple(value) if isinstance(value, list) else value
 
 
+def _entries(value: Outcome) -> int:
+    if not isinstance(value, Lumped) or value.parts is None:
+        return 0
+    return sum(part.size for part in value.parts if not part.is_one)
+
+
 @lru_cache(maxsize=16)
-def _recipes(target: Target, imports: tuple[tuple[str, int], ...]) -> dict[Hashable, Recipe]:
-    return {}
+def _recipes(target: Target, imports: tuple[tuple[str, int], ...]) -> Recipes:
+    return Recipes()

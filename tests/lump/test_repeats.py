@@ -156,12 +156,33 @@ def test_no_more_is_remembered_than_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         assert 0 < recipes() <= 7
 
 
+def test_no_longer_axes_are_remembered_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    for most in (2**20, 4_000, 40):
+        repeats._recipes.cache_clear()
+        monkeypatch.setattr(repeats, "_MOST_ENTRIES", most)
+        for seed in range(6):
+            model = random_network(seed)
+            assert made(model, TARGETS[0], False) == by_rules_alone(model, TARGETS[0], False)
+        held.append(entries())
+        assert held[-1] <= most
+    assert held[0] > held[1] > held[2]
+
+
+def entries() -> int:
+    """Return the entries of axes with several classes in all keys and results that are remembered."""
+    known = repeats._recipes(TARGETS[0], (("", OPSET),))._known
+    forms = [form[0] for key in known for form in key[3] if form is not None]
+    results = [one.result.parts for one in known.values() if not isinstance(one.result, int)]
+    return sum(part.size for parts in (*forms, *results) for part in parts if not part.is_one)
+
+
 def test_a_large_stored_tensor_is_not_kept() -> None:
     model = random_network(1)
     model.graph.inputs[0].shape = ir.Shape(["batch", 3, 64, 64])  # matrices of 32 kB, where all positions differ
     made(model, TARGETS[0], False)
     known = repeats._recipes(TARGETS[0], (("", OPSET),))
-    arrays = [action.array for recipe in known.values() for action in recipe.actions if hasattr(action, "array")]
+    arrays = [action.array for recipe in known._known.values() for action in recipe.actions if hasattr(action, "array")]
     assert known
     assert max(array.nbytes for array in arrays) <= 2**14
 

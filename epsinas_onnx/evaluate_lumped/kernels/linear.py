@@ -14,7 +14,7 @@ from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.kernels.layout import Kernel, first_behind, first_in_front, first_innermost, turned
 from epsinas_onnx.evaluate_lumped.kernels.long_windows import Row, window_sums
 from epsinas_onnx.evaluate_lumped.kernels.sparse import all_at_once
-from epsinas_onnx.evaluate_lumped.kernels.taps import Sums, sums_along
+from epsinas_onnx.evaluate_lumped.kernels.taps import LARGEST_KEPT, Sums, sums_along
 from epsinas_onnx.evaluate_lumped.scaled import Array
 
 _SPARSE = 3
@@ -154,13 +154,18 @@ def along(call: Call) -> Kernel:
     """Some axes multiplied by a matrix each, one after the other: as sums of slices where it holds little but zeros."""
     axes = tuple(int(axis) for axis in call.attribute("axes"))
     matrices = [np.asarray(call.constant(slot + 1), np.float64) for slot in range(len(axes))]
-    return _along(axes, tuple((matrix.shape, matrix.tobytes()) for matrix in matrices))
+    if sum(matrix.nbytes for matrix in matrices) > LARGEST_KEPT:
+        return _along(axes, matrices)
+    return _kept_along(axes, tuple((matrix.shape, matrix.tobytes()) for matrix in matrices))
 
 
 @lru_cache(maxsize=256)
-def _along(axes: tuple[int, ...], held: tuple[tuple[tuple[int, int], bytes], ...]) -> Kernel:
+def _kept_along(axes: tuple[int, ...], held: tuple[tuple[tuple[int, int], bytes], ...]) -> Kernel:
     """Return the same for matrices as shape and bytes of float64: networks of one space have few different ones."""
-    matrices = [np.frombuffer(data).reshape(shape) for shape, data in held]
+    return _along(axes, [np.frombuffer(data).reshape(shape) for shape, data in held])
+
+
+def _along(axes: tuple[int, ...], matrices: Sequence[Array]) -> Kernel:
     few = [_SPARSE * np.count_nonzero(matrix) < matrix.size for matrix in matrices]
     small = all_at_once(matrices, axes) if any(few) else None
     sums = [

@@ -14,6 +14,8 @@ from epsinas_onnx.evaluate_lumped.scaled import Array
 Sums: TypeAlias = Callable[[Array], Array]
 """Gives the sums of slices of a value."""
 
+LARGEST_KEPT = 2**18
+"""Bytes of the largest matrix that is kept, with what was made ready of it, for other nodes that have the same."""
 _STRIDES = 4
 """Runs of a matrix are looked for up to this stride."""
 
@@ -62,12 +64,17 @@ def _taps_of(matrix: Array) -> Taps:
 
 def sums_along(matrix: Array, place: int) -> Sums:
     """Return what multiplies the axis at `place` by `[out, in]`, as sums of slices."""
-    return _sums_along(matrix.shape, matrix.astype(np.float64, copy=False).tobytes(), place)
+    matrix = matrix.astype(np.float64, copy=False)
+    return _made_ready(matrix, place) if matrix.nbytes > LARGEST_KEPT else _kept(matrix.shape, matrix.tobytes(), place)
 
 
 @lru_cache(maxsize=256)
-def _sums_along(shape: tuple[int, int], data: bytes, place: int) -> Sums:
-    taps, count = _taps_of(np.frombuffer(data).reshape(shape)), shape[0]
+def _kept(shape: tuple[int, int], data: bytes, place: int) -> Sums:
+    return _made_ready(np.frombuffer(data).reshape(shape), place)
+
+
+def _made_ready(matrix: Array, place: int) -> Sums:
+    taps, count = _taps_of(matrix), len(matrix)
     lead = (slice(None),) * place
     pair, rest = _pair(taps.runs)
     blank = [slice(0, count)] if pair is None else [slice(0, pair[0].start), slice(pair[0].stop, count)]
