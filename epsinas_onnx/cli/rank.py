@@ -119,10 +119,6 @@ def rank_command(
     if not models and not results:
         raise UsageError("no files were named; name models, or earlier results with --results")
     fed = parse_inputs(input or [])
-    if kind is RankFormat.HTML:
-        from epsinas_onnx.report.ranking_page import check_library
-
-        check_library()
     if output is not None:
         named = [("--output", output), *([] if store is None else [("--store", store)])]
         check_outputs(named, inputs=[*(results or []), *given_files(fed)], models=models)
@@ -150,8 +146,9 @@ def rank_command(
         if stopped and len(records) < 2:
             say("Interrupted: fewer than two networks were scored, so there is nothing to rank.")
             raise typer.Exit(EXIT_INTERRUPTED)
-        ranked = rank_records(list(records.values()), members)
-        _write(ranked, kind, output)
+        given = [{**record, "model": model} for model, record in records.items()]
+        ranked = rank_records(given, members)
+        _write(ranked, given, kind, output)
         if stopped:
             missing = len({*models} - records.keys())
             say(f"Interrupted: the ranking is over what was scored until then; {missing} files are not in it.")
@@ -200,29 +197,29 @@ def _format(chosen: RankFormat | None, output: Path | None) -> RankFormat:
     return RankFormat(_ENDINGS.get(output.suffix.lower(), "table")) if output is not None else RankFormat.TABLE
 
 
-def _write(ranked: RankedSet, kind: RankFormat, output: Path | None) -> None:
+def _write(ranked: RankedSet, records: Sequence[Record], kind: RankFormat, output: Path | None) -> None:
     if output is None:
-        _show(ranked, kind)
+        _show(ranked, records, kind)
         return
     try:
-        write_output(output, _text(ranked, kind))
-    except OutputError:
-        _show(ranked, RankFormat.TABLE if kind is RankFormat.HTML else kind)  # hours of scoring are not to be lost
+        write_output(output, _text(ranked, records, kind))
+    except OutputError:  # hours of scoring are not to be lost
+        _show(ranked, records, RankFormat.TABLE if kind is RankFormat.HTML else kind)
         raise
     say(f"{len(ranked.placed)} of {ranked.size} networks ranked, written to {output}")
 
 
-def _show(ranked: RankedSet, kind: RankFormat) -> None:
+def _show(ranked: RankedSet, records: Sequence[Record], kind: RankFormat) -> None:
     if kind is RankFormat.TABLE:
         from epsinas_onnx.report.rankings import print_ranked
 
         print_ranked(ranked, output_console())
     else:
-        sys.stdout.write(_text(ranked, kind))
+        sys.stdout.write(_text(ranked, records, kind))
     sys.stdout.flush()
 
 
-def _text(ranked: RankedSet, kind: RankFormat) -> str:
+def _text(ranked: RankedSet, records: Sequence[Record], kind: RankFormat) -> str:
     from epsinas_onnx.report import rankings
 
     match kind:
@@ -235,6 +232,6 @@ def _text(ranked: RankedSet, kind: RankFormat) -> str:
         case RankFormat.MARKDOWN:
             return rankings.to_markdown(ranked)
         case RankFormat.HTML:
-            from epsinas_onnx.report.ranking_page import to_html
+            from epsinas_onnx.report.results_page import ranking_to_html
 
-            return to_html(ranked)
+            return ranking_to_html(ranked, records)

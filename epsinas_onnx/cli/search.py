@@ -241,7 +241,7 @@ def _check(output: Path | None, html: Path | None, plots: Sequence[Path]) -> Non
     if output is not None and output.suffix.lower() not in _ENDINGS:
         raise UsageError(f"--output: {output} is neither a .json nor a .csv file")
     if html is not None:
-        from epsinas_onnx.report.ranking_page import check_library
+        from epsinas_onnx.report.search_page import check_library
 
         check_library()
     if plots:

@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
     return html.escape(text)
 
 
-def style() -> str:
+def shared_style() -> str:
     """Return the style that all pages share."""
     return (_FOLDER / "page.css").read_text(encoding="utf-8")
 
@@ -40,16 +40,23 @@ def page(title: str, body: str, *, data: Any, scripts: tuple[str, ...]) -> str:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none'; "
         f"form-action 'none'"
     )
+    body += (
+        '<noscript><p class="note">This page draws its tables with a script of its own, and scripts are switched off '
+        "here.</p></noscript>\n"
+    )
+    behind = f'<script type="application/json" id="data">{embedded(data)}</script>\n<script>{script}</script>\n'
+    return framed(title, body, policy=policy, behind=behind)
+
+
+def framed(title: str, body: str, *, policy: str = "", behind: str = "", style: str = "") -> str:
+    """Return a page of HTML. policy: what it may load and run. behind: HTML that follows. style: more of it."""
+    secured = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n' if policy else ""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n{secured}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{style()}</style></head>\n<body>\n<main>\n{body}"
-        '<noscript><p class="note">This page draws its tables with a script of its own, and scripts are switched off '
-        "here.</p></noscript>\n</main>\n"
-        f'<script type="application/json" id="data">{embedded(data)}</script>\n<script>{script}</script>\n'
-        "</body></html>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{shared_style()}{style}</style></head>\n<body>\n<main>\n{body}"
+        f"</main>\n{behind}</body></html>\n"
     )
 
 

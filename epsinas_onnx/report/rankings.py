@@ -18,7 +18,7 @@ from epsinas_onnx.report import number
 from epsinas_onnx.report.columns import Column, Give, Row, print_rows, put, put_sentence
 from epsinas_onnx.report.markup import code_cell, plain
 
-_HOW = "place: by the sum over scores of log(rank / n), 1 the best; in parentheses the place by one score alone"
+_IN_PARENTHESES = "in parentheses the place by one score alone"
 
 
 def to_json(ranked: RankedSet) -> str:
@@ -72,11 +72,14 @@ def print_ranked(ranked: RankedSet, console: Console) -> None:
         put_sentence(said, console)
 
 
-def sentences(ranked: RankedSet) -> list[str]:
-    """Return what a reader has to know of the ranking: how it came about, how far its scores agree, and what lacks."""
+def sentences(ranked: RankedSet, alone: str = _IN_PARENTHESES) -> list[str]:
+    """Return what a reader has to know of the ranking: how it came about, how far its scores agree, and what lacks.
+
+    alone: where the places by one score stand.
+    """
     found = [f"{len(ranked.placed):,} of {ranked.size:,} networks ranked by {listed(ranked.members) or 'nothing'}"]
     if len(ranked.members) > 1:
-        found += [_HOW, ranked.agreement()]
+        found += [f"place: by the sum over scores of log(rank / n), 1 the best; {alone}", ranked.agreement()]
     if len(ranked.members) > 2:
         found += _extremes(ranked.pairs)
     disputed = ranked.disputed()

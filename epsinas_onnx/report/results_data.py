@@ -81,10 +81,16 @@ def columns_of(records: Sequence[Record], accuracies: Mapping[str, float], accur
     return [column for column in columns if column.key == "score" or not column.is_empty]
 
 
-def to_data(records: Sequence[Record], columns: Sequence[Column], sets: Sequence[RankedSet]) -> dict[str, Any]:
-    """Return all that the page's script needs. sets: the same models, ranked by several scores each."""
+def to_data(
+    records: Sequence[Record], columns: Sequence[Column], sets: Sequence[RankedSet], members: bool = False
+) -> dict[str, Any]:
+    """Return all that the page's script needs.
+
+    sets: the same models, ranked by several scores each. members: whether single places are those of the scores that
+    rank, among the models that have all of them; else those of every score, among all models that it puts in one.
+    """
     names = [str(record["model"]) for record in records]
-    places = {**_combined(names, sets), **_single(records)}
+    places = {**_combined(names, sets), **(_of_members(names, sets) if members else _single(records))}
     known = {status: index for index, status in enumerate(statuses(records))}
     texts = _Texts()
     remarks = [[texts.index(text) for text in _remarks(record)] for record in records]
@@ -134,7 +140,17 @@ def _combined(names: Sequence[str], sets: Sequence[RankedSet]) -> dict[str, list
     found_places = {}
     for ranked in sets:
         by_model = {one.model: one.place for one in ranked.placed}
-        found_places[f"together: {', '.join(ranked.members)}"] = [by_model.get(name) for name in names]
+        title = f"together: {', '.join(ranked.members)}" if len(ranked.members) > 1 else "".join(ranked.members)
+        found_places[title] = [by_model.get(name) for name in names]
+    return found_places
+
+
+def _of_members(names: Sequence[str], sets: Sequence[RankedSet]) -> dict[str, list[int | None]]:
+    found_places = {}
+    for ranked in sets:
+        for member in ranked.members:
+            by_model = {one.model: one.members[member].place for one in ranked.placed}
+            found_places[shown(member)] = [by_model.get(name) for name in names]
     return found_places
 
 

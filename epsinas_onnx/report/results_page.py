@@ -1,9 +1,10 @@
-"""Results as one self-contained page: a table that sorts and filters, scores against sizes, and ranks side by side."""
+"""Results as one page, a ranked set of them too: places side by side, sizes, and a table that sorts and filters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from epsinas_onnx._util import names
 from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.ranking.members import COMBINATIONS, EPSINAS
 from epsinas_onnx.ranking.result import RankedSet
@@ -14,6 +15,8 @@ from epsinas_onnx.report.results_data import Record, columns_of, other_scores, r
 from epsinas_onnx.scoring.result import Status
 
 _SCRIPTS = ("dom.js", "charts.js", "results.js")
+_UNPLACED = 50
+"""Networks without a place that are listed with the reason; the table has it for all."""
 
 
 def to_html(
@@ -36,6 +39,36 @@ def to_html(
         f"{_CHARTS if len(columns) > 1 else ''}{_ranks(sets)}{_TABLE}"
     )
     return page(heading, body, data=to_data(records, columns, sets), scripts=_SCRIPTS)
+
+
+def ranking_to_html(ranked: RankedSet, records: Sequence[Record]) -> str:
+    """Return the page of a ranked set: its sentences on top, and what has no place and why.
+
+    records: of the set's models, those of `Score.to_dict()` or rows of its CSV, each model once.
+    """
+    columns = columns_of(records, {}, "")
+    heading, *said = sentences(ranked, "the places by one score alone are in the picture")
+    body = (
+        f"<h1>{escaped(heading)}</h1>\n{_listed(said)}{_RANKS}{_without_place(ranked)}{_TABLE}"
+        f"{_CHARTS if len(columns) > 1 else ''}"
+    )
+    return page(heading, body, data=to_data(records, columns, [ranked], members=True), scripts=_SCRIPTS)
+
+
+def _without_place(ranked: RankedSet) -> str:
+    rows = "".join(
+        f'<tr><th scope="row" class="name">{escaped(shown(names.escaped(one.model)))}</th>'
+        f'<td class="why">{escaped(sentence(one.reason))}</td></tr>\n'
+        for one in ranked.unplaced[:_UNPLACED]
+    )
+    if not rows:
+        return ""
+    more = len(ranked.unplaced) - _UNPLACED
+    rest = f'<p class="note">{more:,} more are in the table below.</p>\n' if more > 0 else ""
+    return (
+        f'<section aria-labelledby="unplaced-title">\n<h2 id="unplaced-title">Without a place</h2>\n'
+        f'<div class="wide"><table><tbody>\n{rows}</tbody></table></div>\n{rest}</section>\n'
+    )
 
 
 def _known_combinations(records: Sequence[Record]) -> list[tuple[str, ...]]:

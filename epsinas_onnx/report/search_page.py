@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epsinas_onnx._util.install import pip_install
 from epsinas_onnx._util.text import sentence, shown
+from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report import number
 from epsinas_onnx.report import search_rounds as rounds_text
-from epsinas_onnx.report.ranking_page import STYLE, check_library
+from epsinas_onnx.report.page import framed
 from epsinas_onnx.search.plots import COLOURS
 
 if TYPE_CHECKING:
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
 
 _ROWS = 2000  # of the table
 _LONGEST = 100  # characters of a name in the picture
+_STYLE = """
+.js-plotly-plot text { fill: var(--ink) !important; }
+.js-plotly-plot .gridlayer path, .js-plotly-plot .zerolinelayer path { stroke: var(--rule) !important; }
+.js-plotly-plot .bg { fill-opacity: 0 !important; }
+.js-plotly-plot .hoverlayer text { fill: #ffffff !important; }
+.drawn-wide { min-width: 40rem; }
+"""
+"""Plotly writes its colours into the picture, which is to be as dark or light as the page."""
+
+
+def check_library() -> None:
+    """Raise UsageError where the library that draws the picture is not installed."""
+    try:
+        import plotly  # noqa: F401
+    except ImportError:
+        raise UsageError(f"an HTML page needs plotly; run '{pip_install('plots')}'") from None
 
 
 def to_html(result: SearchResult) -> str:
@@ -111,29 +129,46 @@ def _figure(result: SearchResult, ranked: Sequence[Tried], front: set[int]) -> g
 def _draw(figure: go.Figure) -> str:
     from plotly.io import to_html as to_page
 
-    figure.update_layout(template="plotly_white", height=560, margin={"t": 30, "b": 20, "r": 20})
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        template="plotly_white",
+        height=560,
+        margin={"t": 30, "b": 20, "r": 20},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        modebar={"bgcolor": clear, "color": "#808890", "activecolor": "#808890"},
+    )
     # Buttons that offer to send the data to a web site have no place here; a fixed name makes equal pages equal files.
     sending = ["sendDataToCloud", "sendChartToCloud"]
     kept = {"displaylogo": False, "modeBarButtonsToRemove": [*sending, "lasso2d", "select2d"], "responsive": True}
     page: str = to_page(figure, include_plotlyjs=True, full_html=False, div_id="search", config=kept)
-    return f'<div class="wide">{page}</div>'
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="Picture"><div class="drawn-wide">{page}</div></div>'
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left_out: int) -> str:
-    titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    rest = f"<p>{left_out:,} more are left out here; write CSV or JSON for all of them.</p>\n" if left_out > 0 else ""
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>\n{body}</tbody></table></div>\n{rest}'
+    looks = ["name" if title in ("architecture", "search") else "" for title in head]
+    titles = "".join(
+        f'<th scope="col" class="{look}">{html.escape(name)}</th>' for name, look in zip(head, looks, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{look}">{html.escape(cell)}</td>' for cell, look in zip(row, looks, strict=True))
+        + "</tr>\n"
+        for row in rows
+    )
+    more = f"{left_out:,} more are left out here; write CSV or JSON for all of them."
+    rest = f'<p class="note">{more}</p>\n' if left_out > 0 else ""
+    return (
+        '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>'
+        f"<thead><tr>{titles}</tr></thead><tbody>\n{body}</tbody></table></div>\n{rest}"
+    )
 
 
 def _page(title: str, sentences: Sequence[str], picture: str, table: str) -> str:
-    name = html.escape(title)
     said = "".join(f"<li>{html.escape(sentence(one[:1].upper() + one[1:]))}.</li>\n" for one in sentences)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{name}</title>\n<style>{STYLE}</style></head>\n'
-        f"<body>\n<h1>{name}</h1>\n<ul>\n{said}</ul>\n{picture}\n{table}</body></html>\n"
-    )
+    return framed(title, f"<h1>{html.escape(title)}</h1>\n<ul>\n{said}</ul>\n{picture}\n{table}", style=_STYLE)
 
 
 def _faint(colour: str) -> str:

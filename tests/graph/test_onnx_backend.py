@@ -57,7 +57,7 @@ def is_runnable(model: onnx.ModelProto) -> bool:
     return True
 
 
-def test_there_are_many_and_of_every_kind() -> None:
+def test_lumped_equals_plain_and_stripped_equals_both() -> None:
     assert len(cases()) > 2000
     operators = {node.op_type for name in with_weights() for node in cases()[name].graph.node}
     assert len(with_weights()) > 140
@@ -66,9 +66,6 @@ def test_there_are_many_and_of_every_kind() -> None:
         "GroupNormalization", "RMSNormalization", "LSTM", "GRU", "RNN", "PRelu", "Gemm", "MatMul",
     }  # fmt: skip
     assert min(entry.version for name in with_weights() for entry in cases()[name].opset_import) < 7
-
-
-def test_lumped_equals_plain_and_stripped_equals_both() -> None:
     scored, refused = 0, []
     for name in with_weights():
         model = cases()[name]

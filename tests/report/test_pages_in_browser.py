@@ -12,8 +12,10 @@ import pytest
 from epsinas_onnx import diff
 from epsinas_onnx.compare.align import NodeText
 from epsinas_onnx.compare.rows import AlignedNode, Fate
+from epsinas_onnx.ranking.result import rank_records
 from epsinas_onnx.report import difference_page, results_page
 from tests.browser import SCHEMES, WIDTHS, Browser, browser
+from tests.builders import command
 
 from .samples import HOSTILE
 from .test_pages import MODELS, rows, scored
@@ -40,7 +42,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     hostile = [scored(name, None if i % 2 else float(i), **{name: 1.0, "swap": None}) for i, name in enumerate(NAMES)]
     found = diff(MODELS / "nb201-c3-c3-p-s-c3-s.onnx", MODELS / "nb201-c3-c3-c3-s-c3-c3.onnx", with_score=False)
     nodes = tuple(row for name in NAMES for row in rows(name))
+    ranked = [*many(30), scored("lacks all", 0.5).to_dict()]
     texts = {
+        "ranking": results_page.ranking_to_html(rank_records(ranked, ("swap", "macs", "epsinas")), ranked),
         "results": results_page.to_html(many(300), accuracies={f"net{i}": float(i) for i in range(200)}),
         "hostile": results_page.to_html([one.to_dict() for one in hostile], title=NAMES[-1]),
         "large": results_page.to_html(many(15_625)),
@@ -69,7 +73,7 @@ def chain(length: int) -> Any:
     return tuple(made)
 
 
-KINDS = ("results", "hostile", "large", "difference", "hostile difference", "large difference")
+KINDS = ("results", "ranking", "hostile", "large", "difference", "hostile difference", "large difference")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,6 +180,28 @@ def test_thousands_of_rows_are_paged_and_all_are_found(browser: Browser, pages: 
     assert browser.run("return document.querySelectorAll('#body tr').length") == 100
     browser.driver.find_element("id", "find").send_keys("net15624")
     assert cells(browser, "model") == ["net15624"]
+
+
+def test_a_ranking_is_in_order_and_says_who_has_no_place(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.show(pages["ranking"])
+    places = [int(text) for text in cells(browser, "place:0") if text]
+    assert places == sorted(places)
+    assert browser.run("return document.querySelectorAll('#ranks canvas').length") == 1
+    assert "lacks all\tno swap" in browser.run("return document.body.innerText")
+
+
+def test_a_search_has_the_colours_of_its_page(browser: Browser, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    page = tmp_path / "search.html"
+    command("search", "nasbenchmacro", "--trials", "4", "--batch", "8", "--html", str(page))
+    ink = "return getComputedStyle(document.querySelector('.xtick text')).fill == getComputedStyle(document.body).color"
+    for scheme in SCHEMES:
+        for width in WIDTHS:
+            browser.show(page, width=width, scheme=scheme)
+            assert browser.run(ink)
+            assert browser.complaints() == browser.violations() == []
+            assert browser.requested() == [page.as_uri()]
+            assert browser.run("return document.documentElement.scrollWidth") <= width
 
 
 def test_paper_is_light_and_holds_more_rows(browser: Browser, pages: dict[str, Path]) -> None:

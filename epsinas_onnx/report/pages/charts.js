@@ -186,8 +186,9 @@ function threads(parent, label, { titles, places, names, shows, chosen, choose, 
     heads.style.paddingLeft = `${margin}px`;
     const [pen, , height] = penFor(canvas);
     high = height;
-    pen.strokeStyle = pen.fillStyle = colour("--thread");
+    pen.strokeStyle = pen.fillStyle = colour(isNamed ? "--faint" : "--thread");
     pen.lineWidth = size > 1000 ? 0.5 : 1;
+    pen.globalAlpha = isNamed ? 0.6 : 1;
     for (let i = 0; i < size; i++) if (shows(i)) line(pen, i);
     best.forEach((i, number) => {
       pen.strokeStyle = pen.fillStyle = HUES[number % HUES.length];
