@@ -1,6 +1,7 @@
-"""Takes the pictures of docs/report.md in Chromium: `python docs/pictures/pages.py` writes them beside this file.
+"""Takes the pictures of docs/report.md and docs/ranking.md in Chromium: `python docs/pictures/pages.py`.
 
-It needs the extra `pages`, chromium and chromedriver, and makes the pages with the commands that docs/report.md shows.
+It needs the extra `pages`, chromium and chromedriver, makes the pages with the commands that these show, and writes the
+pictures beside this file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ SHOTS = {
     # name: page, width, height, screen, what is clicked before
     "pages_report": ("report.html", 1280, 1500, "light", "#body tr[data-index] button"),
     "pages_report_narrow": ("report.html", 400, 1400, "dark", None),
+    "pages_ranking": ("ranking.html", 1280, 1180, "light", None),
     "pages_difference": ("change.html", 1280, 1000, "light", "#next"),
     "pages_difference_narrow": ("change.html", 400, 1000, "dark", None),
 }
@@ -35,6 +37,7 @@ def main() -> None:
         (folder / "models").symlink_to(ROOT / "models")
         run(folder, "score", "models/", "--with", "swap,meco,expressivity,macs", "-o", "results.jsonl")
         run(folder, "report", "results.jsonl", "-o", "report.html", "--title", "The models of the repository")
+        run(folder, "rank", "models/nb201-*.onnx", "-o", "ranking.html")
         run(folder, "diff", *CHANGE, "--no-score", "--html", "change.html")
         driver = started()
         try:
