@@ -297,17 +297,22 @@ def attributes_key(attributes: Mapping[str, Any]) -> tuple[Hashable, ...]:
     return tuple(_keys(attributes)) if attributes else ()
 
 
+def told_apart(value: Any) -> Hashable:
+    """Return a number, a text or a list of these so that only equal ones are equal: 0.0 is no -0.0."""
+    if isinstance(value, (list, tuple)):
+        return tuple([item or repr(item) for item in value])
+    made: Hashable = value or repr(value)
+    return made
+
+
 def _keys(attributes: Mapping[str, Any]) -> Iterable[Hashable]:
     for name in sorted(attributes):
         value = attributes[name]
         if type(value) in _PLAIN:  # asking whether something is an onnx-ir attribute takes longer than all else here
-            yield name, tuple(value) if isinstance(value, list) else value
+            yield name, told_apart(value)
         elif isinstance(value, ir.Attr):
             inner = value.value
-            if isinstance(inner, (list, tuple)):
-                yield name, tuple(inner)
-            else:
-                yield name, inner if isinstance(inner, (int, float, str)) else id(value)
+            yield name, told_apart(inner) if isinstance(inner, (list, tuple, int, float, str)) else id(value)
         elif isinstance(value, np.ndarray):
             yield name, value.shape, value.tobytes()
         else:

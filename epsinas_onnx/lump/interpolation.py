@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from epsinas_onnx.lump.partition import Partition
 from epsinas_onnx.lump.value import Array
-from epsinas_onnx.lump.windows import Along
+from epsinas_onnx.lump.windows import Along, kept
 
 _ALIKE = 6
 """Decimals to which weights are compared: mirror images differ by the rounding of their coordinates."""
@@ -28,7 +27,7 @@ class Interpolation:
     exclude: bool
 
 
-@lru_cache(maxsize=512)
+@kept
 def interpolated(part: Partition, count: int, scale: float, how: Interpolation) -> Along | None:
     """Return the weights of the classes in `count` entries; None for coordinates of another kind."""
     places = _places(part.size, count, np.float32(scale), how.coordinates)

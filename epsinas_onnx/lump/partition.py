@@ -16,8 +16,10 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 
 LONGEST = 2**25
 """Indices of the longest axis that are written down one by one."""
-LONGEST_KEPT = 2**14
+LONGEST_KEPT = 2**12
 """Entries of the longest axis whose partition is kept for others that ask for the same."""
+_HASHED = 32
+"""Labels by which partitions of one size and count are told apart before they are compared."""
 LONGEST_LABELLED = 2**23
 """Entries of the longest axis whose classes are found, which takes half a gigabyte; honest models have none such."""
 
@@ -165,7 +167,12 @@ class Partition:
         return self.is_one or self.is_discrete or bool((self.labels == other.labels).all())
 
     def __hash__(self) -> int:
-        return hash((self.size, self.count))
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        some = b"" if self.is_one or self.is_discrete else self.labels[:: self.size // _HASHED + 1].tobytes()
+        return hash((self.size, self.count, some))
 
     def __repr__(self) -> str:
         if self.is_discrete or self.is_one:
@@ -226,7 +233,7 @@ def _refined(first: Partition, second: Partition) -> Partition:
     return Partition.of(first.labels * second.count + second.labels)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _joined(first: Partition, second: Partition) -> Partition:
     return _refined(first, second)
 

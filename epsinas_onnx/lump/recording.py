@@ -19,6 +19,9 @@ _HARMLESS = frozenset({"in_body", "opset", "source"})
 """What a rule may ask a graph for without its recipe knowing."""
 
 
+_OPERAND = "operand"
+
+
 class _Unknown(Exception):
     """Raised where a value comes from elsewhere than the operands and what the rule made of them."""
 
@@ -34,7 +37,7 @@ class Recording(Appender):
         for place, operand in enumerate(operands):
             if operand is not None and operand.tensor is not None:
                 self._places.setdefault(operand.tensor, place)
-        self._given = set(self._places)
+        self._made_by: dict[Tensor, object] = dict.fromkeys(self._places, _OPERAND)
         self._same: set[Tensor] = set()  # stored tensors that hold the same numbers whatever the operands hold
         self._count = len(operands)
         self._whole = True
@@ -66,14 +69,14 @@ class Recording(Appender):
         others = any(tensor in self._graph.initializers and tensor not in self._same for tensor in inputs)
         kind = Kind() if self._whole and not others else None
         made = self._graph.append(operation, inputs, kind)
-        self._note(Appended(operation, places, kind), *made)
+        self._note(Appended(operation, places, kind), (operation.key, places), *made)
         return made
 
     def stored(self, key: Hashable, array: Array, dtype: ir.DataType | None) -> Tensor:
         """Do what `LoweredGraph.stored` does."""
         made = self._graph.stored(key, array, dtype)
         self._whole &= array.nbytes <= _LARGEST
-        self._note(Stored(key, array, dtype), made)
+        self._note(Stored(key, array, dtype), key, made)
         self._same.add(made)
         return made
 
@@ -92,7 +95,7 @@ class Recording(Appender):
         return made
 
     def _note_change(self, action: Action, tensor: Tensor, made: Tensor) -> None:
-        self._note(action, made)
+        self._note(action, action, made)
         if tensor in self._same:
             self._same.add(made)
 
@@ -101,11 +104,13 @@ class Recording(Appender):
         self._whole &= place >= 0  # else it is from elsewhere, such as zeros that a context keeps
         return place
 
-    def _note(self, action: Action, *made: Tensor) -> None:
+    def _note(self, action: Action, form: object, *made: Tensor) -> None:
+        """Write down what an action made. form: what it was asked for, by which it is known if it is asked again."""
         self._actions.append(action)
         for tensor in made:
-            # An operand by chance: a graph gives what it has already instead of the same once more.
-            self._whole &= tensor not in self._given
+            # A graph gives what it has already instead of the same once more. Where that is an operand, or was made
+            # by another action, it is so by chance, and may be two tensors in another graph.
+            self._whole &= self._made_by.setdefault(tensor, form) == form
             self._places.setdefault(tensor, self._count)
             self._count += 1
 

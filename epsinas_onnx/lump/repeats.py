@@ -8,6 +8,7 @@ from functools import lru_cache
 import onnx_ir as ir
 
 from epsinas_onnx.lump.context import Context
+from epsinas_onnx.lump.graph import told_apart
 from epsinas_onnx.lump.recipe import Recipe
 from epsinas_onnx.lump.recording import Recording, is_plain
 from epsinas_onnx.lump.registry import Operands, Outcome, Rule
@@ -100,7 +101,7 @@ class Repeats:
             lies = tensors.setdefault(tensor, len(tensors)), tensor.shape, tensor.dtype, made
         numbers = None if known is None else (known.dtype, known.shape, known.tobytes())
         return (
-            operand.parts, operand.dtype, operand.factor, operand.weighted, operand.varied, operand.depends,
+            operand.parts, operand.dtype, told_apart(operand.factor), operand.weighted, operand.varied, operand.depends,
             operand.zero, operand.cause is None, lies, numbers,
         )  # fmt: skip
 
@@ -110,7 +111,7 @@ def _plain(attribute: ir.Attr) -> Hashable:
     value = attribute.value
     if not is_plain(value):
         raise _Unlike
-    return attribute.type, tuple(value) if isinstance(value, list) else value
+    return attribute.type, told_apart(value)
 
 
 def _entries(value: Outcome) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +16,14 @@ from epsinas_onnx.lump.value import Array, Dims
 _WORTH = 0.75
 """Up to which share of its size an axis may have classes that are told apart. Beyond it a position of its own for each
 index costs less: what goes over all of them is a convolution, and not a matrix of the squared number of classes."""
+
+
+_KEPT = 512
+"""What is remembered of each function of a partition."""
+_LARGEST_KEPT = 2**13
+"""Entries of the largest matrix that is remembered, of 8 bytes each."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,19 @@ def adds_up(matrix: Array) -> bool:
     return len(matrix) == 1 and bool((matrix == matrix[0, 0]).all())
 
 
-@lru_cache(maxsize=4096)
+def kept(make: Function) -> Function:
+    """Have what a function gives for a partition and a window, or a number of rows, remembered where that is small."""
+    remembered = lru_cache(maxsize=_KEPT)(make)
+
+    @wraps(make)
+    def known(part: Partition, window: Window | int, *rest: Any) -> Any:
+        rows = window if isinstance(window, int) else window.count
+        return (make if rows * part.count > _LARGEST_KEPT else remembered)(part, window, *rest)
+
+    return cast(Function, known)
+
+
+@kept
 def seen(part: Partition, window: Window) -> Along:
     """Return how often each class occurs in the windows, int64 `[window.count, part.count]`; padding is no class."""
     rows = np.zeros((window.count, part.count), np.int64)
@@ -83,7 +104,7 @@ def seen(part: Partition, window: Window) -> Along:
     return Along.of(rows)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def averaged(part: Partition, window: Window, whole: bool) -> tuple[Along, int]:
     """Return the means over windows times what most of them hold, and that number.
 
@@ -95,13 +116,13 @@ def averaged(part: Partition, window: Window, whole: bool) -> tuple[Along, int]:
     return Along.of(rows * (most / counts)[:, None]), most
 
 
-@lru_cache(maxsize=4096)
+@kept
 def held(part: Partition, window: Window) -> Along:
     """Return which classes occur in the windows, bool `[window.count, part.count]`."""
     return Along.of(seen(part, window).rows > 0)
 
 
-@lru_cache(maxsize=4096)
+@kept
 def spread(part: Partition, window: Window) -> Along:
     """Return how often each class reaches the outputs of a transposed convolution, int64 `[window.count, part.count]`.
 

@@ -141,7 +141,7 @@ def _evaluated_once(task: Task, lowered: LumpedModel, batch: Alike[Judged]) -> J
     """Take what a model of the batch gave that computes the same; only a score, since a reason names nodes."""
     options, facts = task.options, task.facts
     settings = (
-        options.arithmetic, options.norm_stats, options.seed, task.cut_axes is None, facts.longest_sum,
+        options.arithmetic, options.norm_stats, options.seed, task.cut_axes is None, facts.depth, facts.longest_sum,
         bool(facts.sample_norms), facts.without_weights is None,
     )  # fmt: skip
     digest = digest_of(

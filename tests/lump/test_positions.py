@@ -19,6 +19,7 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.inputs.generate import grey_ramp, perturb
 from epsinas_onnx.lump.partition import Partition, of_array
 from epsinas_onnx.lump.step import Target
+from epsinas_onnx.lump.windows import Window, seen
 from epsinas_onnx.runtime.providers import CPU
 from epsinas_onnx.scoring import executors
 from epsinas_onnx.scoring.executors import ExecutionConfig, LumpedExecutor, PlainExecutor, lower
@@ -219,3 +220,11 @@ def test_instance_statistics_over_one_class_of_positions_prove_the_output_consta
     proto = build(graph, S=(3,), B=(3,), A=(2, 3, 3, 3))
     assert epsinas_onnx.score(proto, batch=4).status is epsinas_onnx.Status.CONSTANT
     assert epsinas_onnx.score(proto, batch=4, inputs="normal").status is not epsinas_onnx.Status.CONSTANT
+
+
+def test_large_matrices_of_windows_are_not_remembered() -> None:
+    small, large = Partition.discrete(40), Partition.discrete(400)
+    assert seen(small, Window(3, 1, 1, 1, 40)) is seen(small, Window(3, 1, 1, 1, 40))
+    first, again = (seen(large, Window(3, 1, 1, 1, 400)) for _ in range(2))
+    assert first is not again
+    assert np.array_equal(first.rows, again.rows)
