@@ -59,7 +59,9 @@ def read_baseline(path: Path) -> Baseline:
     try:
         return Baseline.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UsageError(f"there is no baseline {path}; make it with epsinas-onnx baseline write") from None
+        raise UsageError(
+            f"there is no baseline {path}; make it with epsinas-onnx baseline write and the paths of the models"
+        ) from None
     except OSError as error:
         raise UsageError(f"the baseline {path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:

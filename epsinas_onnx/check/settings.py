@@ -28,7 +28,7 @@ def sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    message = first["msg"].removesuffix(".")
+    message = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"].removesuffix(".")
     return f"{place}: {message}{more}" if place else f"{message}{more}"
 
 

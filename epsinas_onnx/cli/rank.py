@@ -64,7 +64,7 @@ class RankFormat(StrEnum):
     HTML = "html"
 
 
-_ENDINGS = {**{ending: kind for ending, kind in ENDINGS.items() if kind != "jsonl"}, ".html": "html", ".htm": "html"}
+_ENDINGS = {ending: kind for ending, kind in ENDINGS.items() if kind != "jsonl"}
 
 
 def rank_command(

@@ -66,6 +66,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     MARKDOWN = "markdown"
+    HTML = "html"
 
 
 class ProviderName(StrEnum):
@@ -93,7 +94,9 @@ def score_command(
     format: Annotated[
         Format | None,
         typer.Option(
-            "--format", "-f", help="table, or what the ending of --output says; jsonl has a line as it comes."
+            "--format",
+            "-f",
+            help="table, or what the ending of --output says; jsonl has a line as it comes, html is a page.",
         ),
     ] = None,
     output: Annotated[
@@ -308,3 +311,7 @@ def _text(scores: Sequence[Score], kind: Format) -> str:
             return to_csv(scores)
         case Format.MARKDOWN:
             return to_markdown(scores)
+        case Format.HTML:
+            from epsinas_onnx.report.results_page import to_html
+
+            return to_html(list({score.model: score.to_dict() for score in scores}.values()))

@@ -214,7 +214,8 @@ def _unplaced(model: str, entries: Mapping[str, Found]) -> Unplaced:
 
 
 def _first_reason(entries: Sequence[Found], names: Sequence[str]) -> str:
-    for one, name in zip(entries, names, strict=True):
+    given = [(one, name) for one, name in zip(entries, names, strict=True) if one.reason is not None]
+    for one, name in sorted(given, key=lambda each: each[0].status == "error"):  # what was run says more of a score
         if one.reason is not None:
             return f"{without_subject(sentence(one.reason), name)} ({first_names([name])})"
     return "no network has a number"

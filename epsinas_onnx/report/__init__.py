@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from epsinas_onnx._util.text import without_subject
 from epsinas_onnx.scoring.result import Score, Status
 
-ENDINGS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table"}
+ENDINGS = {
+    ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".txt": "table", ".html": "html",
+    ".htm": "html",
+}  # fmt: skip
 
 
 _MOST_COUNTED = 10**15

@@ -34,6 +34,7 @@ SURE = "spawn"
 _STOPPED = 10.0  # seconds after which a process that was stopped is given up
 _STARTING = 60.0  # seconds that a process may take to start
 _DYING = 5.0  # seconds that are waited for a killed process
+_UNGUARDED = 86  # exit code of a process that would start processes while it reads the caller's script
 
 
 class Happened(Enum):
@@ -89,6 +90,8 @@ class Process:
     def __init__(
         self, tell: Callable[[Process, Happened, bytes], None], work: Callable[..., Any], method: str = QUICK
     ) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):  # as Python tells it when it refuses
+            os._exit(_UNGUARDED)
         context: Any = multiprocessing.get_context(method)
         self._ours, self._theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(self._theirs, work), daemon=True)
@@ -183,6 +186,11 @@ class Process:
             if self._info is not None:
                 self._info.kill()
         self._inbox.put(None)
+
+    @property
+    def is_unguarded(self) -> bool:
+        """Whether it ended because the script, which it reads first, calls for processes itself."""
+        return bool(self._process.exitcode == _UNGUARDED)
 
     def reap(self) -> str:
         """Wait until it is gone; return how it ended, by the signal's name where it was one."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from epsinas_onnx.errors import UsageError
 from epsinas_onnx.scoring.limits import NO_LIMITS, Limits
 from epsinas_onnx.scoring.process import QUICK, SURE, Happened, Outcome, Process, Task, text_of
 
@@ -135,6 +136,8 @@ class Workers:
             case Happened.GONE | Happened.UNSENT:
                 self._processes.remove(process)
                 self._ended = process.reap()
+                if process.is_unguarded:
+                    raise UsageError(_UNGUARDED)
                 if process.is_starting:
                     self._failed_starts, self._method = self._failed_starts + 1, SURE
                 elif process.task is not None and what is Happened.UNSENT:
@@ -204,13 +207,25 @@ class _Batch(Generic[T]):
         if task.deaths == 1 and process.may_repeat:
             self.waiting.appendleft(task)
             return
-        yield task.index, Failure(process.why or _DIED.format(how), process.seconds)
+        yield task.index, Failure(process.why or _how_it_died(how), process.seconds)
 
 
 _DIED = (
     "its worker process died twice ({}), most likely for lack of memory or by a fault in ONNX Runtime; try a smaller "
     "--batch, another --shape or fewer --jobs"
 )
+_DIVIDED = (
+    "its worker process died twice (SIGFPE, as where something is divided by 0) by a fault in ONNX Runtime, of which "
+    "sizes that are too small for a window are one cause; give larger ones with --shape or --dim"
+)
+_UNGUARDED = (
+    "each worker process reads the script that started it, so what starts them must stand below "
+    '`if __name__ == "__main__":` there; or score with jobs=1 and isolate=False'
+)
+
+
+def _how_it_died(how: str) -> str:
+    return _DIVIDED if how == "SIGFPE" else _DIED.format(how)
 
 
 def _read(message: bytes, seconds: float) -> Any:

@@ -88,13 +88,13 @@ def test_an_ignore_may_name_a_node(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("fail-on = 'fatal'", "fail-on: Input should be 'error', 'warning' or 'note'"),
-        ("fail = 'error'", "fail: Extra inputs are not permitted"),
+        ("fail = 'error'", "fail: there is no such setting"),
         ("rules.folded = 'error'", "there is no rule 'folded'; the rules are unreadable, invalid-onnx"),
         ("rules.fixed-batch = 'fatal'", "has the severity 'fatal'; choose error, warning, note or off"),
         ("rules.fixed-batch = 3", "rules.fixed-batch takes a severity, or a table, not 3"),
         (
             "rules.opset-range = { least = 3 }",
-            "rules.opset-range.least: Extra inputs are not permitted; it takes severity, min, max",
+            "rules.opset-range.least: there is no such setting; it takes severity, min, max",
         ),
         ("rules.size-budget = { max = 'large' }", "rules.size-budget.max: "),
         ("score = { batch = 1 }", "score.batch: Input should be greater than or equal to 2"),

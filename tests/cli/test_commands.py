@@ -23,6 +23,7 @@ import epsinas_onnx
 from epsinas_onnx.cli.main import app
 from epsinas_onnx.report.records import CSV_FIELDS
 from tests.builders import PERCEPTRON, Done, build, command, external, new_process, perceptron, save
+from tests.report.pages import assert_closed
 
 Array = npt.NDArray[Any]
 
@@ -268,10 +269,14 @@ def as_table(text: str) -> list[str]:
     return [row[1] for row in table_rows(text)]
 
 
+def as_page(text: str) -> list[str]:
+    return list(assert_closed(text).data["names"])
+
+
 @pytest.mark.parametrize(
     ("ending", "read"),
-    [("json", as_json), ("jsonl", as_lines), ("csv", as_csv), ("md", as_markdown), ("txt", as_table), ("out", as_table),
-     ("JSON", as_json)],
+    [("json", as_json), ("html", as_page), ("htm", as_page), ("jsonl", as_lines), ("csv", as_csv), ("md", as_markdown),
+     ("txt", as_table), ("out", as_table), ("JSON", as_json)],
 )  # fmt: skip
 def test_the_ending_of_the_output_file_chooses_the_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, read: Callable[[str], list[str]]

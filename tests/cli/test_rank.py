@@ -235,6 +235,15 @@ def test_of_many_without_a_place_the_page_lists_some(tmp_path: Path) -> None:
     assert "10 more are in the table below" in page.text
 
 
+def test_why_no_network_has_a_score_is_said_of_one_that_was_run(tmp_path: Path) -> None:
+    results = written(
+        tmp_path / "r.jsonl", record("empty", params="error", swap="error"),
+        record("first", params=1, swap="unsupported"), record("second", params=2, swap="unsupported"),
+    )  # fmt: skip
+    found = json.loads(rank("--results", results, "--by", "params,swap", "--format", "json", code=3).out)
+    assert found["left_out"] == {"swap": "no number (first)"}
+
+
 @pytest.mark.parametrize("kind", RankFormat)
 def test_no_name_is_more_than_text_in_any_form(tmp_path: Path, kind: RankFormat) -> None:
     names = [name for name in HOSTILE if name]

@@ -38,7 +38,7 @@ class Folder:
         for name, text in shown_files(page).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(text, encoding="utf-8")
-        self.names: dict[str, Any] = {"__name__": "page"}
+        self.names: dict[str, Any] = {"__name__": "__main__"}
         shutil.copytree(ROOT / "models", path / "models")
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         hidden = ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "PYTEST_ADDOPTS", "CI", "BUILD_NUMBER")

@@ -499,3 +499,27 @@ def test_the_seconds_of_a_row_are_all_that_was_waited_for() -> None:
     with mock.patch.object(judged, "judge", slowly):
         result = epsinas_onnx.score(perceptron(), batch=8)
     assert result.seconds["judge"] >= 0.2
+
+
+SCRIPT = """
+from epsinas_onnx import score_many
+
+{guard}
+    print("begin", flush=True)
+    for result in score_many({models!r}, jobs=2, batch=8):
+        print(result.status)
+"""
+
+
+@pytest.mark.parametrize("guard", ["if True:", 'if __name__ == "__main__":'])
+def test_a_script_that_workers_read_again_is_told_so_once(tmp_path: Path, guard: str) -> None:
+    script = tmp_path / "script.py"
+    models = [str(Path(__file__).parents[2] / "models" / f"{name}.onnx") for name in ("mlp", "lstm")]
+    script.write_text(SCRIPT.format(guard=guard, models=models))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    if guard == "if True:":
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("epsinas_onnx.errors.UsageError: each worker process reads")
+        assert "error" not in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (0, "begin\nok\nok\n")

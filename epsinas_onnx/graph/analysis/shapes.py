@@ -66,7 +66,8 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
 
     The batch axis is the axis with the name of the first free axis 0, else axis 0 where it is free; where no input has
     a free axis 0, an axis 0 of size 1; and axis 1 of recurrent states. Where all this finds none, the file fixes a
-    batch of several samples: axis 0 of the first input with two axes, and of all inputs of the same size there.
+    batch of several samples: axis 0 of the first input with two axes, and of all inputs of the same size there. A free
+    dimension with the name of a batch axis has its size.
 
     Raises ShapeError when a given shape does not fit what the file declares, or names nothing.
     """
@@ -87,6 +88,7 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
         dims = declared[str(value.name)]
         if len(dims) == 3 and dims[1] == 1 and _is_state(value):  # [layers, batch, hidden]
             axes[str(value.name)] = 1
+    of_batch = {declared[each][axis] for each, axis in axes.items() if axis is not None} - {None}
     attempt, seen = divmod(attempt, 2) if past else (attempt, 0)
     decided = cache_sizes(caches, seen)
     specs = []
@@ -110,6 +112,8 @@ def input_specs(model: ir.Model, name: str, batch: int, shapes: Shapes, attempt:
                 sizes.append(dim)
             elif dim is not None and dim in shapes:
                 sizes += _given(shapes, dim)
+            elif isinstance(dim, str) and dim in of_batch:  # one name is one size
+                sizes.append(batch)
             elif (place := (str(value.name), position)) in decided or dim in decided:
                 sizes.append(decided[place if place in decided else dim])
             elif layout and position == layout.index("C"):

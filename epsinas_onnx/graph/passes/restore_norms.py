@@ -25,13 +25,14 @@ class Restored:
     """What was put back. layers: names of the layers that have a BatchNormalization again. why: by layer name.
 
     doubts: the layers that were left alone although they may have had one, with the reason. guessed: how many have the
-    default epsilon, because folding hid theirs.
+    default epsilon, because folding hid theirs. missed: what was asked for by name and no layer has.
     """
 
     layers: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
     doubts: tuple[tuple[str, str], ...] = ()
     guessed: int = 0
+    missed: str | None = None
 
     def notes(self) -> list[str]:
         """Return what a reader of the score should know, a sentence each."""
@@ -46,6 +47,8 @@ class Restored:
                 f"{len(names)} convolutions ({first_names(names)}) {self.doubts[0][1]}; nothing was restored, so if "
                 "BatchNorm was folded into them, this is not the score of the architecture: use --restore-batchnorm all"
             )
+        if self.missed is not None:
+            notes.append(f"no layer has a name that {self.missed!r} matches, so no BatchNorm was restored")
         return notes
 
 
@@ -65,7 +68,9 @@ def restore_batch_norms(model: ir.Model, static: StaticValues, ranks: Ranks, whi
         elif finding.kind is Kind.DOUBT:
             doubts.append((str(finding.layer.node.name), finding.why))
     names = tuple(str(finding.layer.node.name) for finding in restored)
-    return Restored(names, tuple(finding.why for finding in restored), tuple(doubts), guessed)
+    matches = which in (AUTO, NONE, ALL) or any(finding.kind is Kind.FOLDED for finding in findings)
+    why = tuple(finding.why for finding in restored)
+    return Restored(names, why, tuple(doubts), guessed, None if matches else which)
 
 
 def check_which(which: object) -> None:

@@ -56,6 +56,11 @@ BATCH_AXES: dict[str, tuple[str, dict[str, int | None]]] = {
 }
 
 
+def test_one_name_is_one_size() -> None:
+    specs = specs_of("float[nodes,4] x, int64[2,edges] index, float[edges] distance")
+    assert {name: spec.shape for name, spec in specs.items()} == {"x": (6, 4), "index": (2, 6), "distance": (6,)}
+
+
 @pytest.mark.parametrize("case", BATCH_AXES)
 def test_batch_axis_is_the_axis_of_the_samples(case: str) -> None:
     inputs, expected = BATCH_AXES[case]

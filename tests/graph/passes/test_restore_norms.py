@@ -194,6 +194,13 @@ def test_the_user_has_the_last_word(which: str, expected: set[int]) -> None:
     assert {number for number, kind in enumerate(found) if kind is Kind.FOLDED} == expected
 
 
+def test_a_name_that_no_layer_has_is_said() -> None:
+    notes = inspect(chain(activation="Swish"), restore_batchnorm="nope*").warnings
+    assert "no layer has a name that 'nope*' matches, so no BatchNorm was restored" in notes
+    for which in ("auto", "none", "conv1"):
+        assert not [one for one in inspect(chain(), restore_batchnorm=which).warnings if "matches" in one]
+
+
 HEADS = {
     "output": "y = Conv(a8, w9, b9)",
     "behind layout": "h = Conv(a8, w9, b9)  y = Transpose<perm = [0, 2, 3, 1]>(h)",
