@@ -256,7 +256,7 @@ class _Results:
             with self._kept():
                 write_output(self._output, _text(self.scores, self._kind))
         if self._failed is not None:
-            _show(self.scores, self._kind)
+            _show(self.scores, Format.TABLE if self._kind is Format.HTML else self._kind)
             raise self._failed
         if self.scores and self._output is None and self._kind is not Format.JSONL:
             _show(self.scores, self._kind)

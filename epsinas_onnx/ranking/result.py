@@ -214,11 +214,11 @@ def _unplaced(model: str, entries: Mapping[str, Found]) -> Unplaced:
 
 
 def _first_reason(entries: Sequence[Found], names: Sequence[str]) -> str:
-    given = [(one, name) for one, name in zip(entries, names, strict=True) if one.reason is not None]
-    for one, name in sorted(given, key=lambda each: each[0].status == "error"):  # what was run says more of a score
-        if one.reason is not None:
-            return f"{without_subject(sentence(one.reason), name)} ({first_names([name])})"
-    return "no network has a number"
+    told = [(one.status == "error", one.reason, name) for one, name in zip(entries, names, strict=True) if one.reason]
+    if not told:
+        return "no network has a number"
+    _, reason, name = min(told, key=lambda each: each[0])  # a network that was run says more of a score
+    return f"{without_subject(sentence(reason), name)} ({first_names([name])})"
 
 
 def _notes(placed: Sequence[Placed], members: Sequence[str], grouped: bool) -> Iterator[str]:

@@ -215,8 +215,8 @@ _DIED = (
     "--batch, another --shape or fewer --jobs"
 )
 _DIVIDED = (
-    "its worker process died twice (SIGFPE, as where something is divided by 0) by a fault in ONNX Runtime, of which "
-    "sizes that are too small for a window are one cause; give larger ones with --shape or --dim"
+    "its worker process died twice (SIGFPE), most likely by a division by 0 in ONNX Runtime, as of sizes that are too "
+    "small for a window; give larger ones with --shape or --dim"
 )
 _UNGUARDED = (
     "each worker process reads the script that started it, so what starts them must stand below "

@@ -48,7 +48,7 @@ main()
 """
 LARGE: dict[str, tuple[str, ...]] = {
     **{f"score -f {kind}": ("score", "good.onnx", "--batch", "8", "-f", kind, "-o", "{out}")
-       for kind in ("table", "json", "jsonl", "csv", "markdown")},
+       for kind in ("table", "json", "jsonl", "csv", "markdown", "html")},
     **{f"check {kind}": ("check", "good.onnx", "-r", kind + "={out}")
        for kind in ("text", "json", "junit", "sarif", "markdown")},
     "baseline": ("baseline", "write", "good.onnx", "-b", "{out}"),

@@ -197,6 +197,7 @@ def test_a_file_that_ends_its_process_costs_one_row() -> None:
     results = list(score_many([perceptron(), Ending(), perceptron()], isolate=True, **OPTIONS))
     assert [result.status for result in results] == [Status.OK, Status.ERROR, Status.OK]
     assert "its worker process died twice (SIGFPE)" in str(results[1].reason)
+    assert "give larger ones with --shape" in str(results[1].reason)
 
 
 def test_several_files_are_scored_in_another_process(tmp_path: Path) -> None:
