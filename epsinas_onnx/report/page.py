@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from epsinas_onnx._util.text import to_json
+from epsinas_onnx._util.text import sentence, to_json
 
 _FOLDER = Path(__file__).parent / "pages"
 _MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -21,6 +22,12 @@ _MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 def escaped(text: str) -> str:
     """Return text as HTML that shows it, in an element or an attribute."""
     return html.escape(text)
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Return sentences as an HTML list, nothing where there are none."""
+    items = "".join(f"<li>{escaped(text[:1].upper() + text[1:])}.</li>\n" for text in map(sentence, texts))
+    return f"<ul>\n{items}</ul>\n" if items else ""
 
 
 def shared_style() -> str:

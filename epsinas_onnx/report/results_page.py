@@ -9,7 +9,7 @@ from epsinas_onnx._util.text import sentence, shown
 from epsinas_onnx.ranking.members import COMBINATIONS, EPSINAS
 from epsinas_onnx.ranking.result import RankedSet
 from epsinas_onnx.report import different_orders
-from epsinas_onnx.report.page import escaped, page
+from epsinas_onnx.report.page import escaped, listed, page
 from epsinas_onnx.report.rankings import sentences
 from epsinas_onnx.report.results_data import Record, columns_of, other_scores, ranked_sets, statuses, to_data
 from epsinas_onnx.scoring.result import Status
@@ -35,7 +35,7 @@ def to_html(
     said = [*_overview(records), *notes]
     orders = different_orders(value for column in columns if column.key == "order" for value in column.values)
     body = (
-        f"<h1>{escaped(heading)}</h1>\n{_listed([*said, *([] if orders is None else [orders])])}"
+        f"<h1>{escaped(heading)}</h1>\n{listed([*said, *([] if orders is None else [orders])])}"
         f"{_CHARTS if len(columns) > 1 else ''}{_ranks(sets)}{_TABLE}"
     )
     return page(heading, body, data=to_data(records, columns, sets), scripts=_SCRIPTS)
@@ -49,7 +49,7 @@ def ranking_to_html(ranked: RankedSet, records: Sequence[Record]) -> str:
     columns = columns_of(records, {}, "")
     heading, *said = sentences(ranked, "the places by one score alone are in the picture")
     body = (
-        f"<h1>{escaped(heading)}</h1>\n{_listed(said)}{_RANKS}{_without_place(ranked)}{_TABLE}"
+        f"<h1>{escaped(heading)}</h1>\n{listed(said)}{_RANKS}{_without_place(ranked)}{_TABLE}"
         f"{_CHARTS if len(columns) > 1 else ''}"
     )
     return page(heading, body, data=to_data(records, columns, [ranked], members=True), scripts=_SCRIPTS)
@@ -82,15 +82,10 @@ def _overview(records: Sequence[Record]) -> list[str]:
     return [f"{counts.get(Status.OK, 0):,} of {len(records):,} scored" + (f" ({rest})" if rest else "")]
 
 
-def _listed(texts: Sequence[str]) -> str:
-    items = "".join(f"<li>{escaped(text[:1].upper() + text[1:])}.</li>\n" for text in map(sentence, texts))
-    return f"<ul>\n{items}</ul>\n" if items else ""
-
-
 def _ranks(sets: Sequence[RankedSet]) -> str:
     said = [text for ranked in sets for text in sentences(ranked)]
-    listed = _listed(list(dict.fromkeys(said)))
-    return _RANKS + (f"<details><summary>How far the scores agree</summary>{listed}</details>\n" if said else "")
+    agreement = listed(list(dict.fromkeys(said)))
+    return _RANKS + (f"<details><summary>How far the scores agree</summary>{agreement}</details>\n" if said else "")
 
 
 _CHARTS = """<section id="charts" aria-labelledby="charts-title" hidden>

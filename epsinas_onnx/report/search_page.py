@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epsinas_onnx._util.install import pip_install
-from epsinas_onnx._util.text import sentence, shown
+from epsinas_onnx._util.text import shown
 from epsinas_onnx.errors import UsageError
 from epsinas_onnx.report import number
 from epsinas_onnx.report import search_rounds as rounds_text
-from epsinas_onnx.report.page import framed
+from epsinas_onnx.report.page import escaped, framed, listed
 from epsinas_onnx.search.plots import COLOURS
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ def _draw(figure: go.Figure) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left_out: int) -> str:
     looks = ["name" if title in ("architecture", "search") else "" for title in head]
     titles = "".join(
-        f'<th scope="col" class="{look}">{html.escape(name)}</th>' for name, look in zip(head, looks, strict=True)
+        f'<th scope="col" class="{look}">{escaped(name)}</th>' for name, look in zip(head, looks, strict=True)
     )
     body = "".join(
         "<tr>"
-        + "".join(f'<td class="{look}">{html.escape(cell)}</td>' for cell, look in zip(row, looks, strict=True))
+        + "".join(f'<td class="{look}">{escaped(cell)}</td>' for cell, look in zip(row, looks, strict=True))
         + "</tr>\n"
         for row in rows
     )
@@ -167,8 +167,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left_out: int) ->
 
 
 def _page(title: str, sentences: Sequence[str], picture: str, table: str) -> str:
-    said = "".join(f"<li>{html.escape(sentence(one[:1].upper() + one[1:]))}.</li>\n" for one in sentences)
-    return framed(title, f"<h1>{html.escape(title)}</h1>\n<ul>\n{said}</ul>\n{picture}\n{table}", style=_STYLE)
+    return framed(title, f"<h1>{escaped(title)}</h1>\n{listed(sentences)}{picture}\n{table}", style=_STYLE)
 
 
 def _faint(colour: str) -> str:
