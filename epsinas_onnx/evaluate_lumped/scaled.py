@@ -15,6 +15,8 @@ _LASTS = 8
 """So many linear steps an array may be from the last look at its magnitude: each changes it by 2^40 at most."""
 _NEAR = 40
 """Scales no further apart than this many powers of two are aligned without a look at the magnitudes."""
+_FAR = 300
+"""Scales no further apart than this are too, where the arrays are settled; how large the sum is, is not known then."""
 _WIDE = 2.0**100
 """Arrays whose largest magnitude lies between this and its reciprocal stay as they are."""
 _MODEST = 2.0**-100
@@ -113,27 +115,31 @@ def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
     A sum is the same, to the bit, with the terms the other way round.
     """
     apart = second.exponent - first.exponent
-    if -_NEAR <= apart <= _NEAR:
+    age = max(first.age, second.age) + 1
+    if not -_NEAR <= apart <= _NEAR:
+        first, second = first.settled(), second.settled()
+        apart = second.exponent - first.exponent
+        age = _LASTS
+    if -_FAR <= apart <= _FAR:
         swap = apart > 0 or (apart == 0 and second.mantissa > first.mantissa)
     else:
-        first, second = first.settled(), second.settled()
         swap = second.log2 > first.log2
     larger, smaller = (second, first) if swap else (first, second)
     same = smaller.exponent == larger.exponent and smaller.mantissa == larger.mantissa
-    if same or (abs(apart) > _NEAR and smaller.peak == 0):
+    if same or (abs(apart) > _FAR and smaller.peak == 0):
         array = smaller.array
     else:
         array = smaller.array * _power(smaller.mantissa / larger.mantissa, smaller.exponent - larger.exponent)
         if not negate and array.shape == larger.array.shape:
             array += larger.array
-            return Scaled(array, larger.mantissa, larger.exponent, max(first.age, second.age) + 1)
+            return Scaled(array, larger.mantissa, larger.exponent, age)
     if not negate:
         made = larger.array + array
     elif swap:
         made = array - larger.array
     else:
         made = larger.array - array
-    return Scaled(made, larger.mantissa, larger.exponent, max(first.age, second.age) + 1)
+    return Scaled(made, larger.mantissa, larger.exponent, age)
 
 
 def multiply(first: Scaled, second: Scaled) -> Scaled:

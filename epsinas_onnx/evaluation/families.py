@@ -27,7 +27,7 @@ class Related(Buildable, Protocol):
 
     @property
     def family(self) -> str:
-        """Equal for networks whose outputs are equal, bit for bit, while all weights are one constant."""
+        """Equal for networks whose outputs are equal, but for rounding, while all weights are one constant."""
 
     def counts(self) -> Counts | None:
         """What tells it from them, None where only building it tells."""

@@ -184,20 +184,20 @@ class Average:
         sizes = (1,) * rank if self.weights is None else self.weights.shape
         self._weighed = tuple(axis for axis in axes if sizes[axis] != 1)
         self._rest = tuple(axis for axis in axes if sizes[axis] == 1)
-        self._rows: dict[tuple[int, ...], Array] = {}
+        self._rows: dict[tuple[int, ...], Array | None] = {}
         self._one: dict[tuple[int, ...], bool] = {}
 
     def __call__(self, x: Array) -> Array:
         """Return the mean, with size 1 along the axes."""
-        rows = self._rows_of(x)
-        return self._over_axes(x) if rows is None else self._filled(self._mean_of(rows, x))
+        weights = self._weights_of_rows(x)
+        return self._over_axes(x) if weights is None else self._filled(_mean_of(weights, _rows_of(x)))
 
     def squares(self, x: Array) -> Array:
         """Return the mean of the squares."""
-        if self._squares_rows(x):
-            rows = self._rows_of(x)
-            if rows is not None:
-                return self._filled(self._square_of(rows, x))
+        if _adds_squares_by_rows(x):
+            weights = self._weights_of_rows(x)
+            if weights is not None:
+                return self._filled(_square_of(weights, _rows_of(x)))
             if self.weights is None and self.is_one_number(x):
                 flat = x.ravel("K")
                 return self._filled(flat @ flat / x.size)
@@ -205,23 +205,26 @@ class Average:
 
     def about_mean(self, x: Array) -> tuple[Array, Array, Array]:
         """Return x less its mean, the mean, and the mean of the squares of what is left."""
-        rows = self._rows_of(x) if self._squares_rows(x) else None
-        if rows is None:
+        found = self.about_one_mean(x)
+        if found is None:
             mean = self(x)
             centred = x - mean
             return centred, mean, self.squares(centred)
-        level = self._mean_of(rows, x)
+        return found[0], self._filled(found[1]), self._filled(found[2])
+
+    def about_one_mean(self, x: Array) -> tuple[Array, Any, Any] | None:
+        """Return the same with two numbers, where one mean is taken over rows of samples; None elsewhere."""
+        weights = self._weights_of_rows(x) if _adds_squares_by_rows(x) else None
+        if weights is None:
+            return None
+        rows = _rows_of(x)
+        level = _mean_of(weights, rows)
         left = rows - level
-        squared = self._square_of(left, x)
-        return first_in_front(left.reshape(*x.shape[1:], len(x))), self._filled(level), self._filled(squared)
+        return first_in_front(left.reshape(*x.shape[1:], len(x))), level, _square_of(weights, left)
 
     def _filled(self, value: Any) -> Array:
         """Return a number with as many axes as there are."""
         return np.asarray(value).reshape((1,) * self.rank)
-
-    def _squares_rows(self, x: Array) -> bool:
-        """Whether squares may be added up by products of rows, which in float32 rounds long rows otherwise."""
-        return x.size > 0 and (x.dtype == np.float64 or len(x) < _SHORT)
 
     def is_one_number(self, x: Array) -> bool:
         """Whether the mean is one over everything."""
@@ -231,30 +234,21 @@ class Average:
             found = self._one[shape] = all(size == 1 or axis in self.axes for axis, size in enumerate(shape))
         return found
 
-    def _rows_of(self, x: Array) -> Array | None:
-        """Return what a mean over everything is taken of as rows of samples, where these lie innermost."""
-        if self.weights is None or 0 in self._weighed or not first_innermost(x) or not self.is_one_number(x):
+    def _weights_of_rows(self, x: Array) -> Array | None:
+        """Return what each row of samples weighs, None where these do not lie innermost or a mean is not one number."""
+        if self.weights is None or not first_innermost(x):
             return None
-        return first_behind(x).reshape(-1, len(x))
+        shape = x.shape
+        if shape not in self._rows:
+            self._rows[shape] = self._spread_out(x) if 0 not in self._weighed and self.is_one_number(x) else None
+        return self._rows[shape]
 
-    def _weights_of(self, x: Array) -> Array:
-        """Return what each of these rows weighs."""
+    def _spread_out(self, x: Array) -> Array:
         assert self.weights is not None
-        weights = self._rows.get(x.shape[1:])
-        if weights is None:
-            weights = np.broadcast_to(self.weights[0], x.shape[1:]).reshape(-1).astype(x.dtype)
-            rest = math.prod(x.shape[axis] for axis in self._rest if axis)
-            weights = self._rows[x.shape[1:]] = weights / x.dtype.type(rest)
-        return weights
-
-    def _mean_of(self, rows: Array, x: Array) -> Any:
-        return np.add.reduce(self._weights_of(x) @ rows) / x.dtype.type(len(x))
-
-    def _square_of(self, rows: Array, x: Array) -> Any:
-        if rows.shape[1] < _SHORT:
-            return np.add.reduce(self._weights_of(x) @ (rows * rows)) / x.dtype.type(len(x))
-        each = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
-        return self._weights_of(x) @ each / x.dtype.type(len(x))
+        weights = np.broadcast_to(self.weights[0], x.shape[1:]).reshape(-1).astype(x.dtype)
+        rest = math.prod(x.shape[axis] for axis in self._rest if axis)
+        made: Array = weights / x.dtype.type(rest)
+        return made
 
     def _over_axes(self, x: Array) -> Array:
         weights, weighed, rest = self.weights, self._weighed, self._rest
@@ -269,6 +263,28 @@ class Average:
         else:
             made = (x * weights).sum(axis=weighed, keepdims=True)
         return made.mean(axis=rest, keepdims=True) if rest else made  # type: ignore[no-any-return]
+
+
+def _adds_squares_by_rows(x: Array) -> bool:
+    """Whether squares may be added up by products of rows, which in float32 rounds long rows otherwise."""
+    return x.size > 0 and (x.dtype == np.float64 or len(x) < _SHORT)
+
+
+def _rows_of(x: Array) -> Array:
+    """Return rows of samples, which lie innermost."""
+    return first_behind(x).reshape(-1, len(x))
+
+
+def _mean_of(weights: Array, rows: Array) -> Any:
+    return np.add.reduce(weights.dot(rows)) / rows.dtype.type(rows.shape[1])
+
+
+def _square_of(weights: Array, rows: Array) -> Any:
+    count = rows.dtype.type(rows.shape[1])
+    if rows.shape[1] < _SHORT:
+        return np.add.reduce(weights.dot(rows * rows)) / count
+    each = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0]
+    return weights.dot(each) / count
 
 
 def instance_normalise(call: Call) -> Kernel:

@@ -100,18 +100,18 @@ class SearchSpace(ABC):
         return Network(self.name, self.parse(arch))
 
     def family(self, arch: str) -> str:
-        """Return a text that is equal for architectures whose networks compute the same, bit for bit.
+        """Return a text that is equal for architectures whose networks compute the same, but for rounding.
 
-        That is while all weights are one constant: what is cut off, the order of two summands, and whether one value is
+        That is while all weights are one constant: what is cut off, the order of summands, and whether one value is
         computed twice make no difference then. A family is scored once. `arch` itself, unless a space knows better.
         """
         return self.parse(arch)
 
     def build_live(self, arch: str) -> ir.Model:
-        """Return a network of the same family, without what its output does not depend on or has twice: it runs sooner.
+        """Return a network of the same family that runs sooner: without what its output does not need, or has twice.
 
-        Its nodes are some of those of the network of `arch`, by the same names, and where its output is constant the
-        same node is to blame. That network itself, unless a space knows better.
+        Where its output is constant the same node is to blame, by the same name, as in the network of `arch`. That
+        network itself, unless a space knows better.
         """
         return self.build(arch)
 

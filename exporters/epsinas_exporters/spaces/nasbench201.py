@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import onnx_ir as ir
 
@@ -103,25 +104,56 @@ def sample(count: int, seed: int = 0) -> list[str]:
     return random.Random(seed).sample(everything, count)
 
 
-def expression(cell: Cell) -> str | None:
-    """Return what a cell computes of its input `x` as text, with summands in order; None for zeros.
-
-    Cells of equal text compute the same, bit for bit, while all their weights are one constant: without what `none`
-    cuts off, with a + b for b + a, and with a value that two edges compute alike for one that both use. The order in
-    which three summands are added up stays, because rounding tells (a + b) + c from a + (b + c).
+class Term(NamedTuple):
+    """A summand: the input of a cell, or what a convolution makes of a sum, pooled so many times. operation: "" for the
+    input. of: the sum that is convolved.
     """
-    nodes: list[str | None] = ["x"]
+
+    poolings: int
+    operation: str
+    of: Sum
+
+
+Sum: TypeAlias = tuple[Term, ...]
+"""Summands in order; none is zero."""
+
+
+def function_of(cell: Cell) -> Sum:
+    """Return what a cell computes of its input while all its weights are one constant: cells of one function are equal.
+
+    What `none` cuts off is left out, the order of summands makes no difference, and neither does whether a sum is
+    pooled or its summands are, since the mean over windows is linear. So outputs are equal but for rounding.
+    """
+    nodes: list[Sum] = [(Term(0, "", ()),)]
     for target in (1, 2, 3):
-        total: str | None = None
+        total: list[Term] = []
         for (source, end), operation in zip(EDGES, cell.operations, strict=True):
-            value = nodes[source] if end == target and operation != "none" else None
-            if value is None:
-                continue
-            if operation != "skip_connect":
-                value = f"{_SHORT[operation]}({value})"
-            total = value if total is None else f"[{'+'.join(sorted((total, value)))}]"
-        nodes.append(total)
+            value = nodes[source] if end == target else ()
+            match operation:
+                case "none":
+                    continue
+                case "skip_connect":
+                    total += value
+                case "avg_pool_3x3":
+                    total += [term._replace(poolings=term.poolings + 1) for term in value]
+                case _ if value:
+                    total.append(Term(0, operation, value))
+        nodes.append(tuple(sorted(total)))
     return nodes[3]
+
+
+def _pooled_once_less(terms: Sum) -> Sum:
+    """Return those summands that are pooled, each as it is before its last pooling."""
+    return tuple(term._replace(poolings=term.poolings - 1) for term in terms if term.poolings)
+
+
+@lru_cache(maxsize=2**14)
+def as_text(terms: Sum) -> str:
+    """Return a sum as text: `x` for the input of a cell, `c1`, `c3` and `p` for what is applied."""
+    summands = [f"{_SHORT[term.operation]}({as_text(term.of)})" if term.operation else "x" for term in terms
+                if not term.poolings]  # fmt: skip
+    pooled = _pooled_once_less(terms)
+    return "+".join([*summands, f"p({as_text(pooled)})"] if pooled else summands)
 
 
 def file_name(arch: str) -> str:
@@ -208,18 +240,18 @@ class NASBench201(SearchSpace):
         return build(arch, **sizes)
 
     def build_live(self, arch: str) -> ir.Model:
-        """Return the CIFAR network without the edges that do not reach their cell's output, and without equal layers.
+        """Return the CIFAR network with cells that compute the same in fewer nodes: those of their function alone.
 
-        Where no edge does, nothing behind the first cell is of any account, and there is one cell a stage.
+        Where no edge reaches a cell's output, nothing behind the first one is of any account, and there is one a stage.
         """
         cell = parse(arch)
-        if expression(cell) is None:
+        if not function_of(cell):
             return _build(GraphBuilder(self.name), cell, 16, 1, 1, build_cell)
         return _build(SharingBuilder(self.name), cell, 16, 5, 1, _live_cell)
 
     def family(self, arch: str) -> str:
         """Return what the cell computes, as text; all that compute nothing are one family."""
-        return expression(parse(arch)) or "nothing"
+        return as_text(function_of(parse(arch))) or "nothing"
 
     def counts(self, arch: str) -> Counts:
         """Return the sizes of the CIFAR network: those without edges, and what each edge of the cells adds."""
@@ -260,22 +292,27 @@ def build_cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, inputs: int,
 
 
 def _live_cell(b: GraphBuilder, x: ir.Value, cell: Cell, name: str, inputs: int, outputs: int) -> ir.Value:
-    """Append what a cell's output depends on, which is something."""
-    edges = {edge: operation for edge, operation in zip(EDGES, cell.operations, strict=True) if operation != "none"}
-    needed = {3}
-    for source in (2, 1):
-        needed |= {source for target in needed if (source, target) in edges}
-    nodes = {0: x}
-    for target in sorted(needed):
-        total: ir.Value | None = None
-        for (source, end), operation in edges.items():
-            if end == target and source in nodes:
-                width = outputs if source else inputs
-                value = _edge(b, nodes[source], operation, f"{name}.edge{source}-{target}", width, outputs)
-                total = value if total is None else b.op("Add", [total, value], f"{name}.node{target}.add{source}")
-        if total is not None:
-            nodes[target] = total
-    return nodes[3]
+    """Append what a cell computes, which is something, in as few nodes as its function takes."""
+    return _sum_of(b, x, function_of(cell), name, outputs)
+
+
+def _sum_of(b: GraphBuilder, x: ir.Value, terms: Sum, name: str, width: int) -> ir.Value:
+    """Append a sum, one summand after the other; those that are pooled are added up first."""
+    total: ir.Value | None = None
+    plain = [term for term in terms if not term.poolings]
+    for count, term in enumerate(plain, start=1):
+        value = x
+        if term.operation:
+            inner = _sum_of(b, x, term.of, name, width)
+            value = _edge(b, inner, term.operation, f"{name}.{as_text((term,))}", width, width)
+        total = value if total is None else b.op("Add", [total, value], f"{name}.{as_text((*plain[:count],))}")
+    pooled = _pooled_once_less(terms)
+    if pooled:
+        inner = _sum_of(b, x, pooled, name, width)
+        value = _edge(b, inner, "avg_pool_3x3", f"{name}.p({as_text(pooled)})", width, width)
+        total = value if total is None else b.op("Add", [total, value], f"{name}.{as_text(terms)}")
+    assert total is not None
+    return total
 
 
 def _edge(b: GraphBuilder, x: ir.Value, operation: str, name: str, inputs: int, outputs: int) -> ir.Value:
