@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -104,10 +105,11 @@ class Search:
         self._own_sampler = self.strategy.sampler in OWN
         if not self._own_sampler:
             make_sampler(self.strategy.sampler, 0, self.space, len(self.objectives))
-        opened = stores.open_storage(storage)
+        self._storage = stores.open_storage(storage)
+        weakref.finalize(self, stores.close_storage, self._storage)  # who asks may never close it
         self.settings = self._settings(arithmetic)
         self.study = stores.open_study(
-            opened, study or self.space.name, [one.minimised for one in self.objectives], self.settings
+            self._storage, study or self.space.name, [one.minimised for one in self.objectives], self.settings
         )
         stores.end_left(self.study)
         self._trials = Trials(self.study, self.objectives)
@@ -128,8 +130,9 @@ class Search:
         self.close()
 
     def close(self) -> None:
-        """End the process that measures latencies."""
+        """End the process that measures latencies, and close the storage."""
         self.meter.close()
+        stores.close_storage(self._storage)
 
     def prepare(self) -> Iterator[tuple[str, int, int]]:
         """Score what ranks and warm-up need, unless it is kept; yield what for, how many are done, and of how many."""

@@ -87,6 +87,14 @@ def open_storage(where: str | os.PathLike[str] | None) -> Any:
         raise UsageError(f"the storage {url} cannot be opened: {_first_line(error)}") from None
 
 
+def close_storage(storage: Any) -> None:
+    """Close the connections that a storage keeps for its next use; it opens others where there is one."""
+    engine = getattr(storage, "engine", None)
+    if engine is not None:
+        storage.remove_session()
+        engine.dispose()
+
+
 def open_study(storage: Any, name: str, minimised: Sequence[bool], settings: Mapping[str, Any]) -> optuna.Study:
     """Return the study of a name, made where there is none, with its settings.
 

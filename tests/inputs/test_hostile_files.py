@@ -197,6 +197,8 @@ def test_of_many_images_no_more_are_kept_than_are_read(tmp_path: Path, monkeypat
 
     class Counted(type(tmp_path)):  # type: ignore[misc]
         def __init__(self, *args: str) -> None:
+            if sys.version_info >= (3, 12):  # before, a path is made by what makes the object
+                super().__init__(*args)
             nonlocal alive, most
             alive += 1
             most = max(most, alive)

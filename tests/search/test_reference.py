@@ -85,7 +85,7 @@ def test_it_comes_back_from_json_as_it_was() -> None:
     reference = Reference.of_records(("swap",), [record(str(i), swap=float(i**2)) for i in range(6)])
     again = Reference(("swap",), reference.to_dict())  # type: ignore[arg-type]
     asked = record("x", swap=7.0)
-    assert again.value(asked) == reference.value(asked)
+    assert repr(again.value(asked)) == repr(reference.value(asked))  # an order of NaN is not equal to itself
 
 
 def test_a_sample_without_numbers_is_refused() -> None:

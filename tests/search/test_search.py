@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import optuna
+import psutil
 import pytest
 
 from epsinas_exporters import spaces
@@ -21,6 +23,7 @@ from epsinas_onnx import fill, score
 from epsinas_onnx.errors import OutputError, UsageError
 from epsinas_onnx.search import LatencySettings, Search, Strategy
 from epsinas_onnx.search.measuring import Meter
+from epsinas_onnx.search.storage import close_storage
 from tests.search.toy import BEST, Bare, Toy, total
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -309,6 +312,22 @@ def test_strategies_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
         Strategy(**wrong)
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_search_that_is_over_leaves_no_connection_open(tmp_path: Path, closed: bool) -> None:
+    path = tmp_path / "s.db"
+    search = toy(storage=path)
+    search.run(2)
+    assert str(path) in {file.path for file in psutil.Process().open_files()}
+    if closed:
+        search.close()
+        assert len(search.study.trials) == 2  # it opens another where it is asked again
+        search.close()
+    else:
+        del search
+        gc.collect()
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
+
+
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
     toy(storage=tmp_path / "s.db").run(2)
     with pytest.raises(UsageError, match="the study 'toy' was begun with seed 0, not 1; go on with the same options"):
@@ -334,8 +353,10 @@ def test_files_of_something_else_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_a_study_of_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
-    study = optuna.create_study(storage=url, study_name="toy", direction="maximize")
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.create_study(storage=storage, study_name="toy", direction="maximize")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    close_storage(storage)
     with pytest.raises(UsageError, match="the study 'toy' of the storage is not one of search"):
         toy(storage=url)
 
