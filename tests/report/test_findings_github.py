@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
-from epsinas_onnx._util.text import printable, sentence
+from epsinas_onnx._util.text import output_line, printable, sentence
 from epsinas_onnx.check.finding import CheckReport, Severity
 from epsinas_onnx.report.findings import Format, render
 from epsinas_onnx.report.findings.wording import statement
@@ -43,6 +43,7 @@ def commands(log: str) -> list[Command]:
 
 
 @quick
+@example(report(checked("::stop-commands::x", finding())))
 @given(reports)
 def test_the_runner_reads_every_finding_whole_and_nothing_else(report: CheckReport) -> None:
     read = commands(render(report, Format.GITHUB))
@@ -55,7 +56,7 @@ def test_the_runner_reads_every_finding_whole_and_nothing_else(report: CheckRepo
         assert command.data == f"{statement(found)}\nfix: {sentence(found.fix)}"
         assert command.properties["title"] == found.rule
         if model.model.isprintable() and model.model and "//" not in model.model and "./" not in model.model:
-            assert command.properties["file"].rstrip("/") == printable(model.model).rstrip("/")
+            assert command.properties["file"].rstrip("/") == output_line(printable(model.model)).rstrip("/")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
