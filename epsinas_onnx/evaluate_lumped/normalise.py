@@ -98,13 +98,9 @@ def _of_samples_alone(x: Value, axes: tuple[int, ...], epsilon: float, average: 
     part = x.deviation
     if x.base is not None or part is None or part.array.shape != x.shape or 0 not in axes:
         return None
-    array = part.array
-    found = average.about_one_mean(array)
-    if found is None and average.is_one_number(array):
-        found = average.about_mean(array)
-    if found is None:
+    if not average.is_one_number(part.array):
         return None
-    array, _, squares = found
+    array, _, squares = average.about_mean(part.array)
     square = float(squares.item())
     if not _NARROW**-2 < square < _NARROW**2:  # else it may have left the range of float64
         return None

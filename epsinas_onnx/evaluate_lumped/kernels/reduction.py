@@ -205,22 +205,16 @@ class Average:
 
     def about_mean(self, x: Array) -> tuple[Array, Array, Array]:
         """Return x less its mean, the mean, and the mean of the squares of what is left."""
-        found = self.about_one_mean(x)
-        if found is None:
+        weights = self._weights_of_rows(x) if _adds_squares_by_rows(x) else None
+        if weights is None:
             mean = self(x)
             centred = x - mean
             return centred, mean, self.squares(centred)
-        return found[0], self._filled(found[1]), self._filled(found[2])
-
-    def about_one_mean(self, x: Array) -> tuple[Array, Any, Any] | None:
-        """Return the same with two numbers, where one mean is taken over rows of samples; None elsewhere."""
-        weights = self._weights_of_rows(x) if _adds_squares_by_rows(x) else None
-        if weights is None:
-            return None
         rows = _rows_of(x)
         level = _mean_of(weights, rows)
         left = rows - level
-        return first_in_front(left.reshape(*x.shape[1:], len(x))), level, _square_of(weights, left)
+        squared = _square_of(weights, left)
+        return first_in_front(left.reshape(*x.shape[1:], len(x))), self._filled(level), self._filled(squared)
 
     def _filled(self, value: Any) -> Array:
         """Return a number with as many axes as there are."""
