@@ -16,10 +16,10 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.traversal import all_graphs
 
 from .hostile import HOSTILE, functions, nested_functions, of
+from .tiers import tiered
 
 PEAK = 1_500_000_000
 """Bytes that a process may hold, a quarter of a gigabyte of which are libraries."""
-SLOW = ("score --no-lump", "strip", "rewrite", "check")
 PEAKS = """
 import sys
 from epsinas_onnx import EpsinasError, inspect, rewrite, score, strip
@@ -51,11 +51,11 @@ for path in sys.argv[2:]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "command",
-    [
-        "score",
-        "inspect",
-        *(pytest.param(c, marks=pytest.mark.slow) for c in ("score --no-lump", "strip", "rewrite", "check")),
-    ],
+    tiered(
+        ["score", "inspect", "score --no-lump", "strip", "rewrite", "check"],
+        slow={"rewrite", "check"},
+        exhaustive={"score --no-lump", "strip"},
+    ),
 )
 def test_no_command_takes_the_memory_that_a_hostile_model_asks_for(tmp_path: Path, command: str) -> None:
     paths = []

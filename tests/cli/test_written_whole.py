@@ -20,6 +20,7 @@ from epsinas_onnx import score
 from epsinas_onnx.output.lines import LineFile
 from epsinas_onnx.report.records import to_json_line
 from tests.builders import Done, command, perceptron, save
+from tests.tiers import tiered
 
 from .writing import ARCHS, EVALUATE, contents, everything, filled
 
@@ -61,8 +62,12 @@ LARGE: dict[str, tuple[str, ...]] = {
 """Commands whose output is larger than that."""
 IN_A_WORKER = ("strip", "fill", "rewrite")
 FIRST = ("score -f csv", "score -f jsonl", "check sarif", "baseline", "plot", "fill")
-"""One of each way of writing; the others are slow tests."""
-NAMES = [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
+"""One of each way of writing."""
+SECOND = ("export", "score -f html")
+OTHERS = LARGE.keys() - {*FIRST, *SECOND}
+NAMES = tiered(LARGE, slow=SECOND, exhaustive=OTHERS)
+KILLED = tiered(LARGE, slow=SECOND, exhaustive=OTHERS | {"check sarif", "baseline"})
+"""Those two are written as the file of comma-separated values is."""
 
 
 def limited(args: Sequence[str], *, room: int = ROOM, killed: bool = False) -> Done:
@@ -84,7 +89,7 @@ def old_output(name: str) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", KILLED)
 def test_a_run_that_is_killed_while_it_writes_leaves_the_old_file(folder: Path, name: str) -> None:
     target = old_output(name)
     before = target.read_bytes()

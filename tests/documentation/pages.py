@@ -8,7 +8,7 @@ A comment on a line of its own in front of a block says what the tests do with i
     <!-- output of: COMMAND --> the block is what this command prints
     <!-- ci: NAME -->           .ci/run runs the block
     <!-- run: COMMANDS -->      what has to happen in between, and no reader needs to see
-    <!-- examples: slow -->     all examples of the page are slow
+    <!-- examples: slow -->     all examples of the page are slow, or `exhaustive`
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-def is_slow(page: str) -> bool:
-    """Whether a page says that its examples are slow."""
-    return "<!-- examples: slow -->" in (ROOT / page).read_text(encoding="utf-8")
+def tier(page: str) -> str | None:
+    """Return what a page says of its examples: `slow`, `exhaustive`, or nothing."""
+    said = re.search(r"<!-- examples: (slow|exhaustive) -->", (ROOT / page).read_text(encoding="utf-8"))
+    return said and said[1]
 
 
 def shown_files(page: str) -> dict[str, str]:

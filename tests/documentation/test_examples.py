@@ -20,7 +20,8 @@ import typer
 
 from epsinas_onnx.cli.main import app
 from tests.documentation.compare import differs
-from tests.documentation.pages import PAGES, ROOT, Block, blocks, commands, is_slow, shown_files
+from tests.documentation.pages import PAGES, ROOT, Block, blocks, commands, shown_files, tier
+from tests.tiers import tiered
 
 RUN = ("console", "pycon", "python", "run")
 """What is run, unless a comment says otherwise; `sh` is for commands to adapt, whose options alone are looked at."""
@@ -93,11 +94,11 @@ class Folder:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if is_slow(page) else [])
-        for page in PAGES
-        if any(map(has_examples, blocks(page)))
-    ],
+    tiered(
+        [page for page in PAGES if any(map(has_examples, blocks(page)))],
+        slow=[page for page in PAGES if tier(page) == "slow"],
+        exhaustive=[page for page in PAGES if tier(page) == "exhaustive"],
+    ),
 )
 def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) -> None:
     folder = Folder(tmp_path, page)

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from epsinas_onnx import ModelError, UsageError, fill, inspect, score, strip
 from tests.builders import Done, build, command, external, perceptron, save
+from tests.tiers import tiered
 
 MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
 LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
@@ -30,16 +31,11 @@ def stored_floats(proto: onnx.ModelProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT)
 
 
-LARGE = {"light_densenet121", "light_inception_v1", "light_inception_v2"}
+LONG = {path.stem for path in LIGHT} - {"light_squeezenet", "light_shufflenet"}
+"""What takes longest, and what test_score_invariance strips too."""
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[pytest.mark.slow] if path.stem in LARGE else [], id=path.stem)
-        for path in (*MODELS, *LIGHT)
-    ],
-)
+@pytest.mark.parametrize("path", tiered([*MODELS, *LIGHT], exhaustive=LONG, name=lambda path: path.stem))
 @pytest.mark.parametrize("anonymise", [False, True])
 def test_the_score_stays_bit_for_bit(path: Path, anonymise: bool) -> None:
     stripped = strip(path, anonymise=anonymise)

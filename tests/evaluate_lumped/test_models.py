@@ -10,6 +10,7 @@ import pytest
 from epsinas_onnx.inputs.minibatch import Minibatch
 from epsinas_onnx.scoring.options import ScoreOptions
 from tests.evaluate_lumped.whole import plain_double, prepared
+from tests.tiers import tiered
 
 MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
 SAMPLES, CONSTANT = 3, 0.3
@@ -17,12 +18,12 @@ CANCELS = {"transformer"}
 """Of these only rounding is left in float64: a normalisation and equal weights give 0."""
 
 
-def _param(path: Path) -> object:
-    """Return a case; the reference evaluator takes seconds for poolings."""
-    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if "-p-" in path.stem else [])
+SLOW = {"nb201-p-c1-s-c1-s-s"}
+"""The reference evaluator takes seconds for poolings."""
+EXHAUSTIVE = {path.stem for path in MODELS if "-p-" in path.stem} - SLOW
 
 
-@pytest.mark.parametrize("path", [_param(path) for path in MODELS])
+@pytest.mark.parametrize("path", tiered(MODELS, slow=SLOW, exhaustive=EXHAUSTIVE, name=lambda path: path.stem))
 def test_exact_is_the_plain_graph_in_float64(path: Path) -> None:
     made = prepared(path, SAMPLES)
     feeds = Minibatch(ScoreOptions().inputs, 0, path.name).feeds(made.planned.specs, made.planned.demands)

@@ -121,6 +121,7 @@ def test_the_gate_lets_through_what_is_unchanged_and_nothing_else(sample: Path) 
     assert commit(sample).code == 0, "a change that is meant passes with its baseline"
 
 
+@pytest.mark.exhaustive  # that the hook runs, and fails, is seen above
 def test_folded_batchnorm_is_reported_with_its_fix_and_fails_where_the_team_asks_for_it(sample: Path) -> None:
     save(export("default"), sample / "models" / "folded.onnx")
     assert run(sample, "epsinas-onnx", "baseline", "write", "models").code == 0

@@ -23,6 +23,7 @@ from epsinas_onnx.scoring.plan import plan
 from epsinas_onnx.scoring.verdict import EPSILON
 from tests.lump.harness import examples
 from tests.lump.networks import SIZE, random_network
+from tests.tiers import ALIKE, tiered
 
 Array = npt.NDArray[Any]
 # In float32 the outputs of stereo.onnx differ by rounding alone, of which lumping makes less.
@@ -38,10 +39,21 @@ def scored(source: object, **options: object) -> epsinas_onnx.Score:
     return epsinas_onnx.score(source, arithmetic="float32", **options)  # type: ignore[arg-type]
 
 
-@examples(25)
+@examples(10)
 @given(seed=st.integers(0, 2**20))
 @example(seed=727883)  # rounding moves its score by 1e-3, though not at every nudge
 def test_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None:
+    assert_same_lumped_and_plain(seed)
+
+
+@pytest.mark.exhaustive
+@examples(50)
+@given(seed=st.integers(0, 2**20))
+def test_many_random_networks_have_the_same_score_lumped_and_plain(seed: int) -> None:
+    assert_same_lumped_and_plain(seed)
+
+
+def assert_same_lumped_and_plain(seed: int) -> None:
     model = random_network(seed)
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((6, 3, SIZE, SIZE), np.float32)
@@ -70,7 +82,7 @@ def plain_outputs(model: ir.Model, images: Array, constants: Sequence[float]) ->
     return [one.output for one in passes]
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", tiered(MODELS, exhaustive=ALIKE, name=lambda path: path.stem))
 def test_models_have_the_same_score_lumped_and_plain(path: Path) -> None:
     # With 1e-7 a transformer that scores has ties among its samples that rounding decides
     options: dict[str, Any] = {"weights": (1e-3, 0.1)} if path.stem == "t5-transformers" else {}

@@ -31,6 +31,7 @@ from tests.builders import build
 from tests.evaluate_lumped.whole import plain_double
 from tests.lump.harness import Operand, check, examples, weight
 from tests.lump.networks import SIZE, random_network
+from tests.tiers import ALIKE, tiered
 
 Array = npt.NDArray[Any]
 # In float32 the outputs of stereo.onnx differ by rounding alone, of which lumping makes less.
@@ -142,9 +143,23 @@ def test_classes_that_save_nothing_are_given_up() -> None:
 # Whole networks
 
 
-@examples(20)
-@given(seed=st.integers(0, 2**20), kind=st.sampled_from(["grey", "rows", "columns", "mirrored", "any"]))
+KINDS = st.sampled_from(["grey", "rows", "columns", "mirrored", "any"])
+
+
+@examples(8)
+@given(seed=st.integers(0, 2**20), kind=KINDS)
 def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, kind: str) -> None:
+    assert_same_with_merged_positions(seed, kind)
+
+
+@pytest.mark.exhaustive
+@examples(50)
+@given(seed=st.integers(0, 2**20), kind=KINDS)
+def test_many_random_networks_give_the_same_outputs_with_merged_positions(seed: int, kind: str) -> None:
+    assert_same_with_merged_positions(seed, kind)
+
+
+def assert_same_with_merged_positions(seed: int, kind: str) -> None:
     model = random_network(seed)
     rng = np.random.default_rng(seed)
     shape = {"grey": (6, 3, 1, 1), "rows": (6, 3, 1, SIZE), "columns": (6, 3, SIZE, 1)}.get(kind, (6, 3, SIZE, SIZE))
@@ -173,7 +188,7 @@ def test_random_networks_give_the_same_outputs_with_merged_positions(seed: int, 
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "auto"])
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", tiered(MODELS, exhaustive=ALIKE, name=lambda path: path.stem))
 def test_models_have_the_same_score_with_every_class_kept(
     path: Path, arithmetic: str, every_class: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from epsinas_onnx.scoring.options import GraphOptions
 from epsinas_onnx.scoring.plan import plan
 from tests.lump.harness import examples
 from tests.lump.networks import random_network
+from tests.tiers import ALIKE, tiered
 
 MODELS = sorted((Path(__file__).parents[2] / "models").rglob("*.onnx"))
 SPACES = ("nasbench201", "nasbench101", "nasbenchmacro", "nasbenchnlp", "darts")
@@ -122,7 +123,7 @@ def recipes() -> int:
 
 
 @pytest.mark.parametrize("grey", [False, True])
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", tiered(MODELS, exhaustive=ALIKE, name=lambda path: path.stem))
 def test_a_file_is_lowered_as_its_rules_have_it(path: Path, grey: bool) -> None:
     for target in TARGETS[:2]:
         expected = by_rules_alone(path, target, grey)
@@ -130,7 +131,7 @@ def test_a_file_is_lowered_as_its_rules_have_it(path: Path, grey: bool) -> None:
             assert made(path, target, grey) == expected
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", tiered(SPACES, exhaustive={"darts"}))
 def test_networks_of_a_space_are_lowered_as_their_rules_have_it(name: str) -> None:
     space, target = get(name), TARGETS[0]
     for arch in space.sample(5, seed=3):

@@ -100,8 +100,13 @@ def test_search_spaces(space, sizes, seed: int, float32: bool) -> None:
     check(space.build(space.draw(random.Random(seed)), **sizes), float32=float32)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("build_model", [classics.mobilenet_v2, classics.resnet50])
+@pytest.mark.parametrize(
+    "build_model",
+    [
+        pytest.param(classics.mobilenet_v2, marks=pytest.mark.exhaustive),
+        pytest.param(classics.resnet50, marks=pytest.mark.slow),
+    ],
+)
 def test_deep_classics(build_model) -> None:
     check(build_model(classes=10, size=32), float32=False)
 

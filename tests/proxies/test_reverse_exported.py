@@ -11,6 +11,7 @@ import pytest
 
 from epsinas_onnx.proxies.jacov import correlation
 from epsinas_onnx.proxies.reverse import append_gradient
+from tests.tiers import tiered
 
 from .reversing import run, weighed
 
@@ -18,7 +19,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 nn = torch.nn
 F = nn.functional
-pytestmark = pytest.mark.slow
 
 
 class Squeeze(nn.Module):
@@ -145,8 +145,9 @@ NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "shape", "training"), NETWORKS.values(), ids=NETWORKS)
-def test_exported_networks(make, shape: tuple[int, ...], training: bool) -> None:
+@pytest.mark.parametrize("name", tiered(NETWORKS, slow=NETWORKS, exhaustive={"resnet"}))
+def test_exported_networks(name: str) -> None:
+    make, shape, training = NETWORKS[name]
     torch.manual_seed(0)
     module, x = make().train(training), torch.randn(6, *shape)
     with warnings.catch_warnings():

@@ -16,6 +16,7 @@ from epsinas_onnx.ranking.result import rank_records
 from epsinas_onnx.report import difference_page, results_page
 from tests.browser import SCHEMES, WIDTHS, Browser, browser
 from tests.builders import command
+from tests.tiers import tiered
 
 from .samples import HOSTILE
 from .test_pages import MODELS, rows, scored
@@ -74,9 +75,11 @@ def chain(length: int) -> Any:
 
 
 KINDS = ("results", "ranking", "hostile", "large", "difference", "hostile difference", "large difference")
+AGAIN = ("large", "difference", "large difference")
+"""Pages that are made as others are."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", tiered(KINDS, exhaustive=AGAIN))
 def test_a_page_loads_nothing_complains_of_nothing_and_is_accessible(
     browser: Browser, pages: dict[str, Path], kind: str
 ) -> None:

@@ -445,6 +445,7 @@ class TestCluster:
         assert (done.code, done.out) == (0, "")
         assert done.err == f"300 of 300 scored, written to {target}\n"
 
+    @pytest.mark.exhaustive  # one comes in the test above too
     def test_a_node_that_comes_later_gets_work(self, nodes: Nodes) -> None:
         nodes.do("kill")
         hangs = [Trouble(f"hangs {number}", "hang") for number in range(2)]
@@ -456,6 +457,7 @@ class TestCluster:
         found.close()  # type: ignore[attr-defined]
         wait_for(lambda: not nodes.seats())
 
+    @pytest.mark.exhaustive  # how many are taken is tested without a cluster too
     def test_models_are_taken_as_they_are_needed_and_nothing_goes_on_behind_the_end(self, nodes: Nodes) -> None:
         taken = []
 

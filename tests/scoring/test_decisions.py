@@ -23,6 +23,7 @@ from tests.graph.models import run
 from tests.graph.networks import affine_networks, stored_forms
 from tests.graph.passes.test_constant_weights import MODELS
 from tests.scoring.test_score_invariance import LARGEST_FILLED, SOURCES
+from tests.tiers import ALIKE, tiered
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = affine_networks()
@@ -48,15 +49,19 @@ def known() -> dict[str, Path | bytes]:
 
 
 QUICK = ("affine", "text", "cnn", "mlp", "lstm-torch.", "nb201-s-s")
-
-
+LONG = (
+    *ALIKE, "keras-MobileNetV3Small", "light_densenet121", "light_inception_v1", "light_inception_v2", "light_resnet50",
+    "light_shufflenet", "resnet50", "t5-transformers", "torch-densenet121", "torch-efficientnet_b0", "torch-nb201",
+    "torch-regnet_y_400mf", "torch-resnet50",
+)  # fmt: skip
+"""What takes longest, and is of a kind with others."""
 HEAVY = ("light_vgg19", "light_bvlc_alexnet", "light_zfnet512", "torch-vgg11")
 """Hundreds of megabytes where they are filled, of layers that others have too."""
 
 
 def marked(without: tuple[str, ...] = ()) -> list[Any]:
     names = [name for name in known() if not without or not name.startswith(without)]
-    return [pytest.param(name, marks=[] if name.startswith(QUICK) else [pytest.mark.slow]) for name in names]
+    return tiered(names, slow={name for name in names if not name.startswith(QUICK)}, exhaustive=LONG)
 
 
 def summary(decisions: Any, restored: Any, with_shapes: bool = True) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,15 @@ def records(space: str) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []  # type: ignore[no-any-return]
 
 
-def each_way(space: str, name: Callable[[dict[str, Any]], str]) -> Iterator[Any]:
-    """Yield all references of a space, lumped and plain; most plain graphs, which take far longer, for slow runs."""
+def each_way(space: str, name: Callable[[dict[str, Any]], str], slow: Container[str] = ()) -> Iterator[Any]:
+    """Yield all references of a space, lumped and plain; most plain graphs, which take far longer, are exhaustive.
+
+    slow: logs whose plain graphs are slow tests instead.
+    """
     for number, record in enumerate(records(space)):
         yield pytest.param(record, True, id=f"{name(record)}-lumped")
-        yield pytest.param(
-            record, False, id=f"{name(record)}-plain", marks=[pytest.mark.slow] if number % EVERY else []
-        )
+        rarely = pytest.mark.slow if record.get("log") in slow else pytest.mark.exhaustive
+        yield pytest.param(record, False, id=f"{name(record)}-plain", marks=[rarely] if number % EVERY else [])
 
 
 def of_nasbench201(record: dict[str, Any]) -> str:
@@ -127,7 +129,9 @@ ROUNDING = {
 ROUNDED_AWAY = list(ROUNDING)[-1]
 
 
-@pytest.mark.parametrize(("record", "lump"), list(each_way("nasbenchnlp", lambda record: record["log"].split("_")[3])))
+@pytest.mark.parametrize(
+    ("record", "lump"), list(each_way("nasbenchnlp", lambda record: record["log"].split("_")[3], slow=ROUNDING))
+)
 def test_reference_scores_of_nasbenchnlp_are_met(
     record: dict[str, Any], lump: bool, embedding: np.ndarray[Any, Any]
 ) -> None:

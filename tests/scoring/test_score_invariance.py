@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, version_converter
 
 from epsinas_onnx import EpsinasError, Score, Status, fill, score, strip
 from epsinas_onnx.edit.anonymise import anonymise
+from tests.tiers import ALIKE, tiered
 
 ROOT = Path(__file__).parents[2]
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -185,15 +186,16 @@ def assert_same(copy: Any, original: Score | str, what: str, rel: float = 1e-4, 
         assert found.raw_score == pytest.approx(original.raw_score, rel=rel, abs=1e-5), what
 
 
-LARGE = {
-    "keras-MobileNetV3Small", "light_bvlc_alexnet", "light_densenet121", "light_inception_v1", "light_inception_v2",
-    "light_resnet50", "light_shufflenet", "light_vgg19", "light_zfnet512", "torch-densenet121",
+LARGE = {"light_resnet50", "light_shufflenet"}
+LONG = {
+    *ALIKE, "keras-MobileNetV3Small", "light_bvlc_alexnet", "light_densenet121", "light_inception_v1",
+    "light_inception_v2", "light_vgg19", "light_zfnet512", "torch-densenet121", "torch-efficientnet_b0",
+    "torch-regnet_y_400mf",
 }  # fmt: skip
+"""What takes longest, and is of a kind with others."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in SOURCES]
-)
+@pytest.mark.parametrize("name", tiered(SOURCES, slow=LARGE, exhaustive=LONG))
 def test_copies_of_a_model_get_its_score(name: str, tmp_path: Path) -> None:
     source = SOURCES[name]
     original = result(source)

@@ -27,6 +27,7 @@ from epsinas_onnx.scoring.supervisor import Failure, Workers, in_order
 from tests.builders import Done, build, command, perceptron, save
 from tests.cli.test_commands import on_a_terminal
 from tests.tasks import fail, in_the_middle, kill, own_process, same, take, unpicklable
+from tests.tiers import tiered
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the signals here are POSIX")
 
@@ -124,9 +125,8 @@ def test_every_task_has_one_result_whatever_is_killed_and_when(seed: int) -> Non
     assert_all_come(seed, tasks=40, kills=12)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:resource_tracker")
-@pytest.mark.parametrize("seed", range(10, 15))
+@pytest.mark.parametrize("seed", tiered(range(10, 15), slow={"10"}, exhaustive={"11", "12", "13", "14"}))
 def test_every_task_has_one_result_over_many_kills(seed: int) -> None:
     assert_all_come(seed, tasks=300, kills=60)
 
@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_and_shows_what_was_computed(tmp_path: Path) -> None:
     assert [json.loads(line)["model"] for line in target.read_text().splitlines()] == good
 
 
-@pytest.mark.parametrize("name", ["inspect", pytest.param("strip", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", tiered(["inspect", "strip"], exhaustive={"strip"}))
 def test_ctrl_c_ends_a_command_over_one_file(endless: str, tmp_path: Path, name: str) -> None:
     output = ("-o", str(tmp_path / "out.onnx")) if name == "strip" else ()
     running = start(name, endless, *output)
@@ -420,7 +420,14 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path, after: float) 
 # Random kills: all rows come, and none twice.
 
 SEEDS = range(int(os.environ.get("EPSINAS_KILLS", "1")))
-"""Each is 50 kills of `score` and 50 of `evaluate`; docs/releasing.md asks for 5."""
+"""Each is 50 kills of `score` and 50 of `evaluate`; docs/releasing.md asks for 5. CI has time for 20 of each."""
+KILLS = pytest.mark.parametrize(
+    ("seed", "most"),
+    [
+        pytest.param(0, 20, id="0-20", marks=pytest.mark.slow),
+        *(pytest.param(seed, 50, id=f"{seed}-50", marks=pytest.mark.exhaustive) for seed in SEEDS),
+    ],
+)
 
 
 def harmed(running: subprocess.Popen[str], chance: random.Random, kills: int, parent: float) -> int:
@@ -439,14 +446,13 @@ def harmed(running: subprocess.Popen[str], chance: random.Random, kills: int, pa
     return done
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_score_gives_a_row_for_every_file_over_many_kills(tmp_path: Path, seed: int) -> None:
+@KILLS
+def test_score_gives_a_row_for_every_file_over_many_kills(tmp_path: Path, seed: int, most: int) -> None:
     chance = random.Random(seed)
     paths = [save(perceptron(width=4 + number), tmp_path / f"{number:02}.onnx") for number in range(30)]
     target = tmp_path / "rows.jsonl"
     kills = 0
-    while kills < 50:
+    while kills < most:
         signal.alarm(HANGS)
         running = start("score", *paths, "--jobs", "2", "--batch", "8", "-o", str(target))
         kills += harmed(running, chance, 10, 0)
@@ -456,9 +462,8 @@ def test_score_gives_a_row_for_every_file_over_many_kills(tmp_path: Path, seed: 
         assert not [row["reason"] for row in rows if row["status"] == "error" and "SIGKILL" not in row["reason"]]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_evaluate_goes_on_until_every_row_is_there_over_many_kills(tmp_path: Path, seed: int) -> None:
+@KILLS
+def test_evaluate_goes_on_until_every_row_is_there_over_many_kills(tmp_path: Path, seed: int, most: int) -> None:
     chance = random.Random(seed)
     operations = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
@@ -470,7 +475,7 @@ def test_evaluate_goes_on_until_every_row_is_there_over_many_kills(tmp_path: Pat
     table, target = tmp_path / "table.csv", tmp_path / "rows.jsonl"
     table.write_text("arch,accuracy\n" + "".join(f"{one},{number}\n" for number, one in enumerate(cells)))
     kills, code = 0, 1
-    while kills < 50 or code != 0:
+    while kills < most or code != 0:
         signal.alarm(HANGS)
         if code == 0:
             target.unlink()
@@ -478,7 +483,7 @@ def test_evaluate_goes_on_until_every_row_is_there_over_many_kills(tmp_path: Pat
             "evaluate", str(table), "--space", "nasbench201", "--column", "accuracy", "--batch", "4", "--jobs", "2",
             "--resamples", "0", "-o", str(target),
         )  # fmt: skip
-        kills += harmed(running, chance, 10 if kills < 50 else 0, 0.2)
+        kills += harmed(running, chance, 10 if kills < most else 0, 0.2)
         done = ended(running)
         code = done.code
         assert code in (0, -signal.SIGKILL), done.err

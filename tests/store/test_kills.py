@@ -93,8 +93,16 @@ def test_a_worker_that_is_killed_costs_nothing(store: Path, log: Path, tmp_path:
     assert held(store) == dict.fromkeys(("n0", "n1", "n2", "n3"), "ok")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=str)
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("jobs", "how"),
+    [
+        (1, signal.SIGINT),
+        (1, signal.SIGKILL),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.exhaustive),
+        pytest.param(2, signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_run_that_is_killed_goes_on(store: Path, log: Path, how: signal.Signals, jobs: int) -> None:
     names = [f"n{number}" for number in range(10)]
     first = run(store, log, names, seconds=0.1, jobs=jobs)

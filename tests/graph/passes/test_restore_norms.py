@@ -21,6 +21,7 @@ from epsinas_onnx.graph.load import load_model
 from epsinas_onnx.graph.passes.infer_shapes import infer_shapes
 from epsinas_onnx.graph.traversal import StaticValues
 from tests.builders import build
+from tests.tiers import tiered
 
 EXPORTS = Path(__file__).parents[2] / "data" / "folded_exports.zip"
 FOUND = {
@@ -31,9 +32,10 @@ FOUND = {
     "keras-VGG16": 0,
 }  # fmt: skip
 """How many BatchNorms the modules have that were folded, counted in PyTorch and Keras."""
-LARGE = {
-    "keras-DenseNet121", "keras-EfficientNetB0", "keras-MobileNetV2", "keras-MobileNetV3Small", "keras-ResNet50",
-    "torch-densenet121", "torch-vgg11", "torch-yolo",
+LARGE = {"keras-ResNet50", "torch-efficientnet_b0"}
+LONG = {
+    "keras-DenseNet121", "keras-EfficientNetB0", "keras-MobileNetV2", "torch-densenet121", "torch-mobilenet_v2",
+    "torch-regnet_y_400mf", "torch-resnet50", "torch-vgg11", "torch-vgg11_bn", "torch-yolo",
 }  # fmt: skip
 """What takes longest, and is of a kind with others."""
 EPSILON_LOST = {"torch-mobilenet_v3_small.old": "its epsilon is 1e-3, and this exporter keeps no record of it"}
@@ -60,9 +62,7 @@ def raw(model: bytes | onnx.ModelProto, weights: tuple[float, float], **options:
     return str(found.status), found.raw_score
 
 
-@pytest.mark.parametrize(
-    "network", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in FOUND]
-)
+@pytest.mark.parametrize("network", tiered(FOUND, slow=LARGE, exhaustive=LONG))
 def test_every_export_of_a_network_is_restored_as_it_was_folded_and_has_the_same_score(network: str) -> None:
     forms = exports()[network]
     assert len(forms) > 1

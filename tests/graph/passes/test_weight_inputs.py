@@ -11,6 +11,7 @@ import pytest
 from epsinas_onnx import ModelError, fill, inspect, rewrite, score, strip
 from epsinas_onnx.graph.load import load_model
 from tests.builders import build, perceptron
+from tests.tiers import ALIKE, tiered
 
 MODELS = sorted((Path(__file__).parents[3] / "models").glob("*.onnx"))
 
@@ -31,7 +32,7 @@ def result(model: object, **options: object) -> tuple[object, ...]:
     return found.status, found.raw_score, found.parameters
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", tiered(MODELS, exhaustive=ALIKE, name=lambda path: path.stem))
 def test_a_model_without_its_parameters_has_the_score_of_the_model(path: Path) -> None:
     whole = fill(path)
     made, moved = without_parameters(whole)

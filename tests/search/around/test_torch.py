@@ -62,7 +62,7 @@ def everywhere(space: Around, kind: str, share: float) -> str:
     return ";".join(f"{kind}:{name}={int(width.size * share)}" for name, width in template.widths.items())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # widths follow each other below too
 def test_a_resnet_of_half_the_width_is_the_one_that_torch_builds() -> None:
     space = around("resnet")
     arch = space.check(everywhere(space, "width", 0.5))
@@ -75,13 +75,12 @@ def test_a_sum_ties_its_branches_and_leaves_the_inner_width_alone() -> None:
     assert_same(space.build(arch), resnet((20, 24, 32, 40), inner=(16, 30, 32, 40)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "depths"),
     [
-        ("depth:layer1=1", (1, 2, 2, 2)),
-        ("depth:layer1=4;depth:layer3.1=0", (4, 2, 1, 2)),
-        ("depth:layer4.1=2", (2, 2, 2, 3)),
+        pytest.param("depth:layer1=1", (1, 2, 2, 2), marks=pytest.mark.exhaustive),
+        pytest.param("depth:layer1=4;depth:layer3.1=0", (4, 2, 1, 2), marks=pytest.mark.slow),
+        pytest.param("depth:layer4.1=2", (2, 2, 2, 3), marks=pytest.mark.exhaustive),
     ],
 )
 def test_blocks_are_left_out_and_repeated_as_torch_does(arch: str, depths: tuple[int, ...]) -> None:
@@ -89,13 +88,21 @@ def test_blocks_are_left_out_and_repeated_as_torch_does(arch: str, depths: tuple
     assert_same(space.build(space.check(arch)), resnet(depths=depths))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # depthwise convolutions take other kernels below
 def test_another_kernel_has_the_pads_that_torch_gives_it() -> None:
     space = around("resnet")
     assert_same(space.build(space.check("kernel:conv1=5")), resnet(kernel=5))
 
 
 @pytest.mark.slow
+def test_depthwise_convolutions_take_another_width_kernel_and_activation_at_once() -> None:
+    space = around("mobilenet")
+    kernels = ";".join(f"kernel:{name}=5" for name in space.template.kernels if name != "stem.0")
+    arch = space.check(f"width:blocks.2.layers.0=96;{kernels};activation:relu6=relu")
+    assert_same(space.build(arch), mobilenet(kernel=5, hidden=96, activation=torch.nn.ReLU))
+
+
+@pytest.mark.exhaustive
 def test_depthwise_convolutions_follow_their_width_and_take_other_kernels_and_activations() -> None:
     space = around("mobilenet")
     kernels = ";".join(f"kernel:{name}=5" for name in space.template.kernels if name != "stem.0")
@@ -105,6 +112,16 @@ def test_depthwise_convolutions_follow_their_width_and_take_other_kernels_and_ac
 
 
 @pytest.mark.slow
+def test_an_encoder_loses_heads_and_a_layer_and_has_another_activation_at_once() -> None:
+    space = around("encoder")
+    arch = space.check(
+        "width:embedding=32;width:encoder.layers.0.self_attn=96;width:encoder.layers.0.linear1=128;"
+        "depth:encoder.layers=1;activation:gelu=relu"
+    )
+    assert_same(space.build(arch), Encoder(width=32, heads=2, hidden=128, layers=1, activation="relu"))
+
+
+@pytest.mark.exhaustive
 def test_an_encoder_loses_heads_and_layers() -> None:
     space = around("encoder")
     smaller = space.check(
