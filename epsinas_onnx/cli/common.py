@@ -158,7 +158,7 @@ RayAddressOption: TypeAlias = Annotated[
 def prepare_workers(engine: EngineName = EngineName.LOCAL) -> None:
     """Let what worker processes start from load what they need, while the command loads what it needs itself."""
     if engine is EngineName.LOCAL:
-        prepare(["epsinas_onnx.scoring.workers"])
+        prepare(["epsinas_onnx.scoring.workers", "epsinas_onnx.evaluate_lumped.fused.ready"])
 
 
 def isolated(

@@ -13,6 +13,7 @@ from epsinas_onnx._util.memory import available_bytes, readable
 from epsinas_onnx.doctor import machine, speed
 from epsinas_onnx.doctor.providers import ProviderState, try_providers
 from epsinas_onnx.errors import MissingRuntime
+from epsinas_onnx.evaluate_lumped.fused.compiled import failure
 from epsinas_onnx.runtime import cores
 from epsinas_onnx.runtime.libraries import CUDA
 from epsinas_onnx.runtime.providers import CPU
@@ -127,6 +128,8 @@ def _findings(found: Examination) -> list[Finding]:
             Level.WARNING,
             f"onnxruntime-gpu is installed, and lists no {CUDA}; install it anew with '{pip_install('gpu')}'",
         )
+    if useless := failure():
+        say(Level.WARNING, f"numba is installed and of no use, NumPy does its work: {useless}")
     if found.quota is not None and found.quota < found.cores:
         say(
             Level.SLOW,

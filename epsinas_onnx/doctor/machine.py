@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("epsinas-onnx", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "matplotlib",
-            "plotly", "pillow", "torch", "ray")  # fmt: skip
+            "plotly", "pillow", "numba", "torch", "ray")  # fmt: skip
 
 
 def packages() -> dict[str, str]:

@@ -47,7 +47,7 @@ class Evaluator:
         self.names = list(fetched)
         tensors = [lowered.context.canonical(value) for value in fetched.values()]
         self.program = Program(lowered.graph, tensors, self.exact, keep)
-        norms = any(step.node.op_type == "BatchNormalization" for step in self.program.steps)
+        norms = any(node.op_type == "BatchNormalization" for node in self.program.nodes)
         if norms and lowered.context.target.norm_stats == "reset":  # the node itself does not say so
             raise Unsupported("a BatchNormalization of unknown shape with statistics of 0 and 1")
 

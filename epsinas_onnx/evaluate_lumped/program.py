@@ -14,6 +14,8 @@ from epsinas_onnx.evaluate_lumped import bodies
 from epsinas_onnx.evaluate_lumped.balanced import zeros_of
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import as_formed
+from epsinas_onnx.evaluate_lumped.fused.chain import Chain
+from epsinas_onnx.evaluate_lumped.fused.find import Found, find_chains
 from epsinas_onnx.evaluate_lumped.single_node import single_node
 from epsinas_onnx.evaluate_lumped.table import find_entry
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed
@@ -71,8 +73,36 @@ class Program:
         self.outputs = [self.place(tensor) for tensor in outputs]
         self._zeros = zeros_of(graph, live) if exact else set()
         self.centred = frozenset(node.source for node in self._zeros)
-        done = [()] * len(live) if keep else self._done(read, set(lasting))
-        self.steps = [self._step(node, places) for node, places in zip(live, done, strict=True)]
+        self._done = [()] * len(live) if keep else self._read_last(read, set(lasting))
+        self.nodes = live
+        self._chains = [] if keep else self._find_chains(outputs)
+        self._steps: list[Step | None] = [None] * len(live)
+        begin = 0
+        for _, first, last in self._chains:
+            self._ready(begin, first)
+            begin = last
+        self._ready(begin, len(live))
+
+    def _find_chains(self, outputs: Sequence[Tensor]) -> Sequence[Found]:
+        """Return the chains, which are the same for both kinds of arithmetic where nothing is 0 by proof."""
+        statistics = {tensor for node in self.nodes for tensor in node.outputs[1:]}
+        kept = frozenset(outputs) - statistics
+        key = tuple(self.nodes), kept, frozenset(self._zeros)
+        found = self.graph.chains.get(key)
+        if found is None:
+            found = self.graph.chains[key] = find_chains(self.nodes, kept, self._zeros, self._call)
+        return found
+
+    def _ready(self, first: int, last: int) -> Sequence[Step]:
+        """Return the steps of some nodes; those of chains are not made before a chain cannot be run."""
+        for index in range(first, last):
+            if self._steps[index] is None:
+                self._steps[index] = self._step(self.nodes[index], self._done[index])
+        return self._steps[first:last]  # type: ignore[return-value]
+
+    def _call(self, node: Node) -> Call:
+        known = self.graph.initializers
+        return Call(node, [None if tensor is None else known.get(tensor) for tensor in node.inputs], self.graph.imports)
 
     def place(self, tensor: Tensor) -> int:
         """Return where a tensor's value lies."""
@@ -89,7 +119,7 @@ class Program:
     def _as_stored(self, tensor: Tensor, array: Array) -> Any:
         return fixed(array) if self.exact else array.astype(tensor.dtype.numpy(), copy=False)
 
-    def _done(self, read: Sequence[Sequence[Tensor]], alive: set[Tensor]) -> list[tuple[int, ...]]:
+    def _read_last(self, read: Sequence[Sequence[Tensor]], alive: set[Tensor]) -> list[tuple[int, ...]]:
         """Return for each node the places that nobody reads afterwards. read: what each reads. alive: what stays."""
         places, done = self._places, []
         for tensors in reversed(read):
@@ -161,10 +191,10 @@ class Program:
         sizes = {place: tensor.elements * width for tensor, place in self.inputs}
         peak, current = 0, sum(sizes.values())
         largest, name = max(((sizes[place], tensor.name) for tensor, place in self.inputs), default=(0, ""))
-        for _, _, outputs, done, node in self.steps:
+        for node, done in zip(self.nodes, self._done, strict=True):
             made = 0
-            for place, tensor in zip(outputs, node.outputs, strict=True):
-                size = sizes[place] = tensor.elements * width
+            for tensor in node.outputs:
+                size = sizes[self._places[tensor]] = tensor.elements * width
                 made += size
                 if size > largest:
                     largest, name = size, tensor.name
@@ -188,8 +218,27 @@ class Program:
             values[place] = inputs.get(tensor.name)
         self._values = values
         with np.errstate(all="ignore"):
-            _advance(self.steps, values)
+            begin = 0
+            for chain, first, last in self._chains:
+                _advance(self._ready(begin, first), values)
+                self._along(chain, first, last)
+                begin = last
+            _advance(self._ready(begin, len(self.nodes)), values)
         return [values[place] for place in self.outputs]
+
+    def _along(self, chain: Chain, first: int, last: int) -> None:
+        """Run the nodes of a chain: as one from where its operands let it, those in front of that one by one."""
+        values, begin = self._values, first
+        run = chain.run if self.exact else chain.run_plain
+        for entry in chain.entries():
+            _advance(self._ready(begin, first + entry.link), values)
+            begin = first + entry.link
+            done = run(entry, values, self._places)
+            if done:
+                return
+            if done is None:
+                break
+        _advance(self._ready(begin, last), values)
 
     @property
     def values(self) -> list[Any]:

@@ -129,6 +129,7 @@ class LoweredGraph(Appender):
 
     imports: operator sets, domain to version; those of the user's model, because his operators are copied as they are.
     initializers: stored tensors. derived: stored tensors that are computed from the constants when these are known.
+    chains: what `evaluate_lumped.fused` made of the nodes, by what was asked for.
     """
 
     def __init__(self, imports: Mapping[str, int]) -> None:
@@ -143,6 +144,7 @@ class LoweredGraph(Appender):
         self._base: dict[Tensor, Tensor] = {}
         self._count = 0
         self._live: dict[tuple[Any, ...], list[Node]] = {}
+        self.chains: dict[Any, Any] = {}
 
     @property
     def nodes(self) -> list[Node]:

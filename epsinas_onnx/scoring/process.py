@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from epsinas_onnx.evaluate_lumped.fused.compiled import machine
 from epsinas_onnx.scoring.limits import Limits
 
 QUICK = "forkserver" if sys.platform == "linux" else "spawn"
@@ -32,7 +33,7 @@ SURE = "spawn"
 """How they are started where that failed: the process that is forked from may be what is dead, or stopped."""
 
 _STOPPED = 10.0  # seconds after which a process that was stopped is given up
-_STARTING = 60.0  # seconds that a process may take to start
+_STARTING = 180.0  # seconds that a process may take to start, which may have something to compile first
 _DYING = 5.0  # seconds that are waited for a killed process
 _UNGUARDED = 86  # exit code of a process that would start processes while it reads the caller's script
 
@@ -242,6 +243,7 @@ def _serve(pipe: Connection, _: Callable[..., Any]) -> None:
     """Do the tasks that come through the pipe, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
+    machine()  # what is compiled when it is first needed would cost a task its time
     gc.freeze()  # what is imported by now stays, and need not be searched for circles again and again
     try:
         pipe.send_bytes(b"")

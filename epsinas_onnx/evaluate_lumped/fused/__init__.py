@@ -1,0 +1,1 @@
+"""Runs chains of small nodes as one compiled program, where numba is installed."""
