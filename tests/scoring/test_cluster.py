@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -353,11 +356,25 @@ def line_of(one: psutil.Process) -> list[str]:
         return []
 
 
+@contextlib.contextmanager
+def held(how: int) -> Iterator[None]:
+    """Hold a lock of all processes of the tests, for as long as clusters of theirs are there, or must not be."""
+    with (Path(tempfile.gettempdir()) / "epsinas-tests-ray.lock").open("w") as file:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+                break
+            time.sleep(0.2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    cluster = Nodes()
-    yield cluster
-    cluster.end()
+    with held(fcntl.LOCK_SH):
+        cluster = Nodes()
+        yield cluster
+        cluster.end()
 
 
 def on(nodes: Nodes) -> dict[str, Any]:
@@ -374,7 +391,13 @@ def record(score: epsinas_onnx.Score) -> dict[str, Any]:
 @pytest.mark.slow
 @needs_ray
 def test_without_an_address_ray_is_started_for_the_run_and_ended_with_it(tmp_path: Path) -> None:
-    """Unless there is a cluster on this machine, which is taken then: that of another process of the tests."""
+    """A cluster on this machine is taken otherwise, so that of another process of the tests must have ended."""
+    with held(fcntl.LOCK_EX):
+        run_without_an_address(tmp_path)
+
+
+def run_without_an_address(tmp_path: Path) -> None:
+    """Score two files with an engine that has to start Ray."""
     variables = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     paths = [save(perceptron(width=width), tmp_path / f"{width}.onnx") for width in (4, 5)]
     running = start("score", *paths, "--engine", "ray", "--batch", "8", "--format", "json", env=variables)
