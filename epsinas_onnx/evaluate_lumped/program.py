@@ -100,9 +100,10 @@ class Program:
                 self._steps[index] = self._step(self.nodes[index], self._done[index])
         return self._steps[first:last]  # type: ignore[return-value]
 
-    def _call(self, node: Node) -> Call:
+    def _call(self, node: Node, held: Mapping[str, Callable[[Sequence[Any]], list[Any]]] | None = None) -> Call:
         known = self.graph.initializers
-        return Call(node, [None if tensor is None else known.get(tensor) for tensor in node.inputs], self.graph.imports)
+        stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
+        return Call(node, stored, self.graph.imports, held or {})
 
     def place(self, tensor: Tensor) -> int:
         """Return where a tensor's value lies."""
@@ -141,10 +142,8 @@ class Program:
         ready: Run | None = None if kind is None else kind.made.get(self.exact)
         if ready is not None:
             return ready
-        known = self.graph.initializers
-        stored = [None if tensor is None else known.get(tensor) for tensor in node.inputs]
         held = {name: self._body(body) for name, body in node.bodies.items()}
-        call = Call(node, stored, self.graph.imports, held)
+        call = self._call(node, held)
         if held:
             return bodies.run_of(call, self.exact)
         entry = find_entry(node.domain, node.op_type)
