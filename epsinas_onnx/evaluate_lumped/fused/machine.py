@@ -64,37 +64,43 @@ def _settle(value: Any, index: int, exponents: Any, ages: Any) -> None:
 
 
 @compiled
+def _row(value: Any, number: int, samples: int) -> Any:
+    """Return one row of a value."""
+    return value[number * samples : (number + 1) * samples]
+
+
+@compiled
 def _linear(out: Any, value: Any, samples: int, starts: Any, columns: Any, entries: Any) -> None:
     """Write sums of rows, each times a number."""
     number = value.dtype.type
     for row in range(len(starts) - 1):
-        target = out[row * samples : (row + 1) * samples]
+        target = _row(out, row, samples)
         low, high = starts[row], starts[row + 1]
         count = high - low
         if count == 0:
             for place in range(samples):
                 target[place] = 0.0
             continue
-        first, x = value[columns[low] * samples : (columns[low] + 1) * samples], number(entries[low])
+        first, x = _row(value, columns[low], samples), number(entries[low])
         if count == 1:
             for place in range(samples):
                 target[place] = first[place] * x
             continue
-        second, y = value[columns[low + 1] * samples : (columns[low + 1] + 1) * samples], number(entries[low + 1])
+        second, y = _row(value, columns[low + 1], samples), number(entries[low + 1])
         if count == 2:
             for place in range(samples):
                 target[place] = first[place] * x + second[place] * y
             continue
-        third, z = value[columns[low + 2] * samples : (columns[low + 2] + 1) * samples], number(entries[low + 2])
+        third, z = _row(value, columns[low + 2], samples), number(entries[low + 2])
         if count == 3:
             for place in range(samples):
                 target[place] = first[place] * x + second[place] * y + third[place] * z
             continue
-        fourth, w = value[columns[low + 3] * samples : (columns[low + 3] + 1) * samples], number(entries[low + 3])
+        fourth, w = _row(value, columns[low + 3], samples), number(entries[low + 3])
         for place in range(samples):
             target[place] = (first[place] * x + second[place] * y) + (third[place] * z + fourth[place] * w)
         for entry in range(low + 4, high):
-            other, w = value[columns[entry] * samples : (columns[entry] + 1) * samples], number(entries[entry])
+            other, w = _row(value, columns[entry], samples), number(entries[entry])
             for place in range(samples):
                 target[place] += other[place] * w
 
@@ -104,13 +110,13 @@ def _level(out: Any, value: Any, samples: int, starts: Any, columns: Any, entrie
     """Write means of rows, which are exactly any of them where all are equal."""
     number = value.dtype.type
     for row in range(len(starts) - 1):
-        target = out[row * samples : (row + 1) * samples]
+        target = _row(out, row, samples)
         low, high = starts[row], starts[row + 1]
-        first = value[columns[low] * samples : (columns[low] + 1) * samples]
+        first = _row(value, columns[low], samples)
         for place in range(samples):
             target[place] = 0.0
         for entry in range(low + 1, high):
-            other, x = value[columns[entry] * samples : (columns[entry] + 1) * samples], number(entries[entry])
+            other, x = _row(value, columns[entry], samples), number(entries[entry])
             for place in range(samples):
                 target[place] += (other[place] - first[place]) * x
         for place in range(samples):
@@ -125,7 +131,7 @@ def _mean(value: Any, samples: int, weights: Any, alike: Any) -> Any:
     whole = samples - samples % 4
     for row in range(len(weights)):
         one = two = three = four = number(0)
-        part = value[row * samples : (row + 1) * samples]
+        part = _row(value, row, samples)
         for place in range(0, whole, 4):
             one += part[place]
             two += part[place + 1]
@@ -145,7 +151,7 @@ def _centre(out: Any, value: Any, level: Any, samples: int, weights: Any, alike:
     whole = samples - samples % 4
     for row in range(len(weights)):
         one = two = three = four = number(0)
-        part, target = value[row * samples : (row + 1) * samples], out[row * samples : (row + 1) * samples]
+        part, target = _row(value, row, samples), _row(out, row, samples)
         for place in range(samples):
             target[place] = part[place] - level
         for place in range(0, whole, 4):
