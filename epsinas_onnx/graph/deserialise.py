@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from epsinas_onnx._util.memory import readable
 from epsinas_onnx.errors import ModelError, OutOfMemory, UnsupportedError
 from epsinas_onnx.graph.output_sizes import LARGEST
+from epsinas_onnx.graph.read_flat import read_flat
 from epsinas_onnx.graph.traversal import WITH_BODIES, all_graphs, proto_bodies
 
 _PLACEHOLDER = f"epsinas.sparse.{secrets.token_hex(16)}:"
@@ -44,7 +45,7 @@ def from_proto(proto: onnx.ModelProto, name: str) -> ir.Model:
             _unzip(graph, name)
     for one in found:
         _check(one, name)
-    model = ir.from_proto(proto)
+    model = read_flat(proto) or ir.from_proto(proto)
     if found:
         _densify(model, found)
     return model

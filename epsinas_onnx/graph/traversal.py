@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -211,3 +211,29 @@ def operands(node: ir.Node) -> Sequence[ir.Value]:
         for inner in body.all_nodes():
             found += [value for value in inner.inputs if value is not None and value.graph is not body]
     return found
+
+
+def needed_nodes(graph: ir.Graph) -> set[ir.Node]:
+    """Return the nodes of a graph that its outputs need."""
+    needed: set[ir.Node] = set()
+    pending = list(graph.outputs)
+    while pending:
+        producer = pending.pop().producer()
+        if producer is None or producer in needed:
+            continue
+        if producer.graph is graph:
+            needed.add(producer)
+            pending += _reads(producer)
+    return needed
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    yield from (value for value in node.inputs if value is not None)
+    for body in node_bodies(node):
+        yield from body.outputs
+        yield from _within(body)
+
+
+def _within(body: Iterable[ir.Node]) -> Iterator[ir.Value]:
+    for node in body:
+        yield from _reads(node)

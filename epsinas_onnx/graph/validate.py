@@ -99,7 +99,7 @@ class _Checker:
     def __init__(self, proto: onnx.ModelProto, name: str) -> None:
         self.proto, self.name = proto, name
         self.functions: set[_Key] = set()
-        self.passed: set[tuple[_Form | bytes, ...]] = set()  # attributes of nodes, as most of a network's are alike
+        self.passed: set[tuple[object, ...]] = set()  # nodes without their names, as most of a network's are alike
 
     def refuse(self, what: str) -> NoReturn:
         raise ModelError(f"{self.name}: {what}; export the model again")
@@ -197,10 +197,31 @@ class _Checker:
             self.type(getattr(kind, which).elem_type, what)
 
     def node(self, node: onnx.NodeProto, imports: Mapping[str, int], parameters: Collection[str]) -> None:
+        op_type, domain, names = node.op_type, node.domain, [*node.input, *node.output]
+        try:
+            "".join((node.name, op_type, domain, *names))
+        except TypeError:
+            self.refuse(f"a node ({op_type}) has a name that is no UTF-8 text")
+        key = self.key(node, imports) if "" not in names and not parameters and op_type not in _BODIES else None
+        if key is None or key not in self.passed:
+            self.each_node(node, imports, parameters)
+        if key is not None:
+            self.passed.add(key)
+
+    def key(self, node: onnx.NodeProto, imports: Mapping[str, int]) -> tuple[object, ...] | None:
+        """Return all that counts of a node beside its names, None where that is much."""
+        held = node.attribute
+        if node.metadata_props or node.device_configurations or (held and node.ByteSize() > _SHORT):
+            return None
+        attributes = [one.SerializeToString() for one in held]
+        domain = node.domain
+        return (
+            node.op_type, domain, imports.get(domain), node.overload, len(node.input), len(node.output), *attributes
+        )  # fmt: skip
+
+    def each_node(self, node: onnx.NodeProto, imports: Mapping[str, int], parameters: Collection[str]) -> None:
         op_type, domain = node.op_type, node.domain
-        name = node.name
-        self.texts(f"a node ({op_type})", (name, op_type, domain, *node.input, *node.output))
-        what = f"node {name or next(iter(node.output), '')!r} ({op_type})"
+        what = f"node {node.name or next(iter(node.output), '')!r} ({op_type})"
         if not op_type:
             self.refuse(f"{what} names no operator")
         if node.metadata_props:
@@ -231,19 +252,6 @@ class _Checker:
             self.refuse(f"{what} has {len(node.output)} outputs, and makes {made}")
 
     def attributes(
-        self, node: onnx.NodeProto, form: _Form | None, what: str, imports: Mapping[str, int],
-        parameters: Collection[str],
-    ) -> None:  # fmt: skip
-        key = None
-        if form is not None and not parameters and node.op_type not in _BODIES and node.ByteSize() <= _SHORT:
-            key = (form, *(attribute.SerializeToString() for attribute in node.attribute))
-            if key in self.passed:
-                return
-        self.each_attribute(node, form, what, imports, parameters)
-        if key is not None:
-            self.passed.add(key)
-
-    def each_attribute(
         self, node: onnx.NodeProto, form: _Form | None, what: str, imports: Mapping[str, int],
         parameters: Collection[str],
     ) -> None:  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from epsinas_onnx.errors import ModelError
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.roles import RoleDecisions
 from epsinas_onnx.graph.analysis.shapes import fixed_batch_size, known_shape
-from epsinas_onnx.graph.traversal import RANDOM, node_bodies
+from epsinas_onnx.graph.traversal import RANDOM, needed_nodes, node_bodies
 from epsinas_onnx.lump.lower import LumpedModel, Unlumpable, lump
 from epsinas_onnx.lump.step import Target
 from epsinas_onnx.lump.value import Array
@@ -60,7 +60,7 @@ class _Viewer:
             repeatable = node.op_type not in RANDOM and not node_bodies(node)
             if repeatable and all(value is None or value in self._stored for value in node.inputs):
                 self._stored.update(node.outputs)
-        needed = _needed(graph)
+        needed = needed_nodes(graph)
         return [
             self._call(node)
             for node in graph
@@ -111,29 +111,3 @@ class _Viewer:
             layout = producer is not None and producer.op_type in ("Identity", "Cast", "Squeeze", "Reshape")
             value = producer.inputs[0] if producer is not None and layout else None
         return False
-
-
-def _needed(graph: ir.Graph) -> set[ir.Node]:
-    """Return the nodes of a graph that its outputs need."""
-    needed: set[ir.Node] = set()
-    pending = list(graph.outputs)
-    while pending:
-        producer = pending.pop().producer()
-        if producer is None or producer in needed:
-            continue
-        if producer.graph is graph:
-            needed.add(producer)
-            pending += _reads(producer)
-    return needed
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    yield from (value for value in node.inputs if value is not None)
-    for body in node_bodies(node):
-        yield from body.outputs
-        yield from _within(body)
-
-
-def _within(body: Iterable[ir.Node]) -> Iterator[ir.Value]:
-    for node in body:
-        yield from _reads(node)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
 from epsinas_onnx.graph.analysis.shapes import fixed_batch_size
-from epsinas_onnx.graph.traversal import node_bodies, operands
+from epsinas_onnx.graph.traversal import needed_nodes, node_bodies, operands
 from epsinas_onnx.lump.counting import count_multiply_adds, minibatch_multiply_adds
-from epsinas_onnx.proxies.prepared import Prepared, is_layer
+from epsinas_onnx.proxies.activations import find_activations
+from epsinas_onnx.proxies.drawn import is_drawn_layer
+from epsinas_onnx.proxies.prepared import Prepared
 from epsinas_onnx.proxies.proxy import Array, Proxy
 from epsinas_onnx.proxies.signs import units
 from epsinas_onnx.scoring.plan import plan, select_outputs
@@ -78,11 +80,14 @@ class Depth(Proxy):
     summary: ClassVar[str] = "layers on the longest path to the output"
     source: ClassVar[str] = "a count"
     seeded: ClassVar[bool] = False
+    plans_once: ClassVar[bool] = True
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Count them."""
-        levels = _levels(prepared.graph.graph)
-        return float(levels.get(prepared.output, 0))
+        planned = prepared.planned
+        graph = planned.model.graph
+        layers = {use.node for use in planned.decisions.uses if is_drawn_layer(use)}
+        return float(_levels(graph, layers).get(graph.outputs[0], 0))
 
 
 class ReluUnits(Proxy):
@@ -99,16 +104,19 @@ class ReluUnits(Proxy):
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Count them."""
-        return float(sum(one.size * one.times for one in units(prepared)))
+        model = prepared.shaped.model
+        needed = needed_nodes(model.graph)
+        found = [one for one in find_activations(model) if one.node in needed]
+        return float(sum(one.size * one.times for one in units(prepared, found)))
 
 
-def _levels(graph: ir.Graph) -> dict[ir.Value, int]:
+def _levels(graph: ir.Graph, layers: Collection[ir.Node]) -> dict[ir.Value, int]:
     """Return how many layers lie on the longest path to each value of a graph, from where the graph begins."""
     levels: dict[ir.Value, int] = {}
     for node in graph:
-        level = max((levels.get(value, 0) for value in operands(node)), default=0) + is_layer(node)
+        level = max((levels.get(value, 0) for value in operands(node)), default=0) + (node in layers)
         for body in node_bodies(node):
-            inside = _levels(body)
+            inside = _levels(body, layers)
             level = max(level, level + max((inside.get(value, 0) for value in body.outputs), default=0))
         levels.update(dict.fromkeys(node.outputs, level))
     return levels

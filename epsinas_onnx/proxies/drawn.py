@@ -195,6 +195,11 @@ def _is_turned(use: Use) -> bool:
     return use.node.op_type == "MatMul" or (use.node.op_type == "Gemm" and not use.node.attributes.get_int("transB", 0))
 
 
+def is_drawn_layer(use: Use) -> bool:
+    """Whether a use makes its node a layer: one that sums products of a weight that is drawn."""
+    return use.role is Role.WEIGHT and _start(use) is None
+
+
 def _start(use: Use) -> float | None:
     """Return what all entries start from, None for the weight of a layer and for an embedding."""
     if use.role is Role.BIAS:

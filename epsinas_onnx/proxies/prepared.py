@@ -189,12 +189,17 @@ class Prepared:
         return dataclasses.replace(self, given=self.planned)
 
     @cached_property
-    def _drawn(self) -> DrawnGraph:
+    def shaped(self) -> ModelPlan:
+        """The same with all shapes, in place: a plan of a graph has no use for unknown ones."""
         planned = self.planned
-        if not planned.inferred:  # in place: a plan of a graph has no use for unknown shapes
-            infer_shapes(planned.model)
-            planned = dataclasses.replace(planned, inferred=True)
-        return drawn_graph(planned, self.seed, self.draw, normalised=self.normalised, owned=self.owned)
+        if planned.inferred:
+            return planned
+        infer_shapes(planned.model)
+        return dataclasses.replace(planned, inferred=True)
+
+    @cached_property
+    def _drawn(self) -> DrawnGraph:
+        return drawn_graph(self.shaped, self.seed, self.draw, normalised=self.normalised, owned=self.owned)
 
     @property
     def graph(self) -> ir.Model:

@@ -29,8 +29,8 @@ class Proxy(ABC):
         summary: what it measures, in a few words.
         source: the paper, and its identifier.
         seeded: whether the number depends on the seed of weights and inputs.
-        plans_once: whether all that it asks of a model is one plan, without a drawn graph; where it is the only score,
-            the model is then not copied.
+        plans_once: whether one plan is all that it asks of a model; where it is the only score, the model is then not
+            copied.
     """
 
     name: ClassVar[str]

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from epsinas_onnx.errors import UnsupportedError
+from epsinas_onnx.proxies.activations import Activation
 from epsinas_onnx.proxies.prepared import Prepared
 
 
@@ -32,15 +33,17 @@ class Signs(NamedTuple):
     units: Units
 
 
-def units(prepared: Prepared) -> list[Units]:
+def units(prepared: Prepared, activations: Sequence[Activation]) -> list[Units]:
     """Return the pre-activations of a model, each once, in graph order.
+
+    activations: of the drawn graph, or of the plan that it is drawn for.
 
     Raises UnsupportedError where there are none, and with the node where a shape is unknown or nothing tells along
     which axis samples lie.
     """
     times: dict[ir.Value, int] = {}
     nodes: dict[ir.Value, ir.Node] = {}
-    for activation in prepared.activations:
+    for activation in activations:
         times[activation.value] = times.get(activation.value, 0) + 1
         nodes.setdefault(activation.value, activation.node)
     if not times:
@@ -66,7 +69,7 @@ def signs(prepared: Prepared) -> Sequence[Signs]:
 def _append_signs(prepared: Prepared) -> Sequence[Signs]:
     emitter, found = prepared.emitter, []
     zero = emitter.constant(np.zeros((), np.float32))
-    for one in units(prepared):
+    for one in units(prepared, prepared.activations):
         value = one.value
         if value.dtype != ir.DataType.FLOAT:
             value = emitter.op("Cast", [value], to=int(ir.DataType.FLOAT))

@@ -40,11 +40,13 @@ class Synflow(Proxy):
     name: ClassVar[str] = "synflow"
     summary: ClassVar[str] = "log of how fast the output grows with all weights, their signs left out"
     source: ClassVar[str] = "Tanaka et al., NeurIPS 2020, arXiv:2006.05467"
+    plans_once: ClassVar[bool] = True
 
     def value(self, prepared: Prepared, fetched: Mapping[str, Array]) -> float:
         """Rewrite a graph for one sample, run it on ones, and return the logarithm."""
         samples = 1 if prepared.per_sample else prepared.batching.fixed_batch_size or _SAMPLES
-        planned = plan(prepared.loaded, samples, prepared.batching.options, infer=True)
+        last = prepared.last and samples != 1  # else inputs are asked of the minibatch's own plan
+        planned = plan(prepared.loaded, samples, prepared.batching.options, infer=True, last=last)
         batching = dataclasses.replace(prepared.batching, per_sample=False)  # one sample needs no others beside it
         minibatch = Minibatch("normal", prepared.seed, prepared.name)
         alone = dataclasses.replace(

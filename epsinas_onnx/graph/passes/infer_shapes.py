@@ -234,12 +234,14 @@ def _needs_inference(node: ir.Node) -> bool:
     if node.op_type in ("AveragePool", "MaxPool"):
         attributes = node.attributes
         return attributes.get_int("ceil_mode", 0) == 1 or attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
-    fixed = [v for v in node.inputs if v is not None and (v.is_initializer() or _is_filled(v))]
-    if len(fixed) == len(node.inputs):  # a weight that is computed from others
-        return True
-    return node.op_type in ("Add", "Mul", "Sub") and any(
-        known_shape(v) and set(known_shape(v) or ()) == {1} for v in fixed
-    )
+    if node.op_type in ("Add", "Mul", "Sub"):
+        fixed = [v for v in node.inputs if v is not None and _is_fixed(v)]
+        return len(fixed) == len(node.inputs) or any(set(known_shape(v) or ()) == {1} for v in fixed)
+    return all(_is_fixed(v) for v in node.inputs)  # a weight that is computed from others
+
+
+def _is_fixed(value: ir.Value | None) -> bool:
+    return value is not None and (value.is_initializer() or _is_filled(value))
 
 
 def _is_filled(value: ir.Value) -> bool:
