@@ -27,8 +27,8 @@ from epsinas_onnx.proxies.drawn import DRAWN, Draw, DrawnGraph, StoringEmitter, 
 from epsinas_onnx.proxies.samples import may_be_moved
 from epsinas_onnx.proxies.written import needed_proto
 from epsinas_onnx.runtime.memory import peak_bytes, refuse_if_too_large
-from epsinas_onnx.runtime.providers import Provider, choose_providers
-from epsinas_onnx.runtime.session import Engine
+from epsinas_onnx.runtime.providers import CPU, Provider, choose_providers, provider_name
+from epsinas_onnx.runtime.session import FUSIONS, Engine
 from epsinas_onnx.scoring.batching import Batching, decide_batching
 from epsinas_onnx.scoring.executors import ExecutionConfig
 from epsinas_onnx.scoring.options import ProviderName, ScoreOptions, score_options
@@ -42,6 +42,8 @@ DEFAULT_BATCH = 32
 _LARGEST = 1_900_000_000
 """Bytes of weights: a protobuf holds no more than 2 GiB."""
 _NO_WEIGHT = np.zeros(1, np.float32)
+_FUSED = frozenset({"Attention", "Erf", "Gelu", "LayerNormalization", "Softmax", "Tanh"})
+"""Operators of which ONNX Runtime makes one with those around them, which pays."""
 
 
 def prepare(
@@ -385,7 +387,12 @@ class Prepared:
         finally:
             graph.outputs[:] = before
         proto = needed_proto(self.graph, [by_name[name] for name in dict.fromkeys(names)], self.name)
-        return Engine(lambda _: proto, self.name, self.providers, self.options.threads, small=small, eager=True)
+        operators = {node.op_type for node in proto.graph.node}
+        blocked = provider_name(self.providers[0]) == CPU and "Conv" in operators and not operators & _FUSED
+        return Engine(
+            lambda _: proto, self.name, self.providers, self.options.threads, disabled=FUSIONS if blocked else (),
+            small=small, eager=True,
+        )  # fmt: skip
 
 
 def is_layer(node: ir.Node) -> bool:

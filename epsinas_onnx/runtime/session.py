@@ -25,6 +25,19 @@ DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
 CHEAPEST = ("ConstantFolding",)
 """Optimizers that find nothing in a lumped graph, and take as long as making the rest of its session does."""
 
+FUSIONS = (
+    "AttentionFusion", "BiasDropoutFusion", "BiasGeluFusion", "BiasSoftmaxFusion", "ConstantFolding", "ConstantSharing",
+    "ConvActivationFusion", "ConvAddActivationFusion", "DoubleQDQPairsRemover", "DynamicQuantizeMatMulFusion",
+    "EmbedLayerNormFusion", "EnsureUniqueDQForNodeUnit", "FastGeluFusion", "FreeDimensionOverrideTransformer",
+    "GatherSliceToSplitFusion", "GatherToSliceFusion", "GeluFusionL1", "GeluFusionL2", "GemmActivationFusion",
+    "LayerNormFusionL1", "LayerNormFusionL2", "MatMulActivationFusion", "MatMulAddFusion", "MatMulIntegerToFloatFusion",
+    "MatMulNBitsFusion", "MatMulScaleFusion", "MatmulTransposeFusion", "NhwcTransformer", "PreShapeNodeElimination",
+    "QDQFinalCleanupTransformer", "QDQPropagationTransformer", "QDQSelectorActionTransformer", "QuickGeluFusion",
+    "ReshapeFusion", "SimplifiedLayerNormFusion", "SkipLayerNormFusion", "TransposeOptimizer", "WhereDummyDq",
+)  # fmt: skip
+"""Optimizers that a network of convolutions gains nothing by: each walks the whole graph, and together they take a part
+of the time of its session. What pays there are blocked convolutions, and expressions that are computed once."""
+
 
 class Engine:
     """A rewritten graph, ready to run with any constant.

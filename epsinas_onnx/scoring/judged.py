@@ -323,15 +323,20 @@ def _checked(task: Task, results: Sequence[ForwardResult]) -> dict[float, Forwar
 
 
 def _order_of_few(task: Task, lowered: LumpedModel) -> float | None:
-    """Return the order as a few samples give it, which is that of all; None where they give none."""
-    batching = task.batching
-    if batching.per_sample:
+    """Return the order as a few samples give it, which is that of all; where these are equal, as all give it."""
+    if task.batching.per_sample:
         return None
-    try:
-        found = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes).order(task.feeds.arrays, few_only=True)
-    except RunError:
-        found = None
-    return _order_lowered_anew(task) if found is None else found
+    executor, arrays = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes), task.feeds.arrays
+    with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
+        found = executor.order(arrays, few_only=True)
+        if found is not None:
+            return found
+    found = _order_lowered_anew(task)
+    if found is None:
+        with contextlib.suppress(OutOfMemory, RunError):
+            refuse_if_too_large(executor.peak_bytes(), task.loaded.name, task.config.jobs)
+            found = executor.order(arrays)
+    return found
 
 
 def _order_lowered_anew(task: Task) -> float | None:

@@ -215,6 +215,24 @@ def test_a_gate_is_homogeneous_where_the_base_is_0(name: str) -> None:
     np.testing.assert_allclose(part.array * part.mantissa * 2.0 ** (part.exponent + 5000), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["Relu", "LeakyRelu", "Abs", "MaxPool", "ReduceMax", "Max", "Min"])
+@pytest.mark.parametrize("exponent", [200, 1200, 5000])
+def test_a_gate_is_homogeneous_far_above_its_base(name: str, exponent: int) -> None:
+    """What pads a window stays infinitely far below, also where the base, in the deviation's units, is 0."""
+    case = next(case for case in CASES if case.op_type == name)
+    arrays = drawn(case, 3)
+    call = call_of(name, arrays, 1, dict(case.attributes))
+    base = drawn(case, 4)
+    far = [split(a, a) if a.dtype.kind == "i" else value(b, a, exponent) for a, b in zip(arrays, base, strict=True)]
+    (made,) = exactly(call, far)
+    (wanted,) = reference(call, arrays)
+    assert isinstance(made, Value)
+    assert made.deviation is not None
+    part = made.deviation
+    found = np.broadcast_to(part.array, made.shape) * part.mantissa * 2.0 ** (part.exponent - exponent)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-50)
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**16), first=st.integers(-6000, 0), second=st.integers(-6000, 0))
 def test_sums_align_any_exponents(seed: int, first: int, second: int) -> None:

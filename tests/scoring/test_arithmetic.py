@@ -186,6 +186,17 @@ def test_what_few_samples_do_not_tell_all_are_asked() -> None:
     assert found.float32_status is scored(proto, inputs=inputs, arithmetic="float32").status is Status.OK
 
 
+def test_a_large_network_has_an_order_where_few_samples_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where float32 goes first, a few samples are asked for the order; behind a ReLU these may all be 0."""
+    graph = "{ h = MatMul(x, W)  r = Relu(h)  s = Add(r, k)  a = Sqrt(s)  y = MatMul(a, W) }"
+    proto = build(f"(float[N,1] x) => (float[N,1] y) {graph}", W=(1, 1), k=np.ones(1, np.float32))
+    inputs = np.full((64, 1), -1.0, np.float32)
+    inputs[5:12, 0] = [1.0, 2.0, 4.0, 7.0, 1.5, 2.5, 3.0]
+    monkeypatch.setattr(judged, "LARGE", 0)
+    found = scored(proto, inputs=inputs, weights=(0.5, 2.0))
+    assert (found.status, found.arithmetic, found.order) == (Status.OK, "float32", 2.0)
+
+
 def test_scores_that_are_shown_alike_keep_the_order_of_their_files() -> None:
     one, other = scored(perceptron()), scored(perceptron())
     assert one.score is not None

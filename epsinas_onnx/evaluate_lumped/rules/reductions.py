@@ -88,9 +88,11 @@ def extreme(value: Value, windows: Callable[[Array, float], Array], largest: Cal
     top = largest(spread(base, value.shape))
     if value.deviation is None:
         return Value(top.shape, base.become(top), None)
-    apart = base.become(windows(spread(base, value.shape), -np.inf) - top[..., None])
+    below = windows(spread(base, value.shape), -np.inf) - top[..., None]
+    padding = np.isneginf(below)  # infinitely far below in any unit, also where all that is finite is 0
+    apart = base.become(np.where(padding, 0.0, below)).in_units_of(value.deviation)
     moved = windows(spread(value.deviation, value.shape), 0.0)
-    best = (moved + apart.in_units_of(value.deviation)).max(axis=-1)
+    best = np.where(padding, -np.inf, moved + apart).max(axis=-1)
     return Value(top.shape, base.become(top), value.deviation.become(best))
 
 
