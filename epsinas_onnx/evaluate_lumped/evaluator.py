@@ -12,7 +12,7 @@ import numpy as np
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
-from epsinas_onnx.evaluate_lumped.program import Program
+from epsinas_onnx.evaluate_lumped.program import Begun, Program
 from epsinas_onnx.evaluate_lumped.scaled import Array, Scaled, add
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed, given
 from epsinas_onnx.inputs.minibatch import evenly
@@ -60,10 +60,14 @@ class Evaluator:
         """Return an estimate of what one run takes, and the name of the largest tensor: for `refuse_if_too_large`."""
         return self.program.peak_bytes()
 
+    def compiled_entries(self) -> int:
+        """Return how many of the entries that a run computes compiled chains do."""
+        return self.program.compiled_entries()
+
     def plain(self, constant: float, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the values in float32, as every operator gives them."""
         weight = np.asarray([constant], np.float32)
-        made = self.program.run(lambda make: make(weight), feeds)
+        made = self.program.run(lambda make: make(weight), self.program.begin(feeds))
         return dict(zip(self.names, map(np.asarray, made), strict=True))
 
     def values(
@@ -73,7 +77,13 @@ class Evaluator:
         axes: Mapping[str, int],
         references: Mapping[str, Array] | None = None,
     ) -> dict[str, Value]:
-        """Return the values exactly. axes: where the samples lie in an input; the first of them is the reference.
+        """Return the values exactly, as `begin` and `end` do."""
+        return self.end(constant, self.begin(feeds, axes, references))
+
+    def begin(
+        self, feeds: Mapping[str, Array], axes: Mapping[str, int], references: Mapping[str, Array] | None = None
+    ) -> Begun:
+        """Return what of a run no constant changes. axes: where samples lie in an input; the first is the reference.
 
         references: the reference by input name, where it is not in `feeds`.
         """
@@ -85,6 +95,10 @@ class Evaluator:
                 inputs[name] = given(np.take(array, [0], axes[name]), array)
             else:
                 inputs[name] = fixed(array)
+        return self.program.begin(inputs)
+
+    def end(self, constant: Constant, begun: Begun) -> dict[str, Value]:
+        """Return the values exactly, for a run that began."""
         mantissa, exponent = math.frexp(constant.mantissa)
         one = np.ones(1)
 
@@ -93,7 +107,7 @@ class Evaluator:
             part = Scaled(array, abs(mantissa), exponent + constant.exponent) if mantissa else None
             return Value(array.shape, part, None)
 
-        made = self.program.run(derived, inputs)
+        made = self.program.run(derived, begun)
         return dict(zip(self.names, map(as_value, made), strict=True))
 
 

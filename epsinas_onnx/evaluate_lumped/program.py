@@ -35,6 +35,13 @@ class Step(NamedTuple):
     node: Node
 
 
+class Begun(NamedTuple):
+    """What no constant changes, once computed. values: what lies at every place. nodes: how many ran."""
+
+    values: Sequence[Any]
+    nodes: int
+
+
 class Observer(Protocol):
     """Looks at bodies while they run."""
 
@@ -75,6 +82,7 @@ class Program:
         self.centred = frozenset(node.source for node in self._zeros)
         self._done = [()] * len(live) if keep else self._read_last(read, set(lasting))
         self.nodes = live
+        self._independent = self._count_independent()
         self._chains = [] if keep else self._find_chains(outputs)
         self._steps: list[Step | None] = [None] * len(live)
         begin = 0
@@ -83,6 +91,15 @@ class Program:
             begin = last
         self._ready(begin, len(live))
 
+    def _count_independent(self) -> int:
+        """Return how many nodes are in front of the first that depends on a constant or has bodies, 0 where none is.
+
+        What is kept of bodies is what the last run left there.
+        """
+        varied = {tensor for _, tensor, _ in self._derived}
+        stops = (index for index, node in enumerate(self.nodes) if node.bodies or not varied.isdisjoint(reads(node)))
+        return next(stops, 0)
+
     def _find_chains(self, outputs: Sequence[Tensor]) -> Sequence[Found]:
         """Return the chains, which are the same for both kinds of arithmetic where nothing is 0 by proof."""
         statistics = {tensor for node in self.nodes for tensor in node.outputs[1:]}
@@ -90,7 +107,7 @@ class Program:
         key = tuple(self.nodes), kept, frozenset(self._zeros)
         found = self.graph.chains.get(key)
         if found is None:
-            found = self.graph.chains[key] = find_chains(self.nodes, kept, self._zeros, self._call)
+            found = self.graph.chains[key] = find_chains(self.nodes, kept, self._zeros, self._call, self._independent)
         return found
 
     def _ready(self, first: int, last: int) -> Sequence[Step]:
@@ -180,6 +197,11 @@ class Program:
 
         return run
 
+    def compiled_entries(self) -> int:
+        """Return how many entries chains compute."""
+        chained = (node for _, first, last in self._chains for node in self.nodes[first:last])
+        return sum(tensor.elements for node in chained for tensor in node.outputs)
+
     def peak_bytes(self) -> tuple[int, str]:
         """Return an estimate of what a run holds at its peak, and the name of the largest tensor.
 
@@ -202,22 +224,31 @@ class Program:
             current += made - sum([sizes.get(place, 0) for place in done])
         return peak + sum(_bytes_of(stored) for stored in self._stored.values()), name
 
-    def run(self, derived: Callable[[Callable[[Array], Array]], Any], inputs: Mapping[str, Any]) -> list[Any]:
-        """Return the outputs; raises RunError where operands do not fit.
-
-        derived: what a tensor made of the constants holds. inputs: by name.
-        """
+    def begin(self, inputs: Mapping[str, Any]) -> Begun:
+        """Run the nodes in front of all that depend on a constant; raises as `run` does."""
         values: list[Any] = [None] * len(self._places)
         values.append(None)  # what place -1, an operand that is left out, reads
         for place, stored in self._stored.items():
             values[place] = stored
-        for place, _, make in self._derived:
-            values[place] = derived(make)
         for tensor, place in self.inputs:
             values[place] = inputs.get(tensor.name)
         self._values = values
+        count = self._independent
         with np.errstate(all="ignore"):
-            begin = 0
+            _advance(self._ready(0, count), values)
+        return Begun(values, count)
+
+    def run(self, derived: Callable[[Callable[[Array], Array]], Any], begun: Begun) -> list[Any]:
+        """Return the outputs; raises RunError where operands do not fit.
+
+        derived: what a tensor made of the constants holds. begun: what `begin` gives, for any number of runs.
+        """
+        values = list(begun.values)
+        for place, _, make in self._derived:
+            values[place] = derived(make)
+        self._values = values
+        with np.errstate(all="ignore"):
+            begin = begun.nodes
             for chain, first, last in self._chains:
                 _advance(self._ready(begin, first), values)
                 self._along(chain, first, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,32 @@ def make_input(
             return np.broadcast_to(places, spec.shape).astype(dtype)
         case "grey":
             return grey_ramp(spec.shape, spec.batch_axis or 0, dtype)
-        case "normal":
-            return rng.standard_normal(spec.shape, np.float32).astype(dtype)
-        case "uniform":
-            return rng.random(spec.shape, np.float32).astype(dtype)
+        case "normal" | "uniform":
+            draw = _kept_noise if math.prod(spec.shape) <= _MOST_KEPT else _noise
+            return draw(what, (seed, index), tuple(spec.shape), dtype)
         case _:
             tokens = rng.integers(0, demand.tokens or UNBOUNDED_TOKENS, spec.shape)
             return folded(tokens, demand).astype(dtype)
+
+
+_MOST_KEPT = 2**22
+"""Entries of noise that is kept for the next model: of one search space all are fed the same, whose drawing takes as
+long as a tenth of a score.
+"""
+
+
+@lru_cache(maxsize=2)
+def _kept_noise(kind: str, seed: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return noise that cannot be written to."""
+    made = _noise(kind, seed, shape, dtype)
+    made.flags.writeable = False
+    return made
+
+
+def _noise(kind: str, seed: tuple[int, int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    rng = np.random.default_rng(seed)
+    made = rng.standard_normal(shape, np.float32) if kind == "normal" else rng.random(shape, np.float32)
+    return made.astype(dtype, copy=False)
 
 
 def folded(entries: Array, demand: Demand) -> Array:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
 from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, log2_range, order, variation
+from epsinas_onnx.evaluate_lumped.program import Begun
 from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.trace import Seen, Trace, summary
 from epsinas_onnx.evaluate_lumped.value import Value
@@ -80,10 +81,15 @@ class ExactExecutor:
         started = time.perf_counter()
         feeds = self._lowered.fed(feeds)
         with _evaluating():
-            outputs = [self._entries(Constant(constant), feeds, axes) for constant in constants]
+            begun = self._evaluator.begin(feeds, self._axes) if axes is None else None
+            outputs = [self._entries(self._values(Constant(constant), feeds, axes, begun)) for constant in constants]
         self.log2_apart |= {c: log2_range(entries) for c, entries in zip(constants, outputs, strict=True)}
         self.seconds["run"] += time.perf_counter() - started
         return [ForwardResult(_snapped(entries.array)) for entries in outputs]
+
+    def slow_entries(self) -> float:
+        """Return how many entries a run computes outside of compiled chains; infinite where there are loops."""
+        return self._lowered.entries() - self._evaluator.compiled_entries()
 
     def peak_bytes(self) -> tuple[int, str]:
         """Return an estimate of what a run holds at its peak, and the name of the largest tensor."""
@@ -92,7 +98,7 @@ class ExactExecutor:
     def entries(self, constant: Constant, feeds: Mapping[str, Array]) -> Scaled:
         """Return what the metric takes of the outputs for a constant of any size (`evaluator.variation`)."""
         with _evaluating():
-            return self._entries(constant, self._lowered.fed(feeds), None)
+            return self._entries(self._values(constant, self._lowered.fed(feeds), None))
 
     def trace(
         self, constant: float, feeds: Mapping[str, Array], axes: Mapping[str, int] | None
@@ -144,9 +150,8 @@ class ExactExecutor:
         self.seconds["run"] += time.perf_counter() - started
         return found if np.isfinite(found) else None
 
-    def _entries(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> Scaled:
+    def _entries(self, values: Sequence[Value]) -> Scaled:
         lumped = list(self._fetched.values())
-        values = self._values(constant, feeds, axes)
 
         def split(index: int, array: Array) -> Array:
             (row,) = self._lowered.split(lumped[index % len(lumped)], array)
@@ -154,9 +159,12 @@ class ExactExecutor:
 
         return variation(values, split).settled()
 
-    def _values(self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None) -> list[Value]:
+    def _values(
+        self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None, begun: Begun | None = None
+    ) -> list[Value]:
+        """Return the outputs; begun: where samples run together, what is the same for other constants."""
         if axes is None:
-            return list(self._evaluator.values(constant, feeds, self._axes).values())
+            return list(self._evaluator.end(constant, begun or self._evaluator.begin(feeds, self._axes)).values())
         first, *rest = each_sample(feeds, axes)
         return [
             value

@@ -46,7 +46,9 @@ from epsinas_onnx.scoring.warnings import no_weights, sample_norms
 Array = npt.NDArray[Any]
 
 LARGE = 3 * 2**22
-"""From so many entries on that a run computes, ONNX Runtime is done with a lumped graph before our evaluator is."""
+"""From so many entries on that a run computes outside of compiled chains, ONNX Runtime is done with a lumped graph
+before our evaluator is.
+"""
 
 FEW = 16
 """Samples that tell whether float32 gives a score."""
@@ -133,8 +135,26 @@ def judge_model(task: Task) -> Judged:
 
 def _evaluated(task: Task, lowered: LumpedModel) -> Judged:
     if task.options.arithmetic == "exact":
-        return _exactly(task, lowered)
-    return _small(task, lowered) if lowered.entries() <= LARGE else _large(task, lowered)
+        return _exactly(task, exact_executor(task, lowered))
+    executor, large = exact_or_large(task, lowered)
+    if large:
+        return _large(task, executor)
+    return in_float32(task) if executor is None else _small(task, lowered, executor)
+
+
+def exact_executor(task: Task, lowered: LumpedModel) -> ExactExecutor:
+    """Return what runs a lowered graph exactly; raises RunError where nothing does."""
+    return ExactExecutor(lowered, task.planned.outputs, task.feeds.axes)
+
+
+def exact_or_large(task: Task, lowered: LumpedModel) -> tuple[ExactExecutor | None, bool]:
+    """Return what runs a graph exactly, if anything does, and whether ONNX Runtime takes less for float32."""
+    large = lowered.entries() > LARGE
+    try:
+        executor = exact_executor(task, lowered)
+    except RunError:
+        return None, large
+    return executor, large and executor.slow_entries() > LARGE
 
 
 def _evaluated_once(task: Task, lowered: LumpedModel, batch: Alike[Judged]) -> Judged:
@@ -158,25 +178,25 @@ def _evaluated_once(task: Task, lowered: LumpedModel, batch: Alike[Judged]) -> J
     return judged
 
 
-def _small(task: Task, lowered: LumpedModel) -> Judged:
+def _small(task: Task, lowered: LumpedModel, executor: ExactExecutor) -> Judged:
     """Judge a model whose arithmetic costs less than a session: exactly, and in float32 for its status alone."""
     try:
-        found = _exactly(task, lowered)
+        found = _exactly(task, executor)
     except ModelError:
         return in_float32(task)
     return dataclasses.replace(found, float32=_status_in_float32(task, lowered, found))
 
 
-def _large(task: Task, lowered: LumpedModel) -> Judged:
+def _large(task: Task, executor: ExactExecutor | None) -> Judged:
     """Judge a model in float32, which takes less, and exactly where that gives no score."""
     ran = ran_in_float32(task)
     published = _judged(task, ran, WithoutReasons)
     if published.verdict.status is Status.OK:
-        return dataclasses.replace(published, order=_order_of_few(task, lowered))
-    try:
-        return dataclasses.replace(_exactly(task, lowered), float32=published.verdict.status)
-    except ModelError:
-        return _judged(task, ran)
+        return dataclasses.replace(published, order=_order_of_few(task, executor))
+    if executor is not None:
+        with contextlib.suppress(ModelError):
+            return dataclasses.replace(_exactly(task, executor), float32=published.verdict.status)
+    return _judged(task, ran)
 
 
 def lowered_or_reason(task: Task) -> LumpedModel | str:
@@ -222,8 +242,8 @@ def judge_pair(task: Task, ran: Ran, pair: tuple[float, float], runner: Runner) 
     return judge(evidence, runner)
 
 
-def _exactly(task: Task, lowered: LumpedModel) -> Judged:
-    ran = ran_exactly(task, lowered)
+def _exactly(task: Task, executor: ExactExecutor) -> Judged:
+    ran = ran_exactly(task, executor)
     assert isinstance(ran.executor, ExactExecutor)
     verdict = judge_pair(task, ran, task.options.weights, ran.reruns)
     ordered = verdict.status is Status.OK and task.cut_axes is None
@@ -231,9 +251,8 @@ def _exactly(task: Task, lowered: LumpedModel) -> Judged:
     return Judged(verdict, "exact", ran.executor, order)
 
 
-def ran_exactly(task: Task, lowered: LumpedModel) -> Ran:
+def ran_exactly(task: Task, executor: ExactExecutor) -> Ran:
     """Run each constant in exact arithmetic."""
-    executor = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes)
     refuse_if_too_large(executor.peak_bytes(), task.loaded.name, task.config.jobs)
     results = _checked(task, executor.run(task.constants, task.feeds.arrays, task.cut_axes))
     reruns = ExactReruns(
@@ -322,11 +341,13 @@ def _checked(task: Task, results: Sequence[ForwardResult]) -> dict[float, Forwar
     return found
 
 
-def _order_of_few(task: Task, lowered: LumpedModel) -> float | None:
+def _order_of_few(task: Task, executor: ExactExecutor | None) -> float | None:
     """Return the order as a few samples give it, which is that of all; where these are equal, as all give it."""
+    arrays = task.feeds.arrays
     if task.batching.per_sample:
         return None
-    executor, arrays = ExactExecutor(lowered, task.planned.outputs, task.feeds.axes), task.feeds.arrays
+    if executor is None:
+        return _order_lowered_anew(task)
     with contextlib.suppress(RunError):  # the graph is made for the whole minibatch
         found = executor.order(arrays, few_only=True)
         if found is not None:

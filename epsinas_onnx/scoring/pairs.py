@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from epsinas_onnx.errors import ModelError
-from epsinas_onnx.lump.lower import LumpedModel
+from epsinas_onnx.scoring.evaluated import ExactExecutor
 from epsinas_onnx.scoring.judged import (
-    LARGE,
     Array,
     Ran,
     Task,
     cut_off,
+    exact_executor,
+    exact_or_large,
     judge_pair,
     lowered_or_reason,
     ran_exactly,
@@ -58,29 +60,28 @@ def judge_pairs(task: Task) -> dict[Pair, PairScore]:
     if lowered.cut_off is not None:
         return _exact(_judged(task, cut_off(task, lowered)))
     if wanted == "exact":
-        return _exactly(task, lowered)
-    if lowered.entries() > LARGE:
-        return _large(task, lowered)
-    try:
-        return _exactly(task, lowered)
-    except ModelError:
-        return _judged(task, ran_in_float32(task))
-
-
-def _large(task: Task, lowered: LumpedModel) -> dict[Pair, PairScore]:
-    """Judge in float32, which takes less, and exactly what has no score there."""
+        return _exactly(task, exact_executor(task, lowered))
+    executor, large = exact_or_large(task, lowered)
+    if not large and executor is not None:
+        with contextlib.suppress(ModelError):
+            return _exactly(task, executor)
     found = _judged(task, ran_in_float32(task))
-    if all(one.status is Status.OK for one in found.values()):
+    if executor is None or not large or all(one.status is Status.OK for one in found.values()):
         return found
+    return _completed(task, executor, found)
+
+
+def _completed(task: Task, executor: ExactExecutor, found: dict[Pair, PairScore]) -> dict[Pair, PairScore]:
+    """Judge exactly what has no score in float32."""
     try:
-        exact = _exactly(task, lowered)
+        exact = _exactly(task, executor)
     except ModelError:
         return found
     return {pair: one if one.status is Status.OK else exact[pair] for pair, one in found.items()}
 
 
-def _exactly(task: Task, lowered: LumpedModel) -> dict[Pair, PairScore]:
-    return _exact(_judged(task, ran_exactly(task, lowered)))
+def _exactly(task: Task, executor: ExactExecutor) -> dict[Pair, PairScore]:
+    return _exact(_judged(task, ran_exactly(task, executor)))
 
 
 def _exact(found: Mapping[Pair, PairScore]) -> dict[Pair, PairScore]:

@@ -19,6 +19,7 @@ from epsinas_onnx.evaluate_lumped.fused import compiled, find
 from epsinas_onnx.evaluate_lumped.fused import machine as program
 from epsinas_onnx.evaluate_lumped.fused.installed import is_installed
 from epsinas_onnx.evaluate_lumped.fused.matrices import Matrices, Rows
+from epsinas_onnx.evaluate_lumped.fused.recognise import Code
 from epsinas_onnx.evaluate_lumped.program import Program
 from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.value import Value
@@ -77,8 +78,11 @@ class Net:
         draw, graph = self.draw, self.graph
         x = draw(st.sampled_from(self.values[-3:]))
         image = len(x.dims) == 4
-        kinds = ["scale", "relu", "add", "sub", "standardise", *(["along", "gather", "mean", "reshape"] * image)]
+        of_images = ["along", "gather", "gather", "mean", "total", "reshape", "largest", "concat", "spread"]
+        kinds = ["scale", "relu", "add", "sub", "standardise", *(of_images * image)]
         kind = draw(st.sampled_from(kinds))
+        if kind == "concat" and math.prod(x.dims[1:]) > 12:
+            kind = "relu"
         if kind == "scale":
             number = graph.derive(lambda weight: weight, (), ir.DataType.FLOAT)
             self.numbers[number] = draw(st.floats(0.01, 100)), draw(st.sampled_from([0, 0, 3, -70, 400, -5000, 2**44]))
@@ -91,7 +95,7 @@ class Net:
         if kind == "standardise":
             return self.standardise(x)
         if kind == "reshape":
-            shape = (SAMPLES, 1, math.prod(x.dims[2:]), 1)
+            shape = (SAMPLES, 1, math.prod(x.dims[1:]), 1)
             return graph.op("Reshape", [x, graph.constant(np.asarray(shape))], shape)
         if kind == "along":
             sizes = draw(st.integers(1, 4)), draw(st.integers(1, 4))
@@ -105,9 +109,38 @@ class Net:
             indices = draw(st.lists(st.integers(-x.dims[axis], x.dims[axis] - 1), min_size=1, max_size=5))
             shape = tuple(len(indices) if place == axis else size for place, size in enumerate(x.dims))
             return graph.op("Gather", [x, graph.constant(np.asarray(indices))], shape, axis=axis)
+        if kind == "largest":
+            return self.largest(x)
+        if kind == "concat":
+            axis = draw(st.sampled_from([1, 2, 3]))
+            alike = [v for v in self.values if len(v.dims) == 4
+                     and all(mine == other for place, (mine, other) in enumerate(zip(v.dims, x.dims, strict=True))
+                             if place != axis)]  # fmt: skip
+            parts = [x, *draw(st.lists(st.sampled_from(alike), min_size=1, max_size=2))]
+            whole = sum(part.dims[axis] for part in parts)
+            shape = tuple(whole if place == axis else size for place, size in enumerate(x.dims))
+            return graph.op("Concat", parts, shape, axis=axis)
+        if kind == "spread":
+            other = draw(st.sampled_from([value for value in self.values if len(value.dims) == 4]))
+            if any(1 not in pair and len(set(pair)) > 1 for pair in zip(x.dims, other.dims, strict=True)):
+                return graph.op("Relu", [x], x.shape)
+            shape = tuple(map(max, x.dims, other.dims))
+            return graph.op(draw(st.sampled_from(["Add", "Sub"])), [x, other], shape)
         axes = draw(st.sampled_from([(2,), (3,), (2, 3)]))
         shape = tuple(1 if place in axes else size for place, size in enumerate(x.dims))
-        return graph.op("ReduceMean", [x, graph.constant(np.asarray(axes))], shape)
+        return graph.op("ReduceMean" if kind == "mean" else "ReduceSum", [x, graph.constant(np.asarray(axes))], shape)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """Append a MaxPool whose windows all hold something of the image."""
+        draw = self.draw
+        size = [draw(st.integers(1, min(3, side))) for side in x.dims[2:]]
+        pads = [draw(st.integers(0, (one - 1) // 2)) for one in size]
+        strides = [draw(st.integers(1, 2)) for _ in size]
+        out = [(side + 2 * pad - one) // stride + 1
+               for side, one, pad, stride in zip(x.dims[2:], size, pads, strides, strict=True)]  # fmt: skip
+        return self.graph.op(
+            "MaxPool", [x], (*x.dims[:2], *out), kernel_shape=size, pads=[*pads, *pads], strides=strides
+        )
 
     def standardise(self, x: Tensor) -> Tensor:
         """Append a normalisation over everything, with weights for positions or without."""
@@ -143,7 +176,8 @@ class Net:
                 return np.float32(factor * 2.0 ** max(-40, min(40, power)))
             return Value((), Scaled(np.asarray(factor), 1.0, power), None)
 
-        return self.program(exact).run(derived, {"x": value})
+        made = self.program(exact)
+        return made.run(derived, made.begin({"x": value}))
 
     def needed(self) -> set[Tensor | None]:
         """Return what the nodes that are alive read."""
@@ -220,7 +254,7 @@ def plain_chain(
             x = graph.op(kind, [x, mean, mean], x.shape, domain="epsinas", axes=(2, 3))
         elif kind == "Gather":
             x = graph.op(kind, [x, graph.constant(np.asarray([1, 0]))], x.shape, axis=2)
-        elif kind == "Add":
+        elif kind in ("Add", "Sub"):
             x = graph.op(kind, [x, before], x.shape)
         else:
             x = graph.op(kind, [x], x.shape)
@@ -237,13 +271,81 @@ def image(seed: int, *, same: bool = False) -> Array:
 
 def test_a_chain_begins_where_a_normalisation_has_left_no_base(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     net = plain_chain(["Relu", "Standardise"])
-    value = Value((SAMPLES, 1, 2, 2), Scaled(np.full((1, 1, 2, 2), 3.0)), Scaled(image(2)))
+    value = Value((SAMPLES, 1, 2, 2), Scaled(np.full((1, 1, 2, 2), 3e4)), Scaled(image(2)))
     first, *_ = net.graph.nodes
     net.outputs.append(first.outputs[0])  # which is made before the chain can begin
     made = net.run(value)
     assert runs.found == [False, True]
     for mine, theirs in zip(made, one_by_one(net, value, monkeypatch), strict=True):
         assert agree(mine, theirs)
+
+
+@KEPT
+@given(data=st.data())
+def test_a_base_no_larger_than_what_samples_have_is_added_to_it(
+    data: st.DataObject, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = data.draw(nets())
+    deviation, base = data.draw(deviations(net.input.dims)), data.draw(deviations(net.input.dims))
+    assert deviation.deviation is not None
+    assert base.deviation is not None
+    value = Value(net.input.dims, deviation.deviation.become(base.deviation.array[:1]), deviation.deviation)
+    for mine, theirs in zip(net.run(value), one_by_one(net, value, monkeypatch), strict=True):
+        assert agree(mine, theirs)
+
+
+def test_what_a_chain_gives_has_the_base_of_the_first_sample(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = plain_chain(steps=["Along", "Relu"] * 8)
+    array = image(6)
+    array -= array[:1]
+    value = Value(array.shape, Scaled(np.full((1, 1, 2, 2), 3.0)), Scaled(array))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert runs.found == [True]
+    assert agree(mine, theirs)
+    for one, other in ((mine.base, theirs.base), (mine.deviation, theirs.deviation)):
+        assert agree(Value(one.array.shape, one, None), Value(other.array.shape, other, None))
+
+
+@pytest.mark.parametrize("share", [1e-4, 1e-12])
+def test_a_deviation_below_its_base_is_not_added_to_it(
+    share: float, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = plain_chain(steps=["Along", "Relu"] * 8)
+    value = Value((SAMPLES, 1, 2, 2), Scaled(np.full((1, 1, 2, 2), 3.0)), Scaled(share * image(7)))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert runs.found == [False]
+    assert agree(Value(mine.shape, mine.deviation, None), Value(mine.shape, theirs.deviation, None))
+
+
+def test_digits_lost_in_a_chain_make_its_nodes_run_one_by_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What samples have in common doubles from node to node, while what they differ in cancels."""
+    net = plain_chain(steps=["Along"] * 16)
+    array = np.zeros((SAMPLES, 1, 2, 2))
+    array[1:, :, 0, 0], array[1:, :, 1, 1] = 1.0, -1.0 + 1e-6 * np.arange(1, SAMPLES)[:, None]
+    value = Value(array.shape, Scaled(np.ones((1, 1, 2, 2))), Scaled(array))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert None in runs.found
+    assert agree(Value(mine.shape, mine.deviation, None), Value(mine.shape, theirs.deviation, None))
+
+
+def test_what_is_common_is_not_taken_away_after_it_was_added(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A normalisation would enlarge what rounding left of the samples."""
+    steps = ["Along", "Relu", "Along", "Relu", "Standardise", *["Relu", "Along"] * 6]
+    net = plain_chain(steps=steps)
+    array = np.zeros((SAMPLES, 1, 2, 2))
+    array[1:, :, 0, 0], array[1:, :, 1, 1] = 1.0, -1.0 + 1e-6 * np.arange(1, SAMPLES)[:, None]
+    value = Value(array.shape, Scaled(np.full((1, 1, 2, 2), 4.0)), Scaled(array))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert runs.found[0] is None
+    assert agree(Value(mine.shape, None, mine.deviation), Value(mine.shape, None, theirs.deviation))
+
+
+def test_a_base_stays_where_something_is_subtracted(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = plain_chain(steps=["Relu", "Along", "Sub"] * 6)
+    value = Value((SAMPLES, 1, 2, 2), Scaled(np.ones((1, 1, 2, 2))), Scaled(image(8)))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert True not in runs.found
+    assert agree(mine, theirs)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +393,7 @@ def test_what_is_alike_is_centred_to_nothing_in_float32(runs: Runs, monkeypatch:
     assert mine.any() == theirs.any()
 
 
-@pytest.mark.parametrize("kind", ["Standardise", "ReduceMean", "Gather", "Along"])
+@pytest.mark.parametrize("kind", ["Standardise", "ReduceMean", "Gather", "Along", "MaxPool", "Concat"])
 def test_what_is_large_is_laid_out_by_nobody(kind: str, runs: Runs) -> None:
     """Its memory is asked for by who runs it, who refuses what is too large."""
     graph = LoweredGraph({"": 20})
@@ -305,6 +407,10 @@ def test_what_is_large_is_laid_out_by_nobody(kind: str, runs: Runs) -> None:
             x = graph.op(kind, [x, graph.constant(np.asarray([1]))], x.shape)
         elif kind == "Gather":
             x = graph.op(kind, [x, graph.constant(np.arange(side))], x.shape, axis=2)
+        elif kind == "MaxPool":
+            x = graph.op(kind, [x], x.shape, kernel_shape=[1, 1])
+        elif kind == "Concat":
+            x = graph.op(kind, [x, x], (2, 1, 2 * x.dims[2], side), axis=2)
         else:
             x = graph.op(kind, [x, graph.constant(np.ones((1, 1)))], x.shape, domain="epsinas", axes=(1,))
     assert find.find_chains(graph.nodes, [x], (), Program(graph, [x], True)._call) == []
@@ -344,11 +450,11 @@ def _summed(numbers: list[float], apart: int, swap: bool, negate: bool) -> list[
         ends, powers = ends[::-1], powers[::-1]
     memory = np.concatenate([*ends, np.zeros(4)])
     row = np.zeros((1, program.COLUMNS), np.int64)
-    row[0, : program.FLAG + 1] = [5, 2, 0, 1, 4, 0, 8, 0, 4, -1, negate]
+    row[0, : program.FLAG + 1] = [Code.ADD, 2, 0, 1, 4, 0, 8, 0, 4, -1, negate]
     mantissas, exponents, ages = np.full(3, 0.5), np.array([*powers, 0]), np.full(3, 8)
     empty, none = np.zeros(0), np.zeros(0, np.int64)
     stopped = program.run_exactly(
-        row, 0, 1, memory, mantissas, exponents, ages, empty, none, none, none, empty, np.zeros(1)
+        row, 0, 1, memory, mantissas, exponents, ages, empty, none, none, none, empty, np.zeros(1), math.inf
     )  # fmt: skip
     if stopped != program.DONE:
         return None

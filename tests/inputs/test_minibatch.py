@@ -440,3 +440,18 @@ def test_a_length_is_that_of_the_longest_sequence_and_not_the_number_of_samples(
     ours, theirs = (score(model, batch=6, weights=(0.1, 0.5), providers="cpu") for model in (proto, whole))
     assert ours.raw_score == theirs.raw_score
     assert ours.raw_score
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_noise_is_the_same_for_the_next_model_and_nobody_can_write_to_it(kind: str) -> None:
+    spec = spec_of((4, 3, 6, 6))
+    first, again = make_input(spec, kind, 3), make_input(spec, kind, 3)
+    rng = np.random.default_rng([3, 0])
+    wanted = rng.standard_normal(spec.shape, np.float32) if kind == "normal" else rng.random(spec.shape, np.float32)
+    np.testing.assert_array_equal(first, wanted)
+    np.testing.assert_array_equal(again, wanted)
+    with pytest.raises(ValueError, match="read-only"):
+        first += 1
+    others = [make_input(spec, kind, 4), make_input(spec, kind, 3, index=1), make_input(spec_of((4, 3, 36)), kind, 3)]
+    for other in others:
+        assert not np.array_equal(other.reshape(-1)[:100], wanted.reshape(-1)[:100]) or other.shape != wanted.shape

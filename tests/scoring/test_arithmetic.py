@@ -14,6 +14,8 @@ import pytest
 import epsinas_onnx
 from epsinas_exporters.spaces import nasbench201
 from epsinas_onnx import RunError, Score, Status, UsageError, score
+from epsinas_onnx.evaluate_lumped.fused import find
+from epsinas_onnx.evaluate_lumped.fused.compiled import machine
 from epsinas_onnx.report import ranked
 from epsinas_onnx.scoring import judged
 from tests.builders import build, command, perceptron
@@ -96,6 +98,20 @@ def test_what_costs_much_is_scored_in_float32_first(monkeypatch: pytest.MonkeyPa
     assert first.order == exact.order
     lost = MODELS / "nb201-c3-n-n-c1-c3-n.onnx"
     assert scored(lost).arithmetic == "exact"
+
+
+@pytest.mark.skipif(machine() is None, reason="nothing compiles chains")
+def test_what_chains_compute_does_not_cost_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = MODELS / "nb201-p-s-n-n-n-s.onnx"
+    exact = scored(file)
+    monkeypatch.setattr(judged, "LARGE", 4_000)
+    assert scored(file).arithmetic == "exact"
+    with monkeypatch.context() as patch:
+        patch.setattr(find, "machine", lambda: None)
+        first = scored(file)
+    assert first.arithmetic == "float32"
+    assert first.score == pytest.approx(exact.score, rel=1e-4)
+    assert (first.order, first.status) == (exact.order, exact.status)
 
 
 def test_what_cannot_be_evaluated_exactly_is_run_in_float32_or_refused() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from epsinas_onnx.evaluate_lumped.fused.compiled import machine
+from epsinas_onnx.evaluate_lumped.fused.folding import MOST, folded, split
 from epsinas_onnx.evaluate_lumped.fused.layout import Held, Layout, Link
 from epsinas_onnx.evaluate_lumped.fused.matrices import shared
 from epsinas_onnx.evaluate_lumped.fused.recognise import Code
@@ -33,10 +34,14 @@ class Entry(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """What a chain reads. factors, powers: the numbers that it multiplies by, `factors * 2**powers`."""
+    """What a chain reads. factors, powers: the numbers that it multiplies by, `factors * 2**powers`.
+
+    folded: whether some had a base.
+    """
 
     samples: int
     parts: Sequence[tuple[Held, Scaled]]
+    folded: bool
     factors: Floats
     powers: npt.NDArray[np.int64]
 
@@ -70,6 +75,7 @@ class Chain:
             for link, begin in zip(links, self._layout.begins, strict=True)
             if link.operation.code is Code.STANDARDISE
         ]
+        self._subtracts = any(link.operation.code is Code.ADD and link.operation.flag for link in links)
         self._links = links
         self._first = Entry(0, 0, tuple(operands))
         self.rows = self._layout.rows
@@ -94,11 +100,16 @@ class Chain:
         Values must be deviations of as many samples as the others are, factors positive numbers.
         """
         parts: list[tuple[Held, Scaled]] = []
-        samples = 0
+        samples, some_folded = 0, False
         for tensor in entry.tensors:
             value, held = values[places[tensor]], self._layout.values[tensor]
-            part = value.deviation if isinstance(value, Value) else None
-            if part is None or value.base is not None or value.total is not None:
+            part = folded(value) if isinstance(value, Value) else None
+            if part is None:
+                return None
+            some_folded |= part is not value.deviation
+            if (
+                some_folded and self._subtracts
+            ):  # what is common may cancel, and leave what rounding has made of samples
                 return None
             samples = samples or value.shape[0]
             if not part.array.shape == value.shape == (samples, *held.rest) or abs(part.exponent) > _EXPONENTS:
@@ -114,7 +125,7 @@ class Chain:
             if abs(base.exponent) * len(self._layout.table) > _EXPONENTS:
                 return None
             factors[number], powers[number] = factor * base.mantissa, base.exponent
-        return Operands(samples, parts, factors, powers)
+        return Operands(samples, parts, some_folded, factors, powers)
 
     def run(self, entry: Entry, values: list[Any], places: Places) -> bool | None:
         """Run from an entry on, and put what is read behind the chain into its places; whether it can begin there.
@@ -133,7 +144,7 @@ class Chain:
             mantissas[held.scale], exponents[held.scale], ages[held.scale] = part.mantissa, part.exponent, part.age
         stopped = self._machine.run_exactly(
             layout.table, entry.row, samples, memory, mantissas, exponents, ages, operands.factors, operands.powers,
-            kept.starts, kept.columns, kept.entries, layout.epsilons,
+            kept.starts, kept.columns, kept.entries, layout.epsilons, MOST if operands.folded else math.inf,
         )  # fmt: skip
         if stopped != self._machine.DONE:
             return None
@@ -143,7 +154,10 @@ class Chain:
             if not np.isfinite(array).all():
                 return None
             scale = float(mantissas[held.scale]), int(exponents[held.scale]), int(ages[held.scale])
-            made[tensor] = Value(array.shape, None, Scaled(array, *scale))
+            value = split(Scaled(array, *scale)) if operands.folded else Value(array.shape, None, Scaled(array, *scale))
+            if value is None:
+                return None
+            made[tensor] = value
         self._put(made, values, places)
         return True
 

@@ -94,12 +94,16 @@ class Layout:
     def _add(self, link: Link) -> int:
         """Append what a node does to the table; return where."""
         begin, operation, rest = len(self._table), link.operation, link.rest
+        if not link.values:  # what reads it reads what it has copied
+            return begin
         first = self.values[link.values[0]]
         if operation.code is Code.SAME:
             self.values[link.output] = first._replace(rest=rest)
             first.block.held += 1
-        elif operation.code in (Code.LINEAR, Code.LEVEL):
+        elif operation.code in (Code.LINEAR, Code.LEVEL, Code.LARGEST):
             self._products(operation, link, first)
+        elif operation.code is Code.ADD and operation.parts:
+            self._moved_sum(operation, link)
         else:
             block = self._reused(link) or self._block()
             self._row(operation, self._hold(link.output, block, rest), first, link)
@@ -120,6 +124,7 @@ class Layout:
         *before, last = operation.parts
         between: Block | None = None
         for matrix in before:
+            assert matrix is not None
             block = self._block()
             block.held = 1
             made = Held(self._next_scale(), block, (len(matrix.starts) - 1,))
@@ -132,10 +137,37 @@ class Layout:
         if between is not None:
             self._release(between)
 
-    def _row(self, operation: Operation, made: Held, first: Held, link: Link, matrix: Rows | None = None) -> None:
-        second, number = first, -1
-        if operation.code is Code.ADD:
-            second = self.values[link.values[1]]
+    def _moved_sum(self, operation: Operation, link: Link) -> None:
+        """Append a sum of values, each of which is moved to where its rows belong first."""
+        move = Operation(Code.LINEAR, (0,))
+        moved = []
+        for tensor, matrix in zip(link.values, operation.parts, strict=True):
+            held = self.values[tensor]
+            if matrix is not None:
+                block = self._block()
+                made = Held(self._next_scale(), block, link.rest)
+                self._row(move, made, held, link, matrix)
+                held = made
+            held.block.held += 1
+            moved.append(held)
+        total, *rest = moved
+        for index, held in enumerate(rest):
+            last = index == len(rest) - 1
+            block = self._block()
+            made = self._hold(link.output, block, link.rest) if last else Held(self._next_scale(), block, link.rest)
+            block.held += not last
+            self._row(operation, made, total, link, second=held)
+            self._release(total.block)
+            self._release(held.block)
+            total = made
+
+    def _row(
+        self, operation: Operation, made: Held, first: Held, link: Link, matrix: Rows | None = None,
+        second: Held | None = None,
+    ) -> None:  # fmt: skip
+        number = -1
+        if second is None:
+            second = self.values[link.values[1]] if operation.code is Code.ADD else first
         if link.factor is not None:
             number = self.numbers.setdefault(link.factor, len(self.numbers))
         if operation.code is Code.STANDARDISE:

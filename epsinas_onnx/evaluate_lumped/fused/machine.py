@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from epsinas_onnx.evaluate_lumped.fused.installed import compiled
+from epsinas_onnx.evaluate_lumped.fused.installed import compiled, summing
 from epsinas_onnx.evaluate_lumped.fused.recognise import Code
 
-LINEAR, LEVEL, SCALE, STANDARDISE, RELU = map(int, list(Code)[:5])
+LINEAR, LEVEL, LARGEST, SCALE, STANDARDISE, RELU = map(int, list(Code)[:6])
 CODE, OUT, FIRST, SECOND, ROWS, AT, OUT_AT, FIRST_AT, SECOND_AT, NUMBER, FLAG = range(11)
 """Columns of a table of operations: which, three values, rows of the first of them, where the matrix or the weights
 begin, where the rows of the values begin in memory, which number, and whether the second is taken away, or a mean is
@@ -20,6 +20,8 @@ COLUMNS = 11
 DONE = -1
 
 _LASTS, _NEAR, _FAR, _WIDE, _NARROW = 8, 40, 300, 2.0**100, 2.0**60  # as in `scaled` and `normalise`
+_STRETCH = 256
+"""Entries that are added up by themselves first, so that rounding grows with their number less."""
 _VAST = 2.0**900
 """Means of squares between this and its reciprocal have lost no digit."""
 
@@ -70,38 +72,60 @@ def _row(value: Any, number: int, samples: int) -> Any:
 
 
 @compiled
+def _alike(row: int, low: int, count: int, starts: Any, columns: Any, entries: Any) -> int:
+    """Return how many rows from one on are as it is, each a column further on; its entries begin at `low`."""
+    end = row + 1
+    while end < len(starts) - 1 and starts[end + 1] - starts[end] == count:
+        begin, shift = starts[end], end - row
+        for entry in range(count):
+            if columns[begin + entry] - columns[low + entry] != shift or entries[begin + entry] != entries[low + entry]:
+                return shift
+        end += 1
+    return end - row
+
+
+@compiled
+def _rows(value: Any, number: int, samples: int, count: int) -> Any:
+    """Return so many rows of a value."""
+    return value[number * samples : number * samples + count]
+
+
+@compiled
 def _linear(out: Any, value: Any, samples: int, starts: Any, columns: Any, entries: Any) -> None:
     """Write sums of rows, each times a number."""
     number = value.dtype.type
-    for row in range(len(starts) - 1):
-        target = _row(out, row, samples)
+    row = 0
+    while row < len(starts) - 1:
         low, high = starts[row], starts[row + 1]
         count = high - low
+        run = _alike(row, low, count, starts, columns, entries) * samples
+        target = _rows(out, row, samples, run)
+        row += run // samples
         if count == 0:
-            for place in range(samples):
+            for place in range(run):
                 target[place] = 0.0
             continue
-        first, x = _row(value, columns[low], samples), number(entries[low])
+        first, x = _rows(value, columns[low], samples, run), number(entries[low])
         if count == 1:
-            for place in range(samples):
+            for place in range(run):
                 target[place] = first[place] * x
             continue
-        second, y = _row(value, columns[low + 1], samples), number(entries[low + 1])
+        second, y = _rows(value, columns[low + 1], samples, run), number(entries[low + 1])
         if count == 2:
-            for place in range(samples):
+            for place in range(run):
                 target[place] = first[place] * x + second[place] * y
             continue
-        third, z = _row(value, columns[low + 2], samples), number(entries[low + 2])
+        third, z = _rows(value, columns[low + 2], samples, run), number(entries[low + 2])
         if count == 3:
-            for place in range(samples):
+            for place in range(run):
                 target[place] = first[place] * x + second[place] * y + third[place] * z
             continue
-        fourth, w = _row(value, columns[low + 3], samples), number(entries[low + 3])
-        for place in range(samples):
+        fourth, w = _rows(value, columns[low + 3], samples, run), number(entries[low + 3])
+        for place in range(run):
             target[place] = (first[place] * x + second[place] * y) + (third[place] * z + fourth[place] * w)
         for entry in range(low + 4, high):
-            other, w = _row(value, columns[entry], samples), number(entries[entry])
-            for place in range(samples):
+            other, w = _rows(value, columns[entry], samples, run), number(entries[entry])
+            for place in range(run):
                 target[place] += other[place] * w
 
 
@@ -124,23 +148,48 @@ def _level(out: Any, value: Any, samples: int, starts: Any, columns: Any, entrie
 
 
 @compiled
+def _largest(out: Any, value: Any, samples: int, starts: Any, columns: Any) -> None:
+    """Write the largest of rows, NaN where there is one."""
+    for row in range(len(starts) - 1):
+        target = _row(out, row, samples)
+        target[:] = _row(value, columns[starts[row]], samples)
+        for entry in range(starts[row] + 1, starts[row + 1]):
+            other = _row(value, columns[entry], samples)
+            for place in range(samples):
+                larger = other[place] > target[place] or other[place] != other[place]
+                target[place] = other[place] if larger else target[place]
+
+
+@summing
+def _sum(value: Any) -> Any:
+    """Return the sum of a row."""
+    total = value.dtype.type(0)
+    for place in range(len(value)):
+        total += value[place]
+    return total
+
+
+@summing
+def _sum_of_squares(value: Any) -> Any:
+    """Return the sum of the squares of a row."""
+    total = value.dtype.type(0)
+    for place in range(len(value)):
+        total += value[place] * value[place]
+    return total
+
+
+@compiled
 def _mean(value: Any, samples: int, weights: Any, alike: Any) -> Any:
     """Return the weighed mean over rows of the mean of each."""
     number = value.dtype.type
     total = number(0)
-    whole = samples - samples % 4
+    if alike:
+        for begin in range(0, len(value), _STRETCH):
+            total += _sum(value[begin : begin + _STRETCH])
+        return total / number(len(value))
     for row in range(len(weights)):
-        one = two = three = four = number(0)
-        part = _row(value, row, samples)
-        for place in range(0, whole, 4):
-            one += part[place]
-            two += part[place + 1]
-            three += part[place + 2]
-            four += part[place + 3]
-        for place in range(whole, samples):
-            one += part[place]
-        total += number(weights[row]) * ((one + two) + (three + four))
-    return total / number(samples * len(weights) if alike else samples)
+        total += number(weights[row]) * _sum(_row(value, row, samples))
+    return total / number(samples)
 
 
 @compiled
@@ -148,21 +197,13 @@ def _centre(out: Any, value: Any, level: Any, samples: int, weights: Any, alike:
     """Write a value less its mean, and return the mean of the squares of what is left."""
     number = value.dtype.type
     total = number(0)
-    whole = samples - samples % 4
-    for row in range(len(weights)):
-        one = two = three = four = number(0)
-        part, target = _row(value, row, samples), _row(out, row, samples)
-        for place in range(samples):
+    length = _STRETCH if alike else samples
+    for begin in range(0, len(value), length):
+        part, target = value[begin : begin + length], out[begin : begin + length]
+        for place in range(len(part)):
             target[place] = part[place] - level
-        for place in range(0, whole, 4):
-            one += target[place] * target[place]
-            two += target[place + 1] * target[place + 1]
-            three += target[place + 2] * target[place + 2]
-            four += target[place + 3] * target[place + 3]
-        for place in range(whole, samples):
-            one += target[place] * target[place]
-        total += number(weights[row]) * ((one + two) + (three + four))
-    return total / number(samples * len(weights) if alike else samples)
+        total += (number(1) if alike else number(weights[begin // length])) * _sum_of_squares(target)
+    return total / number(len(value) if alike else samples)
 
 
 @compiled
@@ -182,9 +223,12 @@ def _root(value: float, exponent: int, epsilon: float) -> tuple[float, int]:
 @compiled
 def run_exactly(
     table: Any, first: int, samples: int, memory: Any, mantissas: Any, exponents: Any, ages: Any,
-    factors: Any, powers: Any, starts: Any, columns: Any, entries: Any, epsilons: Any,
+    factors: Any, powers: Any, starts: Any, columns: Any, entries: Any, epsilons: Any, most: float,
 ) -> int:  # fmt: skip
-    """Run the operations from one on; return DONE, or the one that needs to be looked at more closely."""
+    """Run the operations from one on; return DONE, or the one that needs to be looked at more closely.
+
+    most: how many times the variance in a normalisation the square of the mean may be.
+    """
     for index in range(first, len(table)):
         op = table[index]
         code, out, a, b, rows, at = op[CODE], op[OUT], op[FIRST], op[SECOND], op[ROWS], op[AT]
@@ -198,11 +242,13 @@ def run_exactly(
             mantissas[out], more = math.frexp(mantissas[a] * factors[number])
             exponents[out] = exponents[a] + powers[number] + more
             ages[out] = ages[a]
-        elif code in (LINEAR, LEVEL):
+        elif code in (LINEAR, LEVEL, LARGEST):
             whole = memory[op[FIRST_AT] * samples :]
             bounds = starts[at : at + rows + 1]
             if code == LINEAR:
                 _linear(target, whole, samples, bounds, columns, entries)
+            elif code == LARGEST:
+                _largest(target, whole, samples, bounds, columns)
             else:
                 _level(target, whole, samples, bounds, columns, entries)
             mantissas[out], exponents[out], ages[out] = mantissas[a], exponents[a], ages[a] + 1
@@ -212,7 +258,10 @@ def run_exactly(
             mantissas[out], exponents[out], ages[out] = mantissas[a], exponents[a], ages[a] + 1
         elif code == STANDARDISE:
             weights = entries[at : at + rows]
-            square = _centre(target, value, _mean(value, samples, weights, op[FLAG]), samples, weights, op[FLAG])
+            level = _mean(value, samples, weights, op[FLAG])
+            square = _centre(target, value, level, samples, weights, op[FLAG])
+            if level * level > most * square:
+                return index
             if not 1 / _VAST < square < _VAST:  # else squares may have left the range of float64
                 if op[OUT_AT] == op[FIRST_AT] or ages[a] < _LASTS:
                     return index
@@ -229,9 +278,9 @@ def run_exactly(
             ages[out] = 0
             if not 1 / _NARROW**2 < square < _NARROW**2:
                 _, shift = math.frexp(math.sqrt(square))
-                level = _power(1.0, -shift)
+                unit = _power(1.0, -shift)
                 for place in range(count):
-                    target[place] *= level
+                    target[place] *= unit
                 exponents[out] += shift
         else:
             other = memory[op[SECOND_AT] * samples : op[SECOND_AT] * samples + count]
@@ -282,11 +331,13 @@ def run_plain(
             factor = factors[op[NUMBER]]
             for place in range(count):
                 target[place] = value[place] * factor
-        elif code in (LINEAR, LEVEL):
+        elif code in (LINEAR, LEVEL, LARGEST):
             whole = memory[op[FIRST_AT] * samples :]
             bounds = starts[at : at + rows + 1]
             if code == LINEAR:
                 _linear(target, whole, samples, bounds, columns, entries)
+            elif code == LARGEST:
+                _largest(target, whole, samples, bounds, columns)
             else:
                 _level(target, whole, samples, bounds, columns, entries)
         elif code == RELU:
@@ -312,5 +363,5 @@ def compile_all() -> None:
     """Have everything compiled, or read from numba's cache."""
     table, none = np.zeros((0, COLUMNS), np.int64), np.zeros(0, np.int64)
     plain, floats = np.zeros(0, np.float32), np.zeros(0)
-    run_exactly(table, 0, 1, floats, floats, none, none, floats, none, none, none, floats, floats)
+    run_exactly(table, 0, 1, floats, floats, none, none, floats, none, none, none, floats, floats, math.inf)
     run_plain(table, 0, 1, plain, plain, none, none, floats, floats, np.zeros((2, 0), np.float32))

@@ -13,15 +13,17 @@ from scipy import sparse
 
 from epsinas_onnx.evaluate_lumped.call import Call
 from epsinas_onnx.evaluate_lumped.fused.matrices import Rows
+from epsinas_onnx.evaluate_lumped.fused.rows import grouped, in_a_row, in_windows, read_through, spread
+from epsinas_onnx.evaluate_lumped.kernels.linear import Window
 from epsinas_onnx.lump.value import Dims
 
-_LARGEST = 2**18
+_LARGEST = 2**20
 """Entries of the largest value: where arithmetic is all that counts, NumPy's is as fast."""
-_MOST = 2**12
+_MOST = 2**14
 """Entries of the largest matrix that is laid out by rows: what has more costs NumPy little for each of them."""
 _WIDEST = 2**16
 """Entries of the largest matrix along an axis, those that are 0 included."""
-_FULL = 12
+_FULL = 8
 """Entries a row from which on a product along each axis is cheaper than one for all."""
 
 _Step: TypeAlias = tuple[int, tuple[int, ...], bytes]
@@ -29,25 +31,25 @@ _Step: TypeAlias = tuple[int, tuple[int, ...], bytes]
 
 
 class Code(IntEnum):
-    """What is done to rows: sums of them, means of them, a multiplication by a number, a normalisation, a rectifier, a
-    sum of two values, nothing.
+    """What is done to rows: sums of them, means of them, the largest of them, a multiplication by a number, a
+    normalisation, a rectifier, a sum of values, nothing.
     """
 
-    LINEAR, LEVEL, SCALE, STANDARDISE, RELU, ADD, SAME = range(7)
+    LINEAR, LEVEL, LARGEST, SCALE, STANDARDISE, RELU, ADD, SAME = range(8)
 
 
 class Operation(NamedTuple):
     """What a node does to values of rows: `[samples, *rest]` is one of prod(rest) rows.
 
     operands: slots of the values. number: the slot of a factor of one entry, -1 for none. parts: the matrices that are
-    applied one after the other, or what weighs rows. flag: whether the second value is taken away, or all rows weigh
-    alike.
+    applied one after the other, or to one value each, None for those that stay as they are; or what weighs rows.
+    flag: whether the second value is taken away, or all rows weigh alike, or each row is one as it was.
     """
 
     code: Code
     operands: tuple[int, ...]
     number: int = -1
-    parts: tuple[Rows, ...] = ()
+    parts: tuple[Rows | None, ...] = ()
     epsilon: float = 0.0
     flag: bool = False
 
@@ -80,11 +82,27 @@ def _scale(call: Call, before: Dims, after: Dims) -> Operation | None:
 
 
 def _sum(call: Call, before: Dims, after: Dims) -> Operation | None:
-    if len(call.node.inputs) != 2 or call.shape(1) != before or before != after:
+    if len(call.node.inputs) != 2 or call.constant(0) is not None or call.constant(1) is not None:
         return None
-    if call.constant(0) is not None or call.constant(1) is not None:
+    shapes = before, call.shape(1)
+    if shapes[1] is None or any(len(shape) != len(after) or shape[0] != after[0] for shape in shapes if shape):
         return None
-    return Operation(Code.ADD, (0, 1), flag=call.op_type == "Sub")
+    if math.prod(after[1:]) > _MOST and shapes != (after, after):
+        return None
+    parts = tuple(None if shape == after else spread(shape[1:], after[1:]) for shape in shapes if shape is not None)
+    return Operation(Code.ADD, (0, 1), parts=parts if any(parts) else (), flag=call.op_type == "Sub")
+
+
+def _concat(call: Call, before: Dims, after: Dims) -> Operation | None:
+    axis = int(call.attribute("axis", 0)) % len(after)
+    count = len(call.node.inputs)
+    shapes = [call.shape(slot) for slot in range(count)]
+    if not axis or count < 2 or math.prod(after[1:]) > _MOST:
+        return None
+    if any(not shape or shape[0] != after[0] or call.constant(slot) is not None for slot, shape in enumerate(shapes)):
+        return None
+    rest = tuple(shape[1:] for shape in shapes if shape)
+    return Operation(Code.ADD, tuple(range(count)), parts=in_a_row(rest, axis - 1))
 
 
 def _relu(call: Call, before: Dims, after: Dims) -> Operation | None:
@@ -116,21 +134,42 @@ def _gather(call: Call, before: Dims, after: Dims) -> Operation | None:
 
 
 def _mean(call: Call, before: Dims, after: Dims) -> Operation | None:
+    rows = _groups(call, before, alike=False)
+    return None if rows is None else Operation(Code.LEVEL, (0,), parts=(rows,))
+
+
+def _total(call: Call, before: Dims, after: Dims) -> Operation | None:
+    rows = _groups(call, before, alike=True)
+    return None if rows is None else Operation(Code.LINEAR, (0,), parts=(rows,))
+
+
+def _groups(call: Call, before: Dims, alike: bool) -> Rows | None:
+    """Return which rows a reduction puts together, None where it goes over samples; alike: whether it adds them up."""
     axes = call.integers("axes", 1) if call.attribute("axes") is not None or call.constant(1) is not None else None
-    if not axes:
+    if not axes or math.prod(before[1:]) > _MOST:
         return None
-    places = {axis % len(before) for axis in axes}
-    if 0 in places:
+    places = tuple(sorted({axis % len(before) for axis in axes}))
+    return None if 0 in places else grouped(before[1:], places, alike)
+
+
+def _largest(call: Call, before: Dims, after: Dims) -> Operation | None:
+    size = call.attribute("kernel_shape")
+    if math.prod(before[1:]) > _MOST or len(size) != len(before) - 2:
         return None
-    rest = before[1:]
-    if math.prod(rest) > _MOST:
+    window = Window(call, size, before[2:], bool(call.attribute("ceil_mode", 0)))
+    if (*before[:2], *window.out) != after or math.prod(after[1:]) * math.prod(size) > _WIDEST:
         return None
-    numbers = np.arange(math.prod(rest)).reshape(rest)
-    order = [axis - 1 for axis in range(1, len(before)) if axis not in places] + sorted(axis - 1 for axis in places)
-    groups = numbers.transpose(order).reshape(-1, math.prod(before[axis] for axis in places))
-    width = groups.shape[1]
-    starts = np.arange(len(groups) + 1) * width
-    return Operation(Code.LEVEL, (0,), parts=(Rows(starts, groups.reshape(-1), np.full(groups.size, 1.0 / width)),))
+    if any(max(pads) >= reach for pads, reach in zip(window.pads, window.reach, strict=True)):
+        return None  # as no file may say
+    rows = in_windows(window, before[1:])
+    return Operation(Code.LARGEST, (0,), parts=(rows,)) if len(rows.columns) else None
+
+
+def reading_through(operation: Operation, copies: Rows) -> Operation:
+    """Return what an operation on copies of rows does to what was copied."""
+    first, *rest = operation.parts
+    assert first is not None
+    return operation._replace(parts=(read_through(first, copies, operation.code is Code.LARGEST), *rest))
 
 
 def _standardise(call: Call, before: Dims, after: Dims) -> Operation | None:
@@ -171,7 +210,15 @@ def _linear(rest: Dims, steps: tuple[_Step, ...]) -> Operation | None:
             kept[-1] = sparse.csr_array(wide @ kept[-1])
         else:
             kept.append(wide)
-    return Operation(Code.LINEAR, (0,), parts=tuple(_rows_of(matrix) for matrix in kept))
+    parts = tuple(_rows_of(matrix) for matrix in kept)
+    return Operation(Code.LINEAR, (0,), parts=parts, flag=len(parts) == 1 and _copies(parts[0]))
+
+
+def _copies(rows: Rows) -> bool:
+    """Whether each row is one row as it was."""
+    return len(rows.columns) == len(rows.starts) - 1 and bool(
+        (np.diff(rows.starts) == 1).all() and (rows.entries == 1).all()
+    )
 
 
 def _entries(matrix: Any) -> float:
@@ -189,6 +236,7 @@ _KNOWN: Mapping[str, Mapping[str, Callable[[Call, Dims, Dims], Operation | None]
     "": {
         "Mul": _scale, "Add": _sum, "Sub": _sum, "Relu": _relu, "Reshape": _reshape, "Flatten": _reshape,
         "Squeeze": _reshape, "Unsqueeze": _reshape, "Identity": _reshape, "Gather": _gather, "ReduceMean": _mean,
+        "ReduceSum": _total, "Concat": _concat, "MaxPool": _largest,
     },
     "epsinas": {"Along": _along, "Standardise": _standardise},
 }  # fmt: skip

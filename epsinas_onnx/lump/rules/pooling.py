@@ -164,7 +164,8 @@ def _operator(context: Context, step: Step, x: Lumped, space: tuple[int, ...], s
         if "pads" in attributes:
             both = [*steps, *(axis + rank for axis in steps)]
             attributes["pads"] = list(except_at(step.integers("pads") or (), both, 0))
-    maps = context.as_maps(x)
+    # Our own evaluator goes over windows wherever they lie.
+    maps = context.tensor(x) if context.target.whole_norms and not x.varied else context.as_maps(x)
     out = tuple(x.counts[2 + axis] // steps[axis] if axis in steps else space[axis] for axis in range(rank))
     made = context.op(step.node.op_type, [maps], (*maps.dims[:2], *out), **attributes)
     parts = (x.axes[2 + axis] if steps.get(axis) == 1 else Partition.discrete(out[axis]) for axis in range(rank))
