@@ -34,19 +34,27 @@ class Constant:
 class Evaluator:
     """A lumped model that is ready to run. fetched: the values that are wanted, by name.
 
+    spare: whether nodes are left out on which nothing depends but what is 0 by proof.
+
     Raises Unsupported for a graph that cannot be run here.
     """
 
     def __init__(
-        self, lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic, keep: bool = False
+        self,
+        lowered: LumpedModel,
+        fetched: Mapping[str, Lumped],
+        arithmetic: Arithmetic,
+        keep: bool = False,
+        spare: bool = False,
     ) -> None:
         assert lowered.constants == 1
         assert lowered.bound
         _keep_memory()
-        self.exact = arithmetic == "exact"
+        self.exact = exact = arithmetic == "exact"
         self.names = list(fetched)
         tensors = [lowered.context.canonical(value) for value in fetched.values()]
-        self.program = Program(lowered.graph, tensors, self.exact, keep)
+        self.program = Program(lowered.graph, tensors, exact, keep, spare)
+        self._with_all = cache(lambda: Program(lowered.graph, tensors, exact, keep))
         norms = any(node.op_type == "BatchNormalization" for node in self.program.nodes)
         if norms and lowered.context.target.norm_stats == "reset":  # the node itself does not say so
             raise Unsupported("a BatchNormalization of unknown shape with statistics of 0 and 1")
@@ -93,8 +101,15 @@ class Evaluator:
             part = Scaled(array, abs(mantissa), exponent + constant.exponent) if mantissa else None
             return Value(array.shape, part, None)
 
-        made = self.program.run(derived, inputs)
+        made = self._program_for(feeds).run(derived, inputs)
         return dict(zip(self.names, map(as_value, made), strict=True))
+
+    def _program_for(self, feeds: Mapping[str, Array]) -> Program:
+        """Return what runs so many samples: fewer than the graph is made for take the nodes that were left out."""
+        spared = self.program.spared and any(
+            tensor.name in feeds and feeds[tensor.name].shape != tensor.shape for tensor, _ in self.program.inputs
+        )
+        return self._with_all() if spared else self.program
 
 
 @cache

@@ -179,7 +179,7 @@ def _snapped(entries: Array) -> Array:
 
 def _evaluator(lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic) -> Evaluator:
     with _evaluating():
-        return Evaluator(lowered, fetched, arithmetic)
+        return Evaluator(lowered, fetched, arithmetic, spare=True)
 
 
 @contextmanager
