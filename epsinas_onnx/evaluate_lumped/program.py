@@ -146,11 +146,13 @@ class Program:
 
     def _run_of_zeros(self, node: Node) -> Run:
         """Return what gives zeros; for fewer samples than the graph is made for, of the shape that the node gives."""
+        ordinary = None if self.spared else self._ordinary_run(node)
         before, after = node.inputs[0], node.outputs[0].dims
 
         def run(operands: Sequence[Any]) -> Sequence[Any]:
-            fewer = operands and before is not None and operands[0].shape != before.shape
-            return (Value(self._ordinary_run(node)(operands)[0].shape if fewer else after, None, None),)
+            if ordinary is None or before is None or operands[0].shape == before.shape:
+                return (Value(after, None, None),)
+            return (Value(ordinary(operands)[0].shape, None, None),)
 
         return run
 
