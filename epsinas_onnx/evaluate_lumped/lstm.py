@@ -63,16 +63,17 @@ def deviations(
     up, down, slope = cells
     slope *= 2.0
     made = np.empty((len(products), n, products.shape[2]))
+    bases = level.gates.reshape(len(products), 4, n, -1)
     for place in order:
         step = products[place] if h is None else products[place] + matrix @ h
         moved = sigmoid_rise(ups[place], downs[place], slopes[place], step * twice)
-        i, o, forget, new = (moved[index * n : (index + 1) * n] for index in range(4))
-        base = level.gates[place]
-        kept = forget * before if c is None else forget * (before + c) + base[2 * n : 3 * n] * c
-        kept += i * (base[3 * n :] + new)
-        kept += base[:n] * new
+        i, o, forget, new = moved.reshape(4, n, -1)
+        input_gate, output_gate, forget_gate, cell = bases[place]
+        kept = forget * before if c is None else forget * (before + c) + forget_gate * c
+        kept += i * (cell + new)
+        kept += input_gate * new
         c, before = kept, level.cells[place]
         curve = sigmoid_rise(up[place], down[place], slope[place], 2.0 * c)
-        made[place] = h = o * (level.curved[place] + curve) + base[n : 2 * n] * curve
+        made[place] = h = o * (level.curved[place] + curve) + output_gate * curve
     assert c is not None
     return made, c
