@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,22 +31,37 @@ class Constant:
     exponent: int = 0
 
 
+class Started(NamedTuple):
+    """A run that began, and what runs it."""
+
+    program: Program
+    begun: Begun
+
+
 class Evaluator:
     """A lumped model that is ready to run. fetched: the values that are wanted, by name.
+
+    spare: whether nodes are left out on which nothing depends but what is 0 by proof.
 
     Raises Unsupported for a graph that cannot be run here.
     """
 
     def __init__(
-        self, lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic, keep: bool = False
+        self,
+        lowered: LumpedModel,
+        fetched: Mapping[str, Lumped],
+        arithmetic: Arithmetic,
+        keep: bool = False,
+        spare: bool = False,
     ) -> None:
         assert lowered.constants == 1
         assert lowered.bound
         _keep_memory()
-        self.exact = arithmetic == "exact"
+        self.exact = exact = arithmetic == "exact"
         self.names = list(fetched)
         tensors = [lowered.context.canonical(value) for value in fetched.values()]
-        self.program = Program(lowered.graph, tensors, self.exact, keep)
+        self.program = Program(lowered.graph, tensors, exact, keep, spare)
+        self._with_all = cache(lambda: Program(lowered.graph, tensors, exact, keep))
         norms = any(node.op_type == "BatchNormalization" for node in self.program.nodes)
         if norms and lowered.context.target.norm_stats == "reset":  # the node itself does not say so
             raise Unsupported("a BatchNormalization of unknown shape with statistics of 0 and 1")
@@ -82,7 +97,7 @@ class Evaluator:
 
     def begin(
         self, feeds: Mapping[str, Array], axes: Mapping[str, int], references: Mapping[str, Array] | None = None
-    ) -> Begun:
+    ) -> Started:
         """Return what of a run no constant changes. axes: where samples lie in an input; the first is the reference.
 
         references: the reference by input name, where it is not in `feeds`.
@@ -95,9 +110,10 @@ class Evaluator:
                 inputs[name] = given(np.take(array, [0], axes[name]), array)
             else:
                 inputs[name] = fixed(array)
-        return self.program.begin(inputs)
+        program = self._program_for(feeds)
+        return Started(program, program.begin(inputs))
 
-    def end(self, constant: Constant, begun: Begun) -> dict[str, Value]:
+    def end(self, constant: Constant, started: Started) -> dict[str, Value]:
         """Return the values exactly, for a run that began."""
         mantissa, exponent = math.frexp(constant.mantissa)
         one = np.ones(1)
@@ -107,8 +123,15 @@ class Evaluator:
             part = Scaled(array, abs(mantissa), exponent + constant.exponent) if mantissa else None
             return Value(array.shape, part, None)
 
-        made = self.program.run(derived, begun)
+        made = started.program.run(derived, started.begun)
         return dict(zip(self.names, map(as_value, made), strict=True))
+
+    def _program_for(self, feeds: Mapping[str, Array]) -> Program:
+        """Return what runs so many samples: fewer than the graph is made for take the nodes that were left out."""
+        spared = self.program.spared and any(
+            tensor.name in feeds and feeds[tensor.name].shape != tensor.shape for tensor, _ in self.program.inputs
+        )
+        return self._with_all() if spared else self.program
 
 
 @cache

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from epsinas_onnx.evaluate_lumped import smooth
+from epsinas_onnx.evaluate_lumped import lstm, smooth
 from epsinas_onnx.evaluate_lumped.scaled import Floats, Scaled
+from epsinas_onnx.evaluate_lumped.steps import Done, Steps
 from epsinas_onnx.evaluate_lumped.value import Value
 
 _WIDEST = 2**8
@@ -60,6 +61,11 @@ def is_plain(rows: Sides) -> bool:
     return moved is not None and bool((np.abs(moved).reshape(len(moved), -1).max(axis=1) > _LEAST).all())
 
 
+def _stacked(arrays: Sequence[Floats]) -> Floats:
+    alike = all(array.shape == arrays[0].shape for array in arrays)
+    return np.stack(arrays if alike else np.broadcast_arrays(*arrays))
+
+
 class Moderate:
     """What a recurrent layer is computed with (`recurrent.Arithmetic`); numpy must raise what is beyond float64."""
 
@@ -96,9 +102,28 @@ class Moderate:
 
     def stack(self, rows: Sequence[Sides]) -> Sides:
         """Return one behind the other along a new first axis."""
-        base = np.stack(np.broadcast_arrays(*(row.base for row in rows)))
         moved = [np.zeros(row.shape) if row.deviation is None else row.deviation for row in rows]
-        return Sides(base, np.stack(np.broadcast_arrays(*moved)))
+        return Sides(_stacked([row.base for row in rows]), _stacked(moved))
+
+    def all_steps(self, steps: Steps) -> Done[Sides] | None:
+        """Return what all steps of an LSTM with its usual functions give; None of another layer, or beyond range."""
+        usual = steps.kind == "LSTM" and steps.functions == ["Sigmoid", "Tanh", "Tanh"]
+        products, hidden, cell = steps.products, steps.hidden, steps.cell
+        if not usual or products.deviation is None:
+            return None
+        matrix = steps.recurrence.base.T
+        (base, moved), (h0, h1), (c0, c1) = (
+            (one.base.swapaxes(-1, -2), None if one.deviation is None else one.deviation.swapaxes(-1, -2))
+            for one in (products, hidden, cell)
+        )
+        level = lstm.levels(base, matrix, h0, c0, steps.order)
+        found = lstm.deviations(np.ascontiguousarray(moved), matrix, h1, c1, c0, level, steps.order)
+        if found is None:
+            return None
+        outputs, last_cell = found
+        rows = [Sides(one.T, other.T) for one, other in zip(level.outputs, outputs, strict=True)]
+        last = steps.order[-1]
+        return Done(rows, rows[last], Sides(level.cells[last].T, last_cell.T))
 
     def put_in(self, value: Sides, axis: int) -> Sides:
         """Return a value with an axis of size 1 put in."""

@@ -19,7 +19,7 @@ from epsinas_onnx.evaluate_lumped.fused.find import Found, find_chains
 from epsinas_onnx.evaluate_lumped.single_node import single_node
 from epsinas_onnx.evaluate_lumped.table import find_entry
 from epsinas_onnx.evaluate_lumped.value import Pair, Value, fixed
-from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, reads
+from epsinas_onnx.lump.graph import Body, LoweredGraph, Node, needed_nodes, reads
 from epsinas_onnx.lump.value import Array, Tensor
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
@@ -55,19 +55,27 @@ class Observer(Protocol):
 class Program:
     """The nodes that some tensors need, in order. exact: whether on values with base and deviation, or plain arrays.
 
-    centred: the user's nodes that sum up to 0 what a normalisation has centred. without_rule: nodes that ONNX Runtime
+    centred: the user's nodes that sum up to 0 what a normalisation has centred. spared: whether what these alone need
+    is left out, so that nothing says of which shape they are for fewer samples. without_rule: nodes that ONNX Runtime
     runs on formed values. observer: what looks at bodies while they run, if anything does. Raises Unsupported for what
     cannot be run here.
     """
 
-    def __init__(self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False) -> None:
+    def __init__(
+        self, graph: LoweredGraph, outputs: Sequence[Tensor], exact: bool, keep: bool = False, spare: bool = False
+    ) -> None:
         self.graph = graph
         self.exact = exact
         self.without_rule: list[Node] = []
         self.observer: Observer | None = None
         self._values: list[Any] = []
         live = graph.live_nodes(outputs)
-        read = [reads(node) for node in live]
+        self._zeros = zeros_of(graph, live) if exact else set()
+        self.centred = frozenset(node.source for node in self._zeros)
+        self.spared = spare and bool(self._zeros)
+        if self.spared:
+            live = needed_nodes(live, outputs, self._zeros)
+        read = [[] if self.spared and node in self._zeros else reads(node) for node in live]
         needed = {tensor for tensors in read for tensor in tensors}.union(outputs)
         stored = [tensor for tensor in graph.initializers if tensor in needed]
         derived = [tensor for tensor in graph.derived if tensor in needed]
@@ -78,8 +86,6 @@ class Program:
         self._stored = {self.place(tensor): self._as_stored(tensor, graph.initializers[tensor]) for tensor in stored}
         self._derived = [(self.place(tensor), tensor, graph.derived[tensor]) for tensor in derived]
         self.outputs = [self.place(tensor) for tensor in outputs]
-        self._zeros = zeros_of(graph, live) if exact else set()
-        self.centred = frozenset(node.source for node in self._zeros)
         self._done = [()] * len(live) if keep else self._read_last(read, set(lasting))
         self.nodes = live
         self._independent = self._count_independent()
@@ -148,13 +154,26 @@ class Program:
         return done
 
     def _step(self, node: Node, done: tuple[int, ...]) -> Step:
-        inputs = tuple([-1 if tensor is None else self.place(tensor) for tensor in node.inputs])
+        given = () if self.spared and node in self._zeros else node.inputs
+        inputs = tuple([-1 if tensor is None else self.place(tensor) for tensor in given])
         return Step(self._run_of(node), inputs, tuple([self.place(tensor) for tensor in node.outputs]), done, node)
 
     def _run_of(self, node: Node) -> Run:
-        if node in self._zeros:
-            shape = node.outputs[0].dims
-            return lambda _: (Value(shape, None, None),)
+        return self._run_of_zeros(node) if node in self._zeros else self._ordinary_run(node)
+
+    def _run_of_zeros(self, node: Node) -> Run:
+        """Return what gives zeros; for fewer samples than the graph is made for, of the shape that the node gives."""
+        ordinary = None if self.spared else self._ordinary_run(node)
+        before, after = node.inputs[0], node.outputs[0].dims
+
+        def run(operands: Sequence[Any]) -> Sequence[Any]:
+            if ordinary is None or before is None or operands[0].shape == before.shape:
+                return (Value(after, None, None),)
+            return (Value(ordinary(operands)[0].shape, None, None),)
+
+        return run
+
+    def _ordinary_run(self, node: Node) -> Run:
         kind = node.kind
         ready: Run | None = None if kind is None else kind.made.get(self.exact)
         if ready is not None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from epsinas_onnx.evaluate_lumped import algebra, smooth
+from epsinas_onnx.evaluate_lumped import algebra, far, smooth
 from epsinas_onnx.evaluate_lumped.call import Call, Unsupported
 from epsinas_onnx.evaluate_lumped.families import Operands, Run, bilinear, formed, joined
 from epsinas_onnx.evaluate_lumped.kernels import layout, pointwise
@@ -15,6 +15,7 @@ from epsinas_onnx.evaluate_lumped.kernels import linear as sums
 from epsinas_onnx.evaluate_lumped.moderate import Moderate, closed, is_plain, opened
 from epsinas_onnx.evaluate_lumped.rules import functions
 from epsinas_onnx.evaluate_lumped.scaled import Array
+from epsinas_onnx.evaluate_lumped.steps import Done, Steps
 from epsinas_onnx.evaluate_lumped.value import Operand, Value, depends, spread
 from epsinas_onnx.lump.graph import Node
 
@@ -61,6 +62,9 @@ class Arithmetic(Protocol):
     def function(self, name: str) -> Callable[[Any], Any]:
         """Return a function by name; raises KeyError for one that is not known."""
 
+    def all_steps(self, steps: Steps) -> Done[Any] | None:
+        """Return what all steps give, where it takes less than one after the other; None where it does not."""
+
 
 class Plain:
     """Arrays as they are."""
@@ -104,6 +108,9 @@ class Plain:
             "Softplus": pointwise.softplus, "Softsign": pointwise.softsign,
         }[name](_bare(name))  # fmt: skip
         return made
+
+    def all_steps(self, steps: Steps) -> None:
+        """Go one by one."""
 
 
 class Exact:
@@ -164,6 +171,10 @@ class Exact:
         }  # fmt: skip
         return made[name]()
 
+    def all_steps(self, steps: Steps) -> Done[Value] | None:
+        """Return what all steps give where none matters to the next one's functions."""
+        return far.all_steps(self, steps)
+
 
 def _bare(name: str) -> Call:
     return Call(Node(name, "", (), (), {"alpha": _ALPHA[name]} if name in _ALPHA else {}, ""), (), {})
@@ -177,7 +188,7 @@ class Layer:
         self.hidden = int(call.attribute("hidden_size", 0))
         self.direction = str(call.attribute("direction", "forward"))
         names = call.attribute("activations") or _DEFAULTS[self.kind] * (2 if self.direction == "bidirectional" else 1)
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+        self.names = names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
         if call.attribute("layout", 0) or call.attribute("clip") or call.attribute("input_forget", 0):
             raise Unsupported(f"{self.kind} with a layout, a clip or coupled gates")
         if call.attribute("activation_alpha") or call.attribute("activation_beta"):
@@ -193,7 +204,7 @@ class Layer:
         a = self.a
         steps, batch = x.shape[:2]
         count = weight.shape[0]
-        every: list[list[Any]] = []
+        every: list[Sequence[Any]] = []
         last_hidden, last_cell = [], []
         own = len(self.functions) // max(1, count)
         for index in range(count):
@@ -205,28 +216,35 @@ class Layer:
                 products = a.add(products, self._both(a.take(bias, (index,)), gates * self.hidden))
             h = a.zeros((batch, self.hidden), x) if hidden is None else a.take(hidden, (index,))
             c = a.zeros((batch, self.hidden), x) if cell is None else a.take(cell, (index,))
-            backward = self.direction == "reverse" or index == 1
-            functions = self.functions[index * own : (index + 1) * own]
-            rows: list[Any] = [None] * steps
-            for place in reversed(range(steps)) if backward else range(steps):
-                new, kept = self._step(a.take(products, (place,)), h, c, r, biased, functions)
-                if lengths is not None:
-                    inside = (place < lengths)[:, None]
-                    nothing = a.zeros((batch, self.hidden), x)
-                    rows[place] = a.choose(inside, new, nothing)
-                    new, kept = a.choose(inside, new, h), a.choose(inside, kept, c)
-                else:
-                    rows[place] = new
-                h, c = new, kept
-            every.append(rows)
-            last_hidden.append(h)
-            last_cell.append(c)
+            order = range(steps)[:: -1 if self.direction == "reverse" or index == 1 else 1]
+            own_places = slice(index * own, (index + 1) * own)
+            ahead = Steps(self.kind, self.hidden, self.names[own_places], products, r, h, c, order)
+            done = a.all_steps(ahead) if lengths is None else None
+            done = done or self._one_by_one(ahead, biased, self.functions[own_places], lengths)
+            every.append(done.outputs)
+            last_hidden.append(done.hidden)
+            last_cell.append(done.cell)
         if count == 1:
             whole = a.put_in(a.stack(every[0]), 1)
         else:
             whole = a.stack([a.stack([every[index][place] for index in range(count)]) for place in range(steps)])
         made = [whole, a.stack(last_hidden)]
         return [*made, a.stack(last_cell)] if self.kind == "LSTM" else made
+
+    def _one_by_one(
+        self, steps: Steps, biased: Callable[..., Any], functions: Sequence[Any], lengths: Array | None
+    ) -> Done[Any]:
+        a, h, c = self.a, steps.hidden, steps.cell
+        rows: list[Any] = [None] * len(steps.order)
+        for place in steps.order:
+            new, kept = self._step(a.take(steps.products, (place,)), h, c, steps.recurrence, biased, functions)
+            rows[place] = new
+            if lengths is not None:
+                inside = (place < lengths)[:, None]
+                rows[place] = a.choose(inside, new, a.zeros((len(lengths), self.hidden), new))
+                new, kept = a.choose(inside, new, h), a.choose(inside, kept, c)
+            h, c = new, kept
+        return Done(rows, h, c)
 
     def _gate(self, value: Any, index: int) -> Any:
         return self.a.take(value, (Ellipsis, slice(index * self.hidden, (index + 1) * self.hidden)))

@@ -19,6 +19,8 @@ _FAR = 300
 """Scales no further apart than this are too, where the arrays are settled; how large the sum is, is not known then."""
 _WIDE = 2.0**100
 """Arrays whose largest magnitude lies between this and its reciprocal stay as they are."""
+_FEW = 2**10
+"""Of no more entries the magnitudes are written down sooner than they are gone through twice."""
 _MODEST = 2.0**-100
 """The least sum of squares of fewer than 2^80 numbers that says that one of them is above 2^-100."""
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce
@@ -45,7 +47,10 @@ class Scaled:
         """Return the largest magnitude in the array, its scale aside; NaN where there is one."""
         if self._peak < 0:
             array = self.array
-            self._peak = max(float(_largest(array, None)), -float(_smallest(array, None))) if array.size else 0.0
+            if array.size <= _FEW:
+                self._peak = float(_largest(np.abs(array), None, initial=0.0))
+            else:
+                self._peak = max(float(_largest(array, None)), -float(_smallest(array, None)))
         return self._peak
 
     @property

@@ -81,7 +81,32 @@ def sigmoid(x: Floats) -> Floats:
     return made
 
 
+_STEEP = 1e-280
+"""Slopes of a sigmoid down to this leave room for e to the largest step that is told from others."""
+_LARGEST_STEP = 700.0
+
+
+def sigmoid_sides(base: Floats) -> tuple[Floats, Floats, Floats] | None:
+    """Return s(b), s(-b) and their product, the slope, as of `sigmoid_rise`; None where float64 holds too little."""
+    up, down = special.expit(base), special.expit(-base)
+    slope = up * down
+    return (up, down, slope) if np.minimum.reduce(slope, None, initial=1.0) > _STEEP else None
+
+
+def sigmoid_rise(up: Floats, down: Floats, slope: Floats, step: Floats) -> Floats:
+    """Return s(b + d) - s(b) = (e^d - 1) s(b) s(-b) / (s(-b) + s(b) e^d), in which nothing cancels."""
+    step = np.minimum(step, _LARGEST_STEP)
+    rise: Floats = slope * np.expm1(step)
+    below = up * np.exp(step)
+    below += down
+    rise /= below
+    return rise
+
+
 def _sigmoid_difference(base: Floats, step: Floats, total: Floats) -> Floats:
+    sides = sigmoid_sides(base)
+    if sides is not None:
+        return sigmoid_rise(*sides, step)
     # (e^t - e^b) / ((1 + e^t) (1 + e^b)), from whichever side keeps e^|t - b| - 1 in range
     up = -np.expm1(-np.abs(step))
     left = np.where(step > 0, special.expit(total) * special.expit(-base), special.expit(base) * special.expit(-total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -265,18 +265,21 @@ class LoweredGraph(Appender):
         """Return the nodes of the main graph that the outputs need, in order."""
         key = (*outputs, len(self.nodes))  # a graph is asked several times for the same outputs
         if key not in self._live:
-            self._live[key] = self._live_nodes(outputs)
+            self._live[key] = needed_nodes(self.nodes, outputs)
         return self._live[key]
 
-    def _live_nodes(self, outputs: Sequence[Tensor]) -> list[Node]:
-        needed = set(outputs)
-        live = []
-        for node in reversed(self.nodes):
-            if not needed.isdisjoint(node.outputs):
-                live.append(node)
+
+def needed_nodes(nodes: Sequence[Node], outputs: Iterable[Tensor], known: Collection[Node] = ()) -> list[Node]:
+    """Return the nodes that some tensors need, in order. known: nodes that need no operands."""
+    needed = set(outputs)
+    live = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            live.append(node)
+            if node not in known:
                 needed.update(reads(node))
-        live.reverse()
-        return live
+    live.reverse()
+    return live
 
 
 def reads(node: Node) -> list[Tensor]:

@@ -13,6 +13,7 @@ from epsinas_onnx.errors import ShapeError
 from epsinas_onnx.graph.analysis.loop_growth import grown
 from epsinas_onnx.graph.analysis.roles import Role, RoleDecisions, Use
 from epsinas_onnx.graph.analysis.shapes import known_shape
+from epsinas_onnx.graph.constant_tensor import constant_tensor, node_proto
 from epsinas_onnx.graph.evaluate import evaluate
 from epsinas_onnx.graph.external_data import kept_tensor, read_constant
 from epsinas_onnx.graph.output_sizes import Known, outcome, refuse_if_large, refuse_if_larger
@@ -206,7 +207,7 @@ class Walker:
             None if o is None or v is None else self._whole(v, o) for v, o in zip(node.inputs, operands, strict=True)
         ]
         if unknown:
-            made = grown(node, whole, self._around, imports) if loops else outcome(ir.to_proto(node), whole, imports)
+            made = grown(node, whole, self._around, imports) if loops else outcome(node_proto(node), whole, imports)
             self._unlumped.update(zip(node.outputs, made, strict=False))
         else:
             made = [Known(o.dtype, o.shape, None, 0 if o.tensor is None else o.tensor.elements) for _, o in pairs]
@@ -270,7 +271,7 @@ class Walker:
         return folded
 
     def _constant(self, node: ir.Node) -> Lumped:
-        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        tensor = constant_tensor(node.outputs[0])
         if tensor is None:
             raise Unlumpable(f"node {node.name!r} is a Constant of an unknown kind")
         return self._stored(read_constant(tensor, node.outputs[0].name, self.name))

@@ -13,8 +13,15 @@ import onnx_ir as ir
 
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.call import Unsupported
-from epsinas_onnx.evaluate_lumped.evaluator import Arithmetic, Constant, Evaluator, log2_range, order, variation
-from epsinas_onnx.evaluate_lumped.program import Begun
+from epsinas_onnx.evaluate_lumped.evaluator import (
+    Arithmetic,
+    Constant,
+    Evaluator,
+    Started,
+    log2_range,
+    order,
+    variation,
+)
 from epsinas_onnx.evaluate_lumped.scaled import Scaled
 from epsinas_onnx.evaluate_lumped.trace import Seen, Trace, summary
 from epsinas_onnx.evaluate_lumped.value import Value
@@ -160,7 +167,11 @@ class ExactExecutor:
         return variation(values, split).settled()
 
     def _values(
-        self, constant: Constant, feeds: Mapping[str, Array], axes: Mapping[str, int] | None, begun: Begun | None = None
+        self,
+        constant: Constant,
+        feeds: Mapping[str, Array],
+        axes: Mapping[str, int] | None,
+        begun: Started | None = None,
     ) -> list[Value]:
         """Return the outputs; begun: where samples run together, what is the same for other constants."""
         if axes is None:
@@ -187,7 +198,7 @@ def _snapped(entries: Array) -> Array:
 
 def _evaluator(lowered: LumpedModel, fetched: Mapping[str, Lumped], arithmetic: Arithmetic) -> Evaluator:
     with _evaluating():
-        return Evaluator(lowered, fetched, arithmetic)
+        return Evaluator(lowered, fetched, arithmetic, spare=True)
 
 
 @contextmanager

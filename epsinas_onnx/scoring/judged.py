@@ -237,7 +237,7 @@ def judge_pair(task: Task, ran: Ran, pair: tuple[float, float], runner: Runner) 
     evidence = Evidence(
         pair, (first.output, second.output), (first.channel_stats, second.channel_stats), facts.depth,
         facts.longest_sum, facts.sample_norms, constant_reason, facts.without_weights, ran.precision,
-        None if node is None else str(node.name),
+        None if node is None else str(node.name), isinstance(runner, WithoutReasons),
     )  # fmt: skip
     return judge(evidence, runner)
 

@@ -79,7 +79,8 @@ class Evidence:
     normalisations within samples (LayerNorm and its kin). constant_reason: why no path leads from input to output, None
     where one does.
     without_weights: why the model has no weights, None where it has some. precision: what the
-    arithmetic resolves. constant_node: the node that constant_reason names, None where it names none.
+    arithmetic resolves. constant_node: the node that constant_reason names, None where it names none. status_only:
+    whether nobody reads the reason.
     """
 
     weights: tuple[float, float]
@@ -92,6 +93,7 @@ class Evidence:
     without_weights: str | None = None
     precision: Precision = FLOAT32
     constant_node: str | None = None
+    status_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,15 +179,10 @@ def _enlarges_rounding(mean: Array, variance: Array) -> bool:
 def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
     pairs = list(zip(evidence.weights, evidence.outputs, strict=True))
     precision = evidence.precision
-    shares = [_noise_share(output, constant, runner, precision) for constant, output in pairs]
-    floor = sum(_dispersion(output, runner.rerun_perturbed(constant)) for constant, output in pairs)
-    # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
-    # of its terms change; and steps below the normal range do not answer to last bits at all.
-    step = precision.smallest
-    floor = max(floor, precision.epsilon * math.sqrt(evidence.longest_sum))
-    floor += sum(_grid(o, step) / _spread(o) for _, o in pairs) if step else 0.0
+    shares = _noise_shares(evidence, runner)
     worst = max(shares)
-    if raw is not None and worst == 0 and raw > RESOLUTION * floor:
+    floor = _floor(evidence, runner) if worst == 0 else math.inf
+    if raw is not None and raw > RESOLUTION * floor:
         return _counted(evidence, raw, runner)
     for constant, output in pairs:
         if _spread(output) < precision.tiny:
@@ -209,6 +206,27 @@ def _measured(evidence: Evidence, raw: float | None, runner: Runner) -> Verdict:
         f"above {RESOLUTION * floor:.2g}, {RESOLUTION:g} times what rounding alone can give",
         raw,
     )
+
+
+def _noise_shares(evidence: Evidence, runner: Runner) -> list[float]:
+    """Return `_noise_share` for each constant; where nobody reads which is the worst, up to the first that is noise."""
+    shares = []
+    for constant, output in zip(evidence.weights, evidence.outputs, strict=True):
+        shares.append(_noise_share(output, constant, runner, evidence.precision))
+        if evidence.status_only and shares[-1] > 0:
+            break
+    return shares
+
+
+def _floor(evidence: Evidence, runner: Runner) -> float:
+    """Return the dispersion that rounding alone can give."""
+    precision, pairs = evidence.precision, list(zip(evidence.weights, evidence.outputs, strict=True))
+    floor = sum(_dispersion(output, runner.rerun_perturbed(constant)) for constant, output in pairs)
+    # A sum of n terms that cancel is off by about sqrt(n) roundings, most of them the same again when the last bits
+    # of its terms change; and steps below the normal range do not answer to last bits at all.
+    step = precision.smallest
+    floor = max(floor, precision.epsilon * math.sqrt(evidence.longest_sum))
+    return floor + (sum(_grid(o, step) / _spread(o) for _, o in pairs) if step else 0.0)
 
 
 def _counted(evidence: Evidence, raw: float, runner: Runner) -> Verdict:

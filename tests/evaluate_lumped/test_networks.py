@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epsinas_onnx
-from epsinas_onnx.evaluate_lumped.evaluator import Constant, order
+from epsinas_onnx.evaluate_lumped.evaluator import Constant, Evaluator, order
 from epsinas_onnx.scoring.metric import normalised_dispersion, varies
+from tests.builders import build
 from tests.evaluate_lumped.whole import Prepared, plain_double, prepared
 from tests.lump.networks import SIZE, random_network
 
@@ -86,3 +87,20 @@ def test_a_tiny_input_changes_nothing_but_the_normalisation_in_front(path: Path)
         for shift in (-300, -600)
     )
     np.testing.assert_allclose(first / np.abs(first).max(), second / np.abs(second).max(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("beside_a_signal", [False, True])
+def test_what_is_0_by_proof_needs_nothing_in_front_of_it(beside_a_signal: bool) -> None:
+    last = "y = Add(c, x)" if beside_a_signal else "y = Tanh(c)"
+    body = f"a = LayerNormalization(x, s)  b = Add(a, a)  c = MatMul(b, W)  {last}"
+    made = prepared(build(f"(float[N,4] x) => (float[N,4] y) {{ {body} }}", s=(4,), W=(4, 4)), 6)
+    every, spared = (Evaluator(made.lowered, made.lowered.outputs, "exact", spare=spare) for spare in (False, True))
+    assert len(spared.program.nodes) < len(every.program.nodes)
+    x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    for samples in (6, 3):
+        feeds = {"x": x[:samples]}
+        (one,), (other,) = (each.values(Constant(0.1), feeds, made.axes).values() for each in (every, spared))
+        assert one.shape == other.shape
+        assert one.shape[0] == samples
+        np.testing.assert_array_equal(one.formed(), other.formed())
+        assert one.formed().any() == beside_a_signal

@@ -383,6 +383,15 @@ def test_output_that_changes_with_the_last_bits_as_much_as_it_varies_is_noise() 
     assert "'layer7' (Softmax)" in str(verdict.reason)
 
 
+def test_noise_costs_no_more_than_it_takes_to_tell() -> None:
+    shuffled = np.random.default_rng(0).permutation(A)
+    for status_only, asked in ((False, ["again"] * 2 + ["loss"]), (True, ["again", "loss"])):
+        runner = FakeRunner(again=lambda c: shuffled, loss=LOSS)
+        verdict = verdict_on(A, SQUARE, runner, sample_norms=["norm"], status_only=status_only)
+        assert verdict.status is Status.NOISE
+        assert runner.asked == asked
+
+
 def test_outputs_that_differ_by_no_more_than_the_last_bits_do_are_noise() -> None:
     nearly = (A + np.float32(1e-5) * np.sin(np.arange(50))).astype(np.float32)
     other = (A + np.float32(1e-5) * np.cos(np.arange(50))).astype(np.float32)

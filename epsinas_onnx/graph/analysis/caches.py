@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from epsinas_onnx.graph.analysis.features import feature_count
+from epsinas_onnx.graph.constant_tensor import constant_tensor
 from epsinas_onnx.graph.tensor_summary import read
 from epsinas_onnx.graph.traversal import LAYOUT, body_outputs
 
@@ -158,7 +159,7 @@ def _moved(node: ir.Node, slot: int, axis: int, rank: int) -> Iterator[Place]:
                 return
         case "Gather":
             along, indices = node.attributes.get_int("axis", 0) % rank, node.inputs[1]
-            tensor = None if indices is None else ir.convenience.get_const_tensor(indices)
+            tensor = None if indices is None else constant_tensor(indices)
             if along == axis or tensor is None:
                 return
             added = len(tensor.shape) - 1
@@ -176,7 +177,7 @@ def _moved(node: ir.Node, slot: int, axis: int, rank: int) -> Iterator[Place]:
 def _axes(node: ir.Node, rank: int) -> list[int] | None:
     attribute = node.attributes.get_ints("axes", None)
     operand = node.inputs[1] if len(node.inputs) > 1 else None
-    tensor = None if operand is None else ir.convenience.get_const_tensor(operand)
+    tensor = None if operand is None else constant_tensor(operand)
     array = None if tensor is None else read(tensor)
     axes = attribute if attribute is not None else None if array is None else array.reshape(-1).tolist()
     return None if axes is None else [int(axis) % rank for axis in axes]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from epsinas_onnx._util.memory import available_bytes
 from epsinas_onnx.graph.analysis.shapes import known_shape
+from epsinas_onnx.graph.constant_tensor import constant_tensor, node_proto
 from epsinas_onnx.graph.evaluate import evaluate
 from epsinas_onnx.graph.output_sizes import Known, outcome, refuse_if_large, refuse_if_larger
 from epsinas_onnx.graph.tensor_summary import read
@@ -69,7 +70,7 @@ def _measured(
 
 def _stored(value: ir.Value, compute: bool) -> Known | None:
     """Return what is known of a stored value, None of another."""
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_tensor(value)
     if tensor is None:
         return None
     shape = tuple(int(dim) for dim in tensor.shape)  # type: ignore[arg-type]
@@ -102,7 +103,7 @@ def _made(node: ir.Node, operands: Sequence[Known | None], constant: bool, impor
         results = evaluate(node, arrays, imports, _SMALL)
         if results is not None and all(isinstance(result, np.ndarray | np.generic) for result in results):
             return [Known.of(np.asarray(result)) for result in results]
-    return outcome(ir.to_proto(node), operands, imports)
+    return outcome(node_proto(node), operands, imports)
 
 
 def _needed(graph: ir.Graph, replaced: Collection[tuple[ir.Node, int]]) -> set[ir.Node]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
+from epsinas_onnx.graph.constant_tensor import node_proto
 from epsinas_onnx.graph.output_sizes import Known, Operands, outcome
 from epsinas_onnx.graph.traversal import node_bodies
 
@@ -28,7 +29,7 @@ def grown(
     if trips is None or trips.size != 1 or len(body.inputs) != len(carried) + 2 or len(body.outputs) <= len(carried):
         return [Known(ir.DataType.FLOAT, None) for _ in node.outputs]
     turns = int(trips.reshape(-1)[0])
-    protos = [(each, ir.to_proto(each)) for each in body if not node_bodies(each)]
+    protos = [(each, node_proto(each)) for each in body if not node_bodies(each)]
     steps = [0] * len(carried)
     for _ in range(min(turns, _TURNS)):
         after = _turn(body, protos, carried, around, imports)

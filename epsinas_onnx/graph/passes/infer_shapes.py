@@ -11,6 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
 from epsinas_onnx.graph.analysis.shapes import known_shape, model_inputs
+from epsinas_onnx.graph.constant_tensor import constant_tensor
 from epsinas_onnx.graph.passes.fold_shapes import fold_known_shapes
 from epsinas_onnx.graph.traversal import StaticValues, all_graphs, node_bodies
 
@@ -143,7 +144,7 @@ def _vectors_are_short(model: ir.Model) -> bool:
                 length[value] = shape[0]
         for node in graph:
             if node.op_type == "Constant":
-                tensor = ir.convenience.get_const_tensor(node.outputs[0])
+                tensor = constant_tensor(node.outputs[0])
                 longest = 0 if tensor is None else tensor.size
             elif node.op_type == "Concat":
                 longest = sum(length.get(value, 1) for value in node.inputs)
