@@ -15,10 +15,9 @@ import onnx_ir as ir
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.evaluate_lumped.homogeneous import degree
 from epsinas_onnx.evaluate_lumped.trace import Loss, Seen, Trace
-from epsinas_onnx.inputs.generate import perturb
 from epsinas_onnx.scoring.diagnosis import LostSignal, advice
 from epsinas_onnx.scoring.evaluated import ExactExecutor, widened
-from epsinas_onnx.scoring.feeds import Feeds
+from epsinas_onnx.scoring.feeds import Feeds, Moved
 from epsinas_onnx.scoring.metric import EXACT, varies
 
 Array = npt.NDArray[Any]
@@ -53,7 +52,8 @@ class ExactReruns:
         graph: ir.Graph,
     ) -> None:
         self._executor, self._given, self._cut_axes, self._few = executor, feeds, cut_axes, few
-        self._seed, self._check, self._weights, self._graph = seed, check, weights, graph
+        self._check, self._weights, self._graph = check, weights, graph
+        self._moved = Moved(lambda: widened(feeds.arrays), seed)
         self._perturbed: dict[tuple[float, float | None], Array] = {}
 
     @cached_property
@@ -64,7 +64,7 @@ class ExactReruns:
         """Run once more with other last bits, or with everything moved by the share `change`."""
         key = (constant, change)
         if key not in self._perturbed:
-            moved = {name: perturb(array, self._seed, change) for name, array in self._feeds.items()}
+            moved = self._moved.by(change)
             nudged = float(np.nextafter(constant, np.inf)) if change is None else constant * (1 + change)
             self._perturbed[key] = self._run(nudged, moved)
         return self._perturbed[key]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
-from epsinas_onnx.inputs.generate import unstretched
+from epsinas_onnx.inputs.generate import perturb, unstretched
 from epsinas_onnx.lump.partition import Partition, of_slices
 from epsinas_onnx.lump.value import Parts
 
@@ -84,3 +84,21 @@ def equal_positions(array: Array, samples: int | None) -> Parts:
         pending = [axis for axis in pending if not parts[axis].is_discrete]
         start, step = start + step, 2 * step
     return tuple(parts)
+
+
+class Moved:
+    """Inputs with their floats moved at random. made: returns them as they are.
+
+    What was moved last is kept, because each change is asked for with one constant after the other.
+    """
+
+    def __init__(self, made: Callable[[], Mapping[str, Array]], seed: int) -> None:
+        self._made, self._seed = made, seed
+        self._last: dict[float | None, dict[str, Array]] = {}
+
+    def by(self, change: float | None) -> Mapping[str, Array]:
+        """Return them moved by a share, or by one unit in the last place where that is None."""
+        if change not in self._last:
+            self._last.clear()  # before there are others, which take as much memory
+            self._last[change] = {name: perturb(array, self._seed, change) for name, array in self._made().items()}
+        return self._last[change]

@@ -16,7 +16,7 @@ from epsinas_onnx.inputs.minibatch import few_samples, rolled
 from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import SignalLoss
 from epsinas_onnx.scoring.executors import ExecutionConfig, Executor, TracedExecutor
-from epsinas_onnx.scoring.feeds import Feeds
+from epsinas_onnx.scoring.feeds import Feeds, Moved
 from epsinas_onnx.scoring.metric import FLOAT32
 from epsinas_onnx.scoring.plan import ModelPlan, plan
 from epsinas_onnx.scoring.verdict import Runner
@@ -48,6 +48,7 @@ class Reruns:
         self._cut_axes = feeds.axes if batching.per_sample else None
         self._traced: tuple[TracedExecutor, dict[str, Array]] | None = None
         self._perturbed: dict[float | None, dict[float, Array]] = {}
+        self._all_moved = Moved(lambda: feeds.arrays, self._seed)
 
     def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
         """Run once more with other last bits, or with everything moved by the share `change`."""
@@ -56,7 +57,7 @@ class Reruns:
         if constant not in known:
             wanted = self._weights if self._executor.together else (constant,)
             changed = [nudged(one, change) for one in wanted]
-            results = self._executor.run(changed, self._moved(self._feeds.arrays, change), self._cut_axes)
+            results = self._executor.run(changed, self._all_moved.by(change), self._cut_axes)
             for one, moved, done in zip(wanted, changed, results, strict=True):
                 self._check({one: self._sizes[one], moved: done.output.size})
                 known[one] = done.output
