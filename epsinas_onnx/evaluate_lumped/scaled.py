@@ -19,6 +19,8 @@ _FAR = 300
 """Scales no further apart than this are too, where the arrays are settled; how large the sum is, is not known then."""
 _WIDE = 2.0**100
 """Arrays whose largest magnitude lies between this and its reciprocal stay as they are."""
+_BEYOND = 900
+"""Of settled arrays whose scales are further apart the one with the larger scale is larger, unless it is all 0."""
 _FEW = 2**10
 """Of no more entries the magnitudes are written down sooner than they are gone through twice."""
 _MODEST = 2.0**-100
@@ -127,11 +129,13 @@ def add(first: Scaled, second: Scaled, negate: bool = False) -> Scaled:
         age = _LASTS
     if -_FAR <= apart <= _FAR:
         swap = apart > 0 or (apart == 0 and second.mantissa > first.mantissa)
+    elif abs(apart) > _BEYOND and 0 < (second if apart > 0 else first).peak < math.inf:
+        swap = apart > 0
     else:
         swap = second.log2 > first.log2
     larger, smaller = (second, first) if swap else (first, second)
     same = smaller.exponent == larger.exponent and smaller.mantissa == larger.mantissa
-    if same or (abs(apart) > _FAR and smaller.peak == 0):
+    if same or (smaller.exponent - larger.exponent > _FAR and smaller.peak == 0):
         array = smaller.array
     else:
         array = smaller.array * _power(smaller.mantissa / larger.mantissa, smaller.exponent - larger.exponent)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from epsinas_onnx.evaluate_lumped.scaled import Scaled, add
@@ -67,3 +67,15 @@ def test_a_term_that_is_small_by_its_scale_may_be_the_larger_one(apart: int) -> 
     wanted = exact(small)[0] + exact(large)[0]
     for made in (add(small, large), add(large, small)):
         assert abs(exact(made)[0] / wanted - 1) < Fraction(1, 2**51)
+
+
+@example(Scaled(np.ones(4), 0.5, 0), Scaled(np.ones(4), 0.5, 1067), False, 2**140)
+@given(terms(), terms(), st.booleans(), st.sampled_from([2**53, 2**140, -(2**140)]))
+def test_a_sum_does_not_depend_on_where_both_terms_lie(first: Scaled, second: Scaled, negate: bool, by: int) -> None:
+    """Exponents beyond 2^53 are told apart, though their logarithms, as floats, are not."""
+    near = add(first, second, negate)
+    far = add(*(Scaled(one.array, one.mantissa, one.exponent + by, one.age) for one in (first, second)), negate)
+    largest = max(map(abs, exact(first) + exact(second)))
+    moved = Scaled(far.array, far.mantissa, far.exponent - by)
+    for one, other in zip(exact(near), exact(moved), strict=True):
+        assert abs(one - other) <= largest * Fraction(1, 2**48)
