@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -16,8 +17,16 @@ def read_flat(proto: onnx.ModelProto) -> ir.Model | None:
     """Return what `ir.from_proto` makes of a model; None for all that is left to it.
 
     Nodes with equal attributes share one object, which nothing changes: onnx-ir shares them too when it copies a graph.
-    Left are functions, bodies, annotations for quantisation or devices, nodes out of order, and names without a maker.
+    Left are functions, bodies, annotations for quantisation or devices, nodes out of order, names without a maker, and
+    what onnx-ir says of a model that cannot be read.
     """
+    try:
+        return _model(proto)
+    except ir.serde.SerdeError:
+        return None
+
+
+def _model(proto: onnx.ModelProto) -> ir.Model | None:
     graph = proto.graph
     if proto.functions or proto.configuration or graph.quantization_annotation:
         return None
@@ -108,5 +117,6 @@ def _nodes(
     return nodes
 
 
-def _text(proto: onnx.ModelProto | onnx.GraphProto, field: str) -> str | None:
-    return str(getattr(proto, field)) if proto.HasField(field) else None
+def _text(proto: onnx.ModelProto | onnx.GraphProto, field: str) -> Any:
+    """Return a text, None where it is left out; what is no UTF-8 stays bytes."""
+    return getattr(proto, field) if proto.HasField(field) else None

@@ -215,9 +215,8 @@ class _Checker:
             return None
         attributes = [one.SerializeToString() for one in held]
         domain = node.domain
-        return (
-            node.op_type, domain, imports.get(domain), node.overload, len(node.input), len(node.output), *attributes
-        )  # fmt: skip
+        version = imports.get(_OF_DOMAIN.get(domain, domain))
+        return node.op_type, domain, version, node.overload, len(node.input), len(node.output), *attributes
 
     def each_node(self, node: onnx.NodeProto, imports: Mapping[str, int], parameters: Collection[str]) -> None:
         op_type, domain = node.op_type, node.domain
@@ -277,6 +276,8 @@ class _Checker:
             self.refuse(f"{what} has no attribute {missing!r}, which it needs")
         if node.op_type == "Constant" and len(seen & _VALUES) != 1:
             self.refuse(f"{what} holds {len(seen & _VALUES)} values, where it must hold one")
+        if node.op_type == "Constant" and len(seen) != 1:
+            self.refuse(f"{what} has the attribute {min(seen - _VALUES)!r}, where it may hold nothing but its value")
         if node.op_type in _BODIES:
             self.bodies(node, what)
 

@@ -317,6 +317,20 @@ def test_a_deviation_below_its_base_is_not_added_to_it(
     assert agree(Value(mine.shape, mine.deviation, None), Value(mine.shape, theirs.deviation, None))
 
 
+@pytest.mark.parametrize(("far", "begins"), [(1e2, True), (1e8, False)])
+def test_what_all_samples_have_is_not_added_to_what_is_far_below_it(
+    far: float, begins: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be taken away again, by a normalisation over positions that varies itself: nothing would tell by then."""
+    net = plain_chain(steps=["Along", "Relu"] * 8)
+    base, deviation = np.zeros((1, 1, 2, 2)), image(7) - image(7)[:1]
+    base[0, 0, 0, 0], deviation[:, :, 0, 0] = far, 0.0
+    value = Value(deviation.shape, Scaled(base), Scaled(deviation))
+    (mine,), (theirs,) = net.run(value), one_by_one(net, value, monkeypatch)
+    assert runs.found[0] is begins
+    assert agree(Value(mine.shape, mine.deviation, None), Value(mine.shape, theirs.deviation, None))
+
+
 def test_digits_lost_in_a_chain_make_its_nodes_run_one_by_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """What samples have in common doubles from node to node, while what they differ in cancels."""
     net = plain_chain(steps=["Along"] * 16)

@@ -125,6 +125,14 @@ def _annotated() -> onnx.ModelProto:
     return proto
 
 
+def _odd() -> onnx.ModelProto:
+    proto = _model([helper.make_node("Relu", ["x"], ["y"])])
+    value = proto.graph.value_info.add()
+    value.name = "y"
+    value.type.sequence_type.SetInParent()
+    return proto
+
+
 def _model(nodes: list[onnx.NodeProto], inputs: dict[str, int] | None = None) -> onnx.ModelProto:
     given = [
         helper.make_tensor_value_info(name, kind, [1]) for name, kind in (inputs or {"x": TensorProto.FLOAT}).items()
@@ -135,13 +143,13 @@ def _model(nodes: list[onnx.NodeProto], inputs: dict[str, int] | None = None) ->
 @pytest.mark.parametrize(
     "proto",
     [
-        _with_body(), _with_function(), _annotated(),
+        _with_body(), _with_function(), _annotated(), _odd(),
         _model([helper.make_node("Relu", ["z"], ["y"]), helper.make_node("Relu", ["x"], ["z"])]),
         _model([helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])]),
         _model([helper.make_node("Relu", ["nobody"], ["y"])]),
         _model([helper.make_node("Relu", ["x"], ["another"])]),
     ],
-    ids=["body", "function", "annotation", "order", "twice", "no maker", "no output"],
+    ids=["body", "function", "annotation", "a sequence of nothing", "order", "twice", "no maker", "no output"],
 )  # fmt: skip
 def test_what_is_left_to_onnx_ir(proto: onnx.ModelProto) -> None:
     """Everything that takes more than one walk, and what is not sound."""

@@ -91,6 +91,16 @@ def _of_its_body(proto: onnx.ModelProto) -> None:
     body.node.append(helper.make_node("Identity", ["s"], ["unused"]))
 
 
+def _older_in_its_function(proto: onnx.ModelProto) -> None:
+    """Sort by a node that the function may have, whose operator set is older, and the graph may not."""
+    node = helper.make_node("TopK", ["c"], ["sorted", "places"], "sorted", domain="ai.onnx", k=1, axis=1)
+    function, graph = proto.functions[0], proto.graph
+    function.opset_import[0].version = 9
+    function.node.append(node)
+    graph.node.append(node)
+    graph.node[-1].input[0] = "h"
+
+
 SIZES = next(i for i, tensor in enumerate(reshaped().graph.initializer) if tensor.name == "s")
 
 BROKEN: dict[str, tuple[Maker, tuple[str, ...]]] = {
@@ -157,6 +167,13 @@ BROKEN: dict[str, tuple[Maker, tuple[str, ...]]] = {
     ),
     "a Constant of nothing": (
         _mlp(lambda m: m.graph.node[1].CopyFrom(helper.make_node("Constant", [], ["r"], "act"))), ("'act'", "0 values")
+    ),
+    "a Constant of more than its value": (
+        _mlp(lambda m: m.graph.node[1].CopyFrom(helper.make_node("Constant", [], ["r"], "act", value_int=1, axis=1))),
+        ("'act'", "'axis'", "nothing but its value"),
+    ),
+    "an operand that another operator set does not need": (
+        _change(called, _older_in_its_function), ("'sorted' (TopK)", "1 inputs")
     ),
     "a value that is made twice": (_mlp(lambda m: m.graph.node.append(m.graph.node[1])), ("'r'", "twice")),
     "a tensor that is stored twice": (

@@ -24,7 +24,10 @@ def folded(value: Value) -> Scaled | None:
         return None
     deviation = deviation.settled()
     squares, least = _squares(deviation.array, base.settled().in_units_of(deviation))
-    return value.whole() if ((squares >= least) | (squares == 0)).all() else None
+    smallest = squares[squares > 0].min(initial=np.inf)
+    # What is equal in all samples is added to what is not, and may be taken away again.
+    fair = np.where(squares > 0, squares >= least, least <= smallest)
+    return value.whole() if np.isfinite(smallest) and fair.all() else None
 
 
 def split(part: Scaled) -> Value | None:
