@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
@@ -22,6 +23,12 @@ from tests.builders import build, command, perceptron, save
 
 MODELS = Path(__file__).parents[2] / "models"
 TABLE = Path(__file__).parents[3] / "shared" / "data" / "nasbench201.csv.gz"
+LOOP = """(float[N,3] x) => (float[N,2] y) {
+    s = Loop(n, c, x) <body = b (int64 i, bool go, float[N,3] a) => (bool on, float[N,3] z) {
+        on = Identity(go)  z = Tanh(a)
+    }>
+    y = MatMul(s, W)
+}"""
 QUICK = ("--batch", "8", "--constants", "1e-7,1e-3,1")
 
 
@@ -187,7 +194,12 @@ def test_ctrl_c_keeps_what_was_run(folder: Path) -> None:
     assert "over the 1 networks that were run until then; 2 were not" in done.err
 
 
-def test_a_limit_ends_one_network(folder: Path) -> None:
+def test_a_limit_ends_one_network(tmp_path: Path) -> None:
+    """What takes seconds is not over before the limit is looked at for the first time."""
+    folder = tmp_path / "slow"
+    for name in ("tanh", "other"):
+        graph = build(LOOP, W=(3, 2), n=np.asarray(100_000), c=np.asarray(True))
+        save(graph, folder / f"{name}.onnx")
     done = command("find-weights", str(folder), *QUICK, "--timeout", "0.0001", "-f", "json")
     found = json.loads(done.out)
     assert done.code == 3

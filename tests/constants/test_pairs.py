@@ -86,13 +86,13 @@ def test_what_is_not_lumped_is_the_same_within_rounding() -> None:
 
 def test_each_constant_is_run_once_in_exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Counter[float] = Counter()
-    values = Evaluator.values
+    end = Evaluator.end
 
     def counted(self: Evaluator, constant: Any, *args: Any) -> Any:
         asked[constant.mantissa * 2.0**constant.exponent] += 1
-        return values(self, constant, *args)
+        return end(self, constant, *args)
 
-    monkeypatch.setattr(Evaluator, "values", counted)
+    monkeypatch.setattr(Evaluator, "end", counted)
     find_weights([str(MODELS / "nb201-p-c1-s-c1-s-s.onnx")], arithmetic="exact", batch=8)
     assert asked == dict.fromkeys(CONSTANTS, 1)
 
