@@ -161,11 +161,11 @@ def _largest(out: Any, value: Any, samples: int, starts: Any, columns: Any) -> N
 
 
 @summing
-def _sum(value: Any) -> Any:
-    """Return the sum of a row."""
+def _sum_beyond(value: Any, level: Any) -> Any:
+    """Return by how much a row is more than a number, summed up."""
     total = value.dtype.type(0)
     for place in range(len(value)):
-        total += value[place]
+        total += value[place] - level
     return total
 
 
@@ -180,16 +180,16 @@ def _sum_of_squares(value: Any) -> Any:
 
 @compiled
 def _mean(value: Any, samples: int, weights: Any, alike: Any) -> Any:
-    """Return the weighed mean over rows of the mean of each."""
+    """Return the mean of rows weighed with a sum of 1: exactly an entry where all are equal."""
     number = value.dtype.type
-    total = number(0)
+    total, level = number(0), value[0]
     if alike:
         for begin in range(0, len(value), _STRETCH):
-            total += _sum(value[begin : begin + _STRETCH])
-        return total / number(len(value))
+            total += _sum_beyond(value[begin : begin + _STRETCH], level)
+        return level + total / number(len(value))
     for row in range(len(weights)):
-        total += number(weights[row]) * _sum(_row(value, row, samples))
-    return total / number(samples)
+        total += number(weights[row]) * _sum_beyond(_row(value, row, samples), level)
+    return level + total / number(samples)
 
 
 @compiled
