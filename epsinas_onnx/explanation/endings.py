@@ -21,7 +21,7 @@ from epsinas_onnx.explanation.result import Ending, ExplainedValue
 from epsinas_onnx.explanation.sight import Sight
 from epsinas_onnx.explanation.turns import State
 from epsinas_onnx.graph.traversal import operands
-from epsinas_onnx.inputs.generate import perturb
+from epsinas_onnx.inputs.generate import perturbed
 from epsinas_onnx.inputs.minibatch import rolled
 from epsinas_onnx.scoring.diagnosis import compare, multiplies_by_zero
 from epsinas_onnx.scoring.executors import LumpedExecutor
@@ -88,7 +88,7 @@ def _in_float32(task: Task, judged: Judged, constant: float) -> States:
     executor, feeds = trace_few(task.loaded, task.planned, task.batching, task.config, task.feeds, lumped)
 
     def three(feeds: Mapping[str, Array]) -> list[tuple[float, Mapping[str, Array]]]:
-        moved = {name: perturb(array, seed, None) for name, array in feeds.items()}
+        moved = perturbed(feeds, seed)
         return [(constant, feeds), (nudged(constant), moved), (constant, rolled(feeds, axes))]
 
     for names in executor.tracer.chunks():

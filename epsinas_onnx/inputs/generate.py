@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -178,6 +179,11 @@ def grey_ramp(shape: tuple[int, ...], batch_axis: int, dtype: npt.DTypeLike = np
 def unstretched(array: Array) -> Array:
     """Return the array with size 1 along the axes that it was broadcast along, where it holds the same entries."""
     return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
+
+
+def perturbed(arrays: Mapping[str, Array], seed: int, change: float | None = None) -> dict[str, Array]:
+    """Return inputs by name, each as `perturb` moves it."""
+    return {name: perturb(array, seed, change) for name, array in arrays.items()}
 
 
 def perturb(array: Array, seed: int = 0, change: float | None = None) -> Array:

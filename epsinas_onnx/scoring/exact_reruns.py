@@ -53,7 +53,7 @@ class ExactReruns:
     ) -> None:
         self._executor, self._given, self._cut_axes, self._few = executor, feeds, cut_axes, few
         self._check, self._weights, self._graph = check, weights, graph
-        self._moved = Moved(lambda: widened(feeds.arrays), seed)
+        self._moved = Moved(lambda: self._feeds, seed)
         self._perturbed: dict[tuple[float, float | None], Array] = {}
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from epsinas_onnx.graph.analysis.input_spec import InputSpec
-from epsinas_onnx.inputs.generate import perturb, unstretched
+from epsinas_onnx.inputs.generate import perturbed, unstretched
 from epsinas_onnx.lump.partition import Partition, of_slices
 from epsinas_onnx.lump.value import Parts
 
@@ -100,5 +100,5 @@ class Moved:
         """Return them moved by a share, or by one unit in the last place where that is None."""
         if change not in self._last:
             self._last.clear()  # before there are others, which take as much memory
-            self._last[change] = {name: perturb(array, self._seed, change) for name, array in self._made().items()}
+            self._last[change] = perturbed(self._made(), self._seed, change)
         return self._last[change]

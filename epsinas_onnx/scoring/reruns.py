@@ -11,7 +11,7 @@ import numpy.typing as npt
 from epsinas_onnx.errors import RunError
 from epsinas_onnx.graph.analysis.dynamic_sizes import check_sizes
 from epsinas_onnx.graph.load import LoadedModel
-from epsinas_onnx.inputs.generate import perturb
+from epsinas_onnx.inputs.generate import perturbed
 from epsinas_onnx.inputs.minibatch import few_samples, rolled
 from epsinas_onnx.scoring.batching import Batching
 from epsinas_onnx.scoring.diagnosis import SignalLoss
@@ -48,7 +48,7 @@ class Reruns:
         self._cut_axes = feeds.axes if batching.per_sample else None
         self._traced: tuple[TracedExecutor, dict[str, Array]] | None = None
         self._perturbed: dict[float | None, dict[float, Array]] = {}
-        self._all_moved = Moved(lambda: feeds.arrays, self._seed)
+        self._moved = Moved(lambda: feeds.arrays, self._seed)
 
     def rerun_perturbed(self, constant: float, change: float | None = None) -> Array:
         """Run once more with other last bits, or with everything moved by the share `change`."""
@@ -57,7 +57,7 @@ class Reruns:
         if constant not in known:
             wanted = self._weights if self._executor.together else (constant,)
             changed = [nudged(one, change) for one in wanted]
-            results = self._executor.run(changed, self._all_moved.by(change), self._cut_axes)
+            results = self._executor.run(changed, self._moved.by(change), self._cut_axes)
             for one, moved, done in zip(wanted, changed, results, strict=True):
                 self._check({one: self._sizes[one], moved: done.output.size})
                 known[one] = done.output
@@ -68,7 +68,7 @@ class Reruns:
         few, feeds = self._trace()
         nudge = nudged(constant, FLOAT32.change)
         plain = few.output(constant, feeds, self._cut_axes)
-        moved = few.output(nudge, self._moved(feeds, FLOAT32.change), self._cut_axes)
+        moved = few.output(nudge, perturbed(feeds, self._seed, FLOAT32.change), self._cut_axes)
         self._check({constant: plain.size, nudge: moved.size})
         return plain, moved
 
@@ -76,7 +76,7 @@ class Reruns:
         """Trace a few samples to the node behind which the output no longer depends on them."""
         few, feeds = self._trace()
         cut, axes = self._cut_axes, self._feeds.axes
-        moved, changed = nudged(constant), self._moved(feeds)
+        moved, changed = nudged(constant), perturbed(feeds, self._seed)
         turned = rolled(feeds, axes)
         largest = {name: float(np.abs(v).max(initial=0)) if v.dtype.kind in "fiu" else 0.0 for name, v in feeds.items()}
         try:
@@ -99,10 +99,6 @@ class Reruns:
 
     def degree(self) -> None:
         """Know none: float32 proves nothing."""
-
-    def _moved(self, feeds: Mapping[str, Array], change: float | None = None) -> dict[str, Array]:
-        """Move the float inputs by a share, or by one unit in the last place."""
-        return {name: perturb(array, self._seed, change) for name, array in feeds.items()}
 
     def _check(self, sizes: Mapping[float, int]) -> None:
         check_sizes(self._plan.model, self._plan.name, sizes)

@@ -107,10 +107,8 @@ class Chain:
             if part is None:
                 return None
             some_folded |= part is not value.deviation
-            if (
-                some_folded and self._subtracts
-            ):  # what is common may cancel, and leave what rounding has made of samples
-                return None
+            if some_folded and self._subtracts:
+                return None  # what is common may cancel, and leave what rounding has made of samples
             samples = samples or value.shape[0]
             if not part.array.shape == value.shape == (samples, *held.rest) or abs(part.exponent) > _EXPONENTS:
                 return None
@@ -154,7 +152,8 @@ class Chain:
             if not np.isfinite(array).all():
                 return None
             scale = float(mantissas[held.scale]), int(exponents[held.scale]), int(ages[held.scale])
-            value = split(Scaled(array, *scale)) if operands.folded else Value(array.shape, None, Scaled(array, *scale))
+            part = Scaled(array, *scale)
+            value = split(part) if operands.folded else Value(array.shape, None, part)
             if value is None:
                 return None
             made[tensor] = value

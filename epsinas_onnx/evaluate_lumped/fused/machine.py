@@ -66,9 +66,15 @@ def _settle(value: Any, index: int, exponents: Any, ages: Any) -> None:
 
 
 @compiled
+def _rows(value: Any, number: int, samples: int, count: int) -> Any:
+    """Return so many entries of a value, from the first of a row on."""
+    return value[number * samples : number * samples + count]
+
+
+@compiled
 def _row(value: Any, number: int, samples: int) -> Any:
     """Return one row of a value."""
-    return value[number * samples : (number + 1) * samples]
+    return _rows(value, number, samples, samples)
 
 
 @compiled
@@ -82,12 +88,6 @@ def _alike(row: int, low: int, count: int, starts: Any, columns: Any, entries: A
                 return shift
         end += 1
     return end - row
-
-
-@compiled
-def _rows(value: Any, number: int, samples: int, count: int) -> Any:
-    """Return so many rows of a value."""
-    return value[number * samples : number * samples + count]
 
 
 @compiled

@@ -16,20 +16,21 @@ from epsinas_onnx.lump.value import Dims
 
 K = TypeVar("K")
 V = TypeVar("V")
-_MOST_KEPT = 512
+_MOST_KEPT = 256
+"""Matrices of each kind, of a megabyte at most: a space has up to 200 of the one and 60 of the others."""
 _windows: dict[tuple[int, ...], Rows] = {}
 _read: dict[tuple[int, int, bool], tuple[Rows, Rows, Rows]] = {}
 """By which two objects were put together, which are held so that no others get their numbers."""
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def spread(before: Dims, after: Dims) -> Rows:
     """Return what has each row as often as a value is broadcast."""
     columns = np.broadcast_to(np.arange(math.prod(before)).reshape(before), after).reshape(-1)
     return Rows(np.arange(len(columns) + 1), columns, np.ones(len(columns)))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def in_a_row(shapes: tuple[Dims, ...], axis: int) -> tuple[Rows, ...]:
     """Return for each value what puts it in its place among rows of zeros."""
     begin, found = 0, []
@@ -43,7 +44,7 @@ def in_a_row(shapes: tuple[Dims, ...], axis: int) -> tuple[Rows, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def grouped(rest: Dims, places: tuple[int, ...], alike: bool) -> Rows:
     """Return which rows a reduction over some axes puts together; alike: whether it adds them up, or takes the mean."""
     order = [axis for axis in range(len(rest)) if axis + 1 not in places] + [axis - 1 for axis in places]
